@@ -1,0 +1,9 @@
+"""The one error that is the user's to mend."""
+
+
+class InputError(Exception):
+    """The user's input (option file, photo, checkpoint, folder) is wrong.
+
+    The message is one sentence that names the file or key and says what to do. The command line prints it alone,
+    without a traceback, and exits with code 2.
+    """
