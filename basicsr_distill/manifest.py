@@ -1,0 +1,116 @@
+"""The one table of patches and images, ``manifest.csv``, and BasicSR's ``meta_info.txt``.
+
+Rows are plain dataclasses; the column names are their field names, so a table explains itself and survives any file name
+that CSV quoting can hold (spaces, newlines, unicode).
+"""
+
+import csv
+import io
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import TypeVar
+
+from basicsr_distill.errors import InputError
+from basicsr_distill.files import safe_join, write_atomic
+
+MANIFEST_NAME = 'manifest.csv'
+META_INFO_NAME = 'meta_info.txt'
+
+
+@dataclass(frozen=True)
+class PatchRow:
+    """One real patch.
+
+    name: file name of the patch, ASCII, no spaces.  source: image it was cut from, relative to its root.
+    source_sha256: of the image file.  top, left, size: window in the image, pixels.
+    metric: how psnr_db was taken.  psnr_db: after bicubic down and up, decibels, finite.  label: -1 before clustering.
+    """
+
+    name: str
+    source: str
+    source_sha256: str
+    top: int
+    left: int
+    size: int
+    metric: str
+    psnr_db: float
+    label: int = -1
+
+
+@dataclass(frozen=True)
+class SampleRow:
+    """One distilled image.
+
+    name: file name in HR/ and LR_bicubic/X{scale}/.  label: its cluster.  index: number within the label, from 0.
+    seed: of its noise.  checkpoint_sha256: of the weights that drew it.  prototype: the real patch it started from
+    (empty from pure noise).  psnr_db: of the image after bicubic down and up, decibels (inf never occurs).
+    """
+
+    name: str
+    label: int
+    index: int
+    seed: int
+    checkpoint_sha256: str
+    guidance_scale: float
+    prototype: str
+    metric: str
+    psnr_db: float
+
+
+Row = TypeVar('Row', PatchRow, SampleRow)
+
+
+def write_table(path: Path, rows: Iterable[PatchRow | SampleRow], columns: type[PatchRow | SampleRow]) -> None:
+    """Write rows as CSV, atomically; floats with nine significant digits, so that equal tables are equal bytes.
+
+    Raises:
+        ValueError: a float is not finite.
+    """
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator='\n')
+    writer.writerow(field.name for field in fields(columns))
+    for row in rows:
+        writer.writerow(_cell(value) for value in asdict(row).values())
+    write_atomic(path, text.getvalue())
+
+
+def _cell(value: str | int | float) -> str | int:
+    if isinstance(value, float):
+        if not math.isfinite(value):
+            raise ValueError(f'A table must not hold {value}.')
+        return f'{value:.9g}'
+    return value
+
+
+def read_table(path: Path, row_type: type[Row]) -> list[Row]:
+    """Read a manifest.
+
+    Raises:
+        InputError: the file is missing, lacks a column, holds a malformed number, or names a path outside its folder.
+    """
+    converters = {field.name: {'int': int, 'float': float}.get(getattr(field.type, '__name__', str(field.type)), str)
+                  for field in fields(row_type)}
+    rows = []
+    try:
+        with path.open(newline='', encoding='utf-8') as file:
+            reader = csv.DictReader(file)
+            missing = [name for name in converters if name not in (reader.fieldnames or [])]
+            if missing:
+                raise InputError(f'{path}: column {missing[0]!r} is missing; write the table again with its stage.')
+            for line in reader:
+                row = row_type(**{name: convert(line[name]) for name, convert in converters.items()})
+                safe_join(path.parent, row.name, listed_in=path)
+                rows.append(row)
+    except OSError as error:
+        raise InputError(f'{path}: {error.strerror}; run the stage that writes it first.') from error
+    except (ValueError, TypeError) as error:
+        raise InputError(f'{path}: line {reader.line_num} is malformed ({error}).') from error
+    return rows
+
+
+def write_meta_info(path: Path, names: Iterable[str], shape: Sequence[int]) -> None:
+    """Write BasicSR's list, ``name (h,w,c)`` a line; names must have no spaces."""
+    size = ','.join(str(n) for n in shape)
+    write_atomic(path, ''.join(f'{name} ({size})\n' for name in names))

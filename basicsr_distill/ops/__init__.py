@@ -1,0 +1,1 @@
+"""Pure functions of arrays and tensors: no files, no options, no BasicSR."""

@@ -1,0 +1,182 @@
+"""Option files: safe YAML in, frozen and checked options out.
+
+BasicSR reads its option files with an unsafe loader; here nothing but plain data comes out of a file. Sections of our own
+are bound to the models below, where an unknown key is an error that names the nearest known one; the sections of
+stock BasicSR components pass untouched.
+"""
+
+import difflib
+import re
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from basicsr_distill.errors import InputError
+
+MAX_FILE_BYTES = 1 << 20
+MAX_DEPTH = 32
+MAX_NODES = 100_000
+
+
+class _Loader(getattr(yaml, 'CSafeLoader', yaml.SafeLoader)):  # type: ignore[misc]
+    """PyYAML's safe loader with duplicate keys refused, 1e-4 read as a float, and aliases bounded."""
+
+    def __init__(self, stream: str) -> None:
+        super().__init__(stream)
+        self.depth = 0
+        self.nodes = 0
+
+    def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
+        self.nodes += 1
+        self.depth += 1
+        if self.depth > MAX_DEPTH or self.nodes > MAX_NODES:
+            raise yaml.constructor.ConstructorError(None, None, 'it is nested too deeply or too large', node.start_mark)
+        try:
+            return super().construct_object(node, deep=True)
+        finally:
+            self.depth -= 1
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        self.flatten_mapping(node)
+        seen: set[Any] = set()
+        for key_node, _ in node.value:
+            key = self.construct_object(key_node)
+            if not isinstance(key, (str, int)):
+                raise yaml.constructor.ConstructorError(None, None, f'key {key!r} is not a word', key_node.start_mark)
+            if key in seen:
+                raise yaml.constructor.ConstructorError(None, None, f'key {key!r} occurs twice', key_node.start_mark)
+            seen.add(key)
+        return super().construct_mapping(node, deep=True)
+
+
+# YAML 1.1 as PyYAML reads it takes 1e-4 for a string; every learning rate is written so.
+_Loader.add_implicit_resolver(
+    'tag:yaml.org,2002:float', re.compile(r'^[-+]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)[eE][-+]?[0-9]+$'), list('-+.0123456789'))
+
+
+def _check_expansion(node: yaml.Node | None, sizes: dict[int, int], depth: int = 0) -> int:
+    """Nodes that ``node`` stands for once its aliases are written out; refuses bombs before anything is built."""
+    if node is None:
+        return 0
+    if depth > MAX_DEPTH:
+        raise yaml.constructor.ConstructorError(None, None, 'it is nested too deeply', node.start_mark)
+    if id(node) not in sizes:
+        children: list[yaml.Node] = []
+        if isinstance(node, yaml.MappingNode):
+            children = [child for pair in node.value for child in pair]
+        elif isinstance(node, yaml.SequenceNode):
+            children = node.value
+        sizes[id(node)] = 1 + sum(_check_expansion(child, sizes, depth + 1) for child in children)
+    if sizes[id(node)] > MAX_NODES:
+        raise yaml.constructor.ConstructorError(None, None, 'its aliases expand to too much', node.start_mark)
+    return sizes[id(node)]
+
+
+def parse_yaml(text: str, origin: str) -> Any:
+    """Plain data from YAML text.
+
+    Raises:
+        InputError: malformed, tagged, nested too deeply, too large, or with a key given twice; names ``origin`` and line.
+    """
+    loader = _Loader(text)
+    try:
+        node = loader.get_single_node()
+        _check_expansion(node, {})
+        return None if node is None else loader.construct_document(node)
+    except yaml.YAMLError as error:
+        mark = getattr(error, 'problem_mark', None)
+        line = f', line {mark.line + 1}' if mark else ''
+        problem = getattr(error, 'problem', None) or str(error).splitlines()[0]
+        if 'could not determine a constructor' in problem:
+            problem = f'{problem.split(" for ")[-1]} is not allowed, only plain values are'
+        raise InputError(f'{origin}{line}: {problem}.') from None
+    except RecursionError:
+        raise InputError(f'{origin}: it is nested too deeply.') from None
+    except ValueError as error:
+        raise InputError(f'{origin}: {error}.') from None
+    finally:
+        loader.dispose()
+
+
+def load_option_file(path: Path) -> dict[str, Any]:
+    """Read an option file.
+
+    Raises:
+        InputError: unreadable, not UTF-8, over 1 MiB, not a mapping, or refused by :func:`parse_yaml`.
+    """
+    try:
+        if path.stat().st_size > MAX_FILE_BYTES:
+            raise InputError(f'{path}: larger than 1 MiB; this is not an option file.')
+        text = path.read_text(encoding='utf-8')
+    except OSError as error:
+        raise InputError(f'{path}: cannot be read ({error.strerror}); give the path of an option file.') from error
+    except UnicodeDecodeError:
+        raise InputError(f'{path}: not a text file in UTF-8.') from None
+    options = parse_yaml(text, str(path))
+    if not isinstance(options, dict):
+        raise InputError(f'{path}: holds no options; it must be a mapping of keys to values.')
+    return options
+
+
+class Options(BaseModel):
+    """Base of every section: frozen, and unknown keys are errors."""
+
+    model_config = ConfigDict(extra='forbid', frozen=True, protected_namespaces=())
+
+
+Section = TypeVar('Section', bound=Options)
+
+
+def bind(section: type[Section], values: Any, where: str) -> Section:
+    """Check ``values`` against a section's model.
+
+    Args:
+        where: how messages name the place, such as ``options/distill/demo.yml: extract``.
+
+    Raises:
+        InputError: for the first thing that is wrong; an unknown key is answered with the nearest known one.
+    """
+    if not isinstance(values, dict):
+        raise InputError(f'{where}: must be a mapping of keys to values.')
+    try:
+        return section.model_validate(values)
+    except ValidationError as error:
+        # An unknown key comes first: a misspelt one often causes the other complaints.
+        first = min(error.errors(), key=lambda item: item['type'] != 'extra_forbidden')
+        place = [str(part) for part in first['loc']]
+        if first['type'] == 'extra_forbidden':
+            known = _keys_at(section, place[:-1])
+            nearest = difflib.get_close_matches(place[-1], known, n=1, cutoff=0)
+            hint = f'; did you mean {nearest[0]!r}' if nearest else ''
+            raise InputError(f'{where}: unknown key {".".join(place)!r}{hint}?') from None
+        message = first['msg'].removeprefix('Value error, ')
+        raise InputError(f'{where}: {".".join(place) or "section"}: {message[0].lower()}{message[1:]}.') from None
+
+
+def _keys_at(section: type[Options], place: list[str]) -> list[str]:
+    """Known keys of the model that ``place`` leads to (unions are walked through by their tag)."""
+    models: list[type[Options]] = [section]
+    for part in place:
+        inner = [model for owner in models for name, field in owner.model_fields.items() if name == part
+                 for model in _models_in(field.annotation)]
+        tagged = [model for model in models if part in _tags(model)]
+        models = inner or tagged or models
+    return sorted({name for model in models for name in model.model_fields})
+
+
+def _models_in(annotation: Any) -> list[type[Options]]:
+    if isinstance(annotation, type) and issubclass(annotation, Options):
+        return [annotation]
+    return [model for part in getattr(annotation, '__args__', ()) for model in _models_in(part)]
+
+
+def _tags(model: type[Options]) -> tuple[Any, ...]:
+    kind = model.model_fields.get('type')
+    return getattr(kind.annotation, '__args__', ()) if kind else ()
+
+
+PositiveInt = Annotated[int, Field(ge=1)]
+Fraction = Annotated[float, Field(ge=0, le=1)]
+PsnrMetric = Literal['matlab_rgb', 'matlab_y', 'cv2_grey']

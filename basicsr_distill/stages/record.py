@@ -1,0 +1,161 @@
+"""What a stage's output folder says about itself: ``stage.json``, the lock, and what may be skipped or resumed.
+
+``stage.json`` is written last and atomically, so its presence means that the folder is whole. While a stage works,
+``stage.started.json`` holds the options and inputs it began with: a rerun with the same ones resumes, with others it is
+refused. Nothing here imports torch, so that skipping finished stages is quick.
+"""
+
+import fcntl
+import hashlib
+import json
+import os
+import socket
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from basicsr_distill.errors import InputError
+from basicsr_distill.files import remove_temporaries, sha256_file, write_atomic
+
+STAGE_NAME = 'stage.json'
+STARTED_NAME = 'stage.started.json'
+LOCK_NAME = '.lock'
+_RECORDED_PACKAGES = ('basicsr-distill', 'basicsr', 'torch', 'diffusers', 'open_clip_torch', 'scikit-learn', 'numpy',
+                      'opencv-python')
+
+
+def fingerprint_files(root: Path, paths: Iterable[Path]) -> str:
+    """Digest of the names and sizes of files below ``root``: cheap at a million files; contents are in the manifest."""
+    digest = hashlib.sha256()
+    for path in sorted(paths):
+        digest.update(f'{path.relative_to(root)}\0{path.stat().st_size}\0'.encode('utf-8', 'surrogateescape'))
+    return digest.hexdigest()
+
+
+def fingerprint_stage(folder: Path) -> str:
+    """Digest of a finished stage's ``stage.json`` (which holds the digests of its tables).
+
+    Raises:
+        InputError: the stage has not finished there.
+    """
+    path = folder / STAGE_NAME
+    if not path.is_file():
+        raise InputError(f'{folder}: no {STAGE_NAME} there; run the stage that makes this folder first.')
+    return sha256_file(path)
+
+
+def read_stage(folder: Path) -> dict[str, Any]:
+    """The content of a finished stage's ``stage.json``; empty if there is none."""
+    path = folder / STAGE_NAME
+    return json.loads(path.read_text(encoding='utf-8')) if path.is_file() else {}
+
+
+@dataclass(frozen=True)
+class StageRun:
+    """A stage at work in ``folder``; ``finished`` says that an earlier run already did exactly this."""
+
+    folder: Path
+    header: dict[str, Any]
+    finished: bool
+    resumed: bool
+    record: dict[str, Any] = field(default_factory=dict)
+
+    def finish(self, counts: Mapping[str, int], outputs: Iterable[str] = (), **facts: Any) -> None:
+        """Publish the folder: write ``stage.json`` with counts, digests of the ``outputs`` named, and other facts."""
+        remove_temporaries(self.folder)
+        record = {**self.header, 'versions': _versions(), 'counts': dict(counts),
+                  'outputs': {name: sha256_file(self.folder / name) for name in outputs}, **facts}
+        write_atomic(self.folder / STAGE_NAME, _dump(record))
+        (self.folder / STARTED_NAME).unlink(missing_ok=True)
+
+
+@contextmanager
+def stage_folder(folder: Path, stage: str, options: Mapping[str, Any], inputs: Mapping[str, str]) -> Iterator[StageRun]:
+    """Enter a stage's output folder: make it, lock it, compare it with what is asked.
+
+    Args:
+        folder: output folder, made if absent.
+        stage: name of the stage.
+        options: its options as plain JSON values.
+        inputs: a fingerprint for every input.
+
+    Raises:
+        InputError: the folder cannot be written, another run holds it, or it holds the (half-)finished work of other
+            options or inputs.
+    """
+    header = json.loads(_dump({'stage': stage, 'options': dict(options), 'inputs': dict(inputs)}))
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f'{folder}: cannot be made ({error.strerror}); choose another save_dir.') from error
+    with _locked(folder):
+        done = read_stage(folder)
+        started_path = folder / STARTED_NAME
+        started = json.loads(started_path.read_text(encoding='utf-8')) if started_path.is_file() else {}
+        earlier = done or started
+        if earlier:
+            _refuse_difference(folder, earlier, header)
+        elif any(path.name != LOCK_NAME for path in folder.iterdir()):
+            raise InputError(f'{folder}: holds files of another origin; choose an empty save_dir.')
+        if not done:
+            remove_temporaries(folder)
+            write_atomic(started_path, _dump(header))
+        else:
+            started_path.unlink(missing_ok=True)
+        yield StageRun(folder, header, finished=bool(done), resumed=bool(started) and not done, record=done)
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Hold an advisory lock that the kernel releases with the process, so a stale lock file never blocks."""
+    path = folder / LOCK_NAME
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+    except OSError as error:
+        raise InputError(f'{folder}: cannot be written ({error.strerror}); choose another save_dir.') from error
+    with os.fdopen(descriptor, 'r+') as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise InputError(f'{folder}: in use by {file.read().strip() or "another run"}; wait for it or choose another '
+                             'save_dir.') from None
+        file.truncate()
+        file.write(f'process {os.getpid()} on {socket.gethostname()}')
+        file.flush()
+        try:
+            yield
+        finally:
+            path.unlink(missing_ok=True)
+
+
+def _refuse_difference(folder: Path, earlier: Mapping[str, Any], header: Mapping[str, Any]) -> None:
+    differences = [f'{name}: was {old!r}, now {new!r}' for name, old, new in _differences(
+        {key: earlier.get(key) for key in header}, header)]
+    if differences:
+        raise InputError(f'{folder}: was made with other options or inputs ({"; ".join(differences)}); '
+                         'choose another save_dir or remove the folder.')
+
+
+def _differences(old: Any, new: Any, name: str = '') -> Iterator[tuple[str, Any, Any]]:
+    if isinstance(old, dict) and isinstance(new, dict):
+        for key in sorted(old.keys() | new.keys()):
+            yield from _differences(old.get(key), new.get(key), f'{name}.{key}' if name else key)
+    elif old != new:
+        yield name, old, new
+
+
+def _versions() -> dict[str, str]:
+    versions = {}
+    for package in _RECORDED_PACKAGES:
+        try:
+            versions[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return versions
+
+
+def _dump(record: Mapping[str, Any]) -> str:
+    return json.dumps(record, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False) + '\n'
