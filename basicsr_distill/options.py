@@ -180,3 +180,38 @@ def _tags(model: type[Options]) -> tuple[Any, ...]:
 PositiveInt = Annotated[int, Field(ge=1)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 PsnrMetric = Literal['matlab_rgb', 'matlab_y', 'cv2_grey']
+
+
+class DatasetOptions(Options):
+    """What BasicSR's loader reads from any dataset section; the base of our datasets' own options."""
+
+    name: str
+    type: str
+    io_backend: dict[str, Any] = {'type': 'disk'}
+    batch_size_per_gpu: PositiveInt = 1
+    num_worker_per_gpu: Annotated[int, Field(ge=0)] = 0
+    dataset_enlarge_ratio: PositiveInt = 1
+    use_shuffle: bool = True
+    prefetch_mode: Literal['cuda', 'cpu'] | None = None
+    num_prefetch_queue: PositiveInt = 1
+    pin_memory: bool = False
+    persistent_workers: bool = False
+
+
+class DistilledPatchDatasetOptions(DatasetOptions):
+    """PairedImageDataset's keys, and what a distilled set adds."""
+
+    type: Literal['DistilledPatchDataset'] = 'DistilledPatchDataset'
+    dataroot_gt: str
+    dataroot_lq: str | None = None
+    meta_info_file: str | None = None
+    filename_tmpl: str = '{}'
+    gt_size: PositiveInt | None = None
+    use_hflip: bool = False
+    use_rot: bool = False
+    mean: list[float] | None = None
+    std: list[float] | None = None
+    color: Literal['y'] | None = None
+    num_images: PositiveInt | None = None
+    labels: list[Annotated[int, Field(ge=0)]] | None = None
+    cache: Literal['ram', 'none'] = 'ram'

@@ -1,0 +1,54 @@
+"""Packaging of basicsr-distill; tool settings are in pyproject.toml."""
+
+import re
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+ROOT = Path(__file__).parent
+VERSION = re.search(r"__version__ = '(.+)'", (ROOT / 'basicsr_distill' / '__init__.py').read_text())[1]
+
+setup(
+    name='basicsr-distill',
+    version=VERSION,
+    description='Dataset distillation for super-resolution, as a plugin of BasicSR',
+    long_description=(ROOT / 'README.md').read_text(encoding='utf-8'),
+    long_description_content_type='text/markdown',
+    license='Apache-2.0',
+    packages=find_packages(include=['basicsr_distill', 'basicsr_distill.*']),
+    package_data={'basicsr_distill': ['py.typed']},
+    python_requires='>=3.10,<3.14',
+    install_requires=[
+        # BasicSR is published as source only, and its setup.py fails to build on Python 3.13; a wheel built on 3.12 runs
+        # there. Without the marker pip would end in BasicSR's traceback before our own sentence can be read.
+        'basicsr>=1.4.2; python_version < "3.13"',
+        'torch>=2.6',  # the first release whose torch.load refuses arbitrary code by default
+        'torchvision>=0.21',
+        'diffusers>=0.35',
+        'open_clip_torch>=2.24',
+        'scikit-learn>=1.4',
+        'scikit-image>=0.22',
+        'opencv-python>=4.8',
+        'numpy>=1.26',
+        'pillow>=10',
+        'pyyaml>=6',
+        'pydantic>=2.6',
+        'tqdm>=4.66',
+        'matplotlib>=3.8',
+        'lpips>=0.1.4',
+        'safetensors>=0.4.3',
+    ],
+    extras_require={
+        'test': ['pytest>=8', 'pytest-timeout>=2.3', 'ruff>=0.6', 'mypy>=1.11', 'import-linter>=2.1', 'types-PyYAML',
+                 'types-tqdm'],
+    },
+    entry_points={
+        'console_scripts': ['basicsr = basicsr_distill.cli:main', 'basicsr-distill = basicsr_distill.cli:main'],
+    },
+    classifiers=[
+        'Programming Language :: Python :: 3.10',
+        'Programming Language :: Python :: 3.11',
+        'Programming Language :: Python :: 3.12',
+        'Programming Language :: Python :: 3.13',
+    ],
+)
