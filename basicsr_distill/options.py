@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, PositiveFloat, ValidationError, model_validator
 
 from basicsr_distill.errors import InputError
 
@@ -180,6 +180,7 @@ def _tags(model: type[Options]) -> tuple[Any, ...]:
 PositiveInt = Annotated[int, Field(ge=1)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 PsnrMetric = Literal['matlab_rgb', 'matlab_y', 'cv2_grey']
+Precision = Literal['fp32', 'bf16', 'fp16']
 
 
 class DatasetOptions(Options):
@@ -215,3 +216,199 @@ class DistilledPatchDatasetOptions(DatasetOptions):
     num_images: PositiveInt | None = None
     labels: list[Annotated[int, Field(ge=0)]] | None = None
     cache: Literal['ram', 'none'] = 'ram'
+
+
+class BlockPcaCodecOptions(Options):
+    """Closed-form codec: principal components of square pixel blocks, fitted to the patches.
+
+    whitening: 0 keeps the components' variances, 1 makes them equal, between them std ** (1 - whitening).
+    """
+
+    type: Literal['block_pca'] = 'block_pca'
+    block_px: PositiveInt = 8
+    components: PositiveInt = 32
+    whitening: Fraction = 0.5
+
+
+class AutoencoderKlCodecOptions(Options):
+    """A diffusers AutoencoderKL: hub id, or a local folder (``subfolder`` inside a pipeline, often ``vae``)."""
+
+    type: Literal['autoencoder_kl'] = 'autoencoder_kl'
+    pretrained: str = 'stabilityai/sd-vae-ft-mse'
+    subfolder: str | None = None
+    local_files_only: bool = False
+    precision: Precision = 'fp32'
+
+
+class AutoencoderTinyCodecOptions(Options):
+    """A diffusers AutoencoderTiny: hub id or local folder."""
+
+    type: Literal['autoencoder_tiny'] = 'autoencoder_tiny'
+    pretrained: str = 'madebyollin/taesd'
+    subfolder: str | None = None
+    local_files_only: bool = False
+    precision: Precision = 'fp32'
+
+
+CodecOptions = Annotated[BlockPcaCodecOptions | AutoencoderKlCodecOptions | AutoencoderTinyCodecOptions,
+                         Field(discriminator='type')]
+
+
+class LatentPatchDatasetOptions(DatasetOptions):
+    """Patches as latents, encoded once.
+
+    dataroot: folder of the extract stage.  labels_file: ``labels.csv`` of the cluster stage.  latents_dir: where the
+    latents are kept (set by the training loop, inside the experiment).
+    """
+
+    type: Literal['LatentPatchDataset'] = 'LatentPatchDataset'
+    dataroot: str
+    labels_file: str
+    codec: CodecOptions
+    use_hflip: bool = False
+    latents_dir: str | None = None
+    encode_batch_size: PositiveInt = 16
+
+
+class ScratchDiTOptions(Options):
+    """A DiT with random weights: a published ``size`` or the three numbers that make one."""
+
+    size: Literal['S', 'B', 'L', 'XL'] | None = None
+    num_layers: PositiveInt | None = None
+    num_attention_heads: PositiveInt | None = None
+    attention_head_dim: PositiveInt | None = None
+    patch_size: PositiveInt = 2
+    in_channels: PositiveInt = 4
+    sample_size: PositiveInt = 32
+    learn_variance: bool = True
+
+    @model_validator(mode='after')
+    def _one_way(self) -> 'ScratchDiTOptions':
+        numbers = [self.num_layers, self.num_attention_heads, self.attention_head_dim]
+        if (self.size is None) == (None in numbers) or (self.size and any(numbers)):
+            raise ValueError('give either size or all of num_layers, num_attention_heads, attention_head_dim')
+        if self.sample_size % self.patch_size:
+            raise ValueError(f'sample_size {self.sample_size} is not a multiple of patch_size {self.patch_size}')
+        return self
+
+
+class MinimaxDiTNetworkOptions(Options):
+    """The denoiser: pretrained weights or ``from_scratch``, and which of its parameters are trained."""
+
+    type: Literal['MinimaxDiT'] = 'MinimaxDiT'
+    num_labels: PositiveInt
+    pretrained: str | None = None
+    subfolder: str | None = None
+    local_files_only: bool = False
+    from_scratch: ScratchDiTOptions | None = None
+    label_init: Literal['null', 'rows', 'mean'] = 'null'
+    tuning: Literal['difffit', 'lora', 'full'] = 'difffit'
+    lora_rank: PositiveInt = 8
+    gradient_checkpointing: bool = False
+
+    @model_validator(mode='after')
+    def _one_source(self) -> 'MinimaxDiTNetworkOptions':
+        if (self.pretrained is None) == (self.from_scratch is None):
+            raise ValueError('give either pretrained or from_scratch')
+        if self.from_scratch and self.tuning != 'full':
+            raise ValueError('random weights need tuning: full')
+        return self
+
+
+TWeight = Literal['none', 'alpha_bar']
+
+
+class RepresentativenessLossOptions(Options):
+    """Eq. (3); ``t_weight: alpha_bar`` weights a sample by how reliable its x0_pred is."""
+
+    type: Literal['RepresentativenessLoss'] = 'RepresentativenessLoss'
+    loss_weight: NonNegativeFloat = 0.002
+    memory_size: PositiveInt = 64
+    t_weight: TWeight = 'none'
+
+
+class DiversityLossOptions(Options):
+    """Eq. (4)."""
+
+    type: Literal['DiversityLoss'] = 'DiversityLoss'
+    loss_weight: NonNegativeFloat = 0.008
+    memory_size: PositiveInt = 64
+    t_weight: TWeight = 'none'
+
+
+class HighFrequencyLossOptions(Options):
+    """Eq. (5); ``pixel`` decodes samples below ``pixel_max_timestep``, with ``pixel_codec`` or else the data's own codec."""
+
+    type: Literal['HighFrequencyLoss'] = 'HighFrequencyLoss'
+    loss_weight: NonNegativeFloat = 0.05
+    mode: Literal['off', 'latent', 'pixel', 'literal'] = 'latent'
+    scale: PositiveInt = 4
+    pixel_max_timestep: PositiveInt = 300
+    pixel_codec: AutoencoderTinyCodecOptions | None = None
+
+
+class MinimaxDiTTrainOptions(Options):
+    """The ``train`` section of MinimaxDiTModel.
+
+    optim_g, scheduler, warmup_iter, total_iter: as in BasicSR.  accumulation: parts that a batch is cut into.
+    label_dropout: share of samples trained without their label.  max_timestep: train only on timesteps below it (all 1000 when
+    absent); useful when sampling starts from noised prototypes.  ema_decay: 0 turns averaging off.
+    """
+
+    total_iter: PositiveInt
+    warmup_iter: int = -1
+    optim_g: dict[str, Any]
+    scheduler: dict[str, Any]
+    precision: Precision = 'fp32'
+    accumulation: PositiveInt = 1
+    compile: bool = False
+    clip_grad_norm: PositiveFloat | None = None
+    label_dropout: Fraction = 0.1
+    max_timestep: Annotated[int, Field(ge=1, le=1000)] = 1000
+    min_snr_gamma: PositiveFloat | None = None
+    vlb_weight: NonNegativeFloat = 1.0
+    ema_decay: Annotated[float, Field(ge=0, lt=1)] = 0.9999
+    ema_warmup: bool = True
+    representativeness_opt: RepresentativenessLossOptions | None = None
+    diversity_opt: DiversityLossOptions | None = None
+    high_frequency_opt: HighFrequencyLossOptions | None = None
+
+
+class NoiseInitOptions(Options):
+    """Sampling starts from pure noise."""
+
+    type: Literal['noise'] = 'noise'
+
+
+class PrototypeInitOptions(Options):
+    """Sampling starts from real latents of the label, noised as far as ``strength`` of the whole way (D4M)."""
+
+    type: Literal['prototype'] = 'prototype'
+    strength: Annotated[float, Field(gt=0, le=1)]
+
+
+class SampleOptions(Options):
+    """The ``sample`` stage.
+
+    num_steps: over the whole noise range; a prototype of strength s takes s of them.  guidance_interval: part of the noise range
+    (0 clean, 1 noise) in which guidance acts.  guidance_channels: how many latent channels it moves, all when absent.
+    oversample: images drawn per image kept.  psnr_band: quantiles of the real patches' psnr_db between which drawn images are
+    kept.  select: how images_per_cluster are chosen among those, by the encoder's features.
+    """
+
+    images_per_cluster: PositiveInt
+    save_dir: str
+    num_steps: PositiveInt = 20
+    guidance_scale: NonNegativeFloat = 1.5
+    guidance_interval: tuple[Fraction, Fraction] = (0.0, 1.0)
+    guidance_channels: PositiveInt | None = None
+    scheduler: Literal['dpmsolver++', 'unipc', 'ddim', 'ddpm'] = 'dpmsolver++'
+    init: Annotated[NoiseInitOptions | PrototypeInitOptions, Field(discriminator='type')] = NoiseInitOptions()
+    weights: Literal['params_ema', 'params'] = 'params_ema'
+    seed: Annotated[int, Field(ge=0)] = 0
+    batch_size: PositiveInt = 8
+    precision: Precision = 'fp32'
+    scale: PositiveInt = 4
+    oversample: PositiveInt = 1
+    psnr_band: tuple[Fraction, Fraction] = (0.0, 1.0)
+    select: Literal['first', 'k_center', 'herding'] = 'herding'
