@@ -5,11 +5,8 @@
 refused. Nothing here imports torch, so that skipping finished stages is quick.
 """
 
-import fcntl
 import hashlib
 import json
-import os
-import socket
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -18,11 +15,10 @@ from pathlib import Path
 from typing import Any
 
 from basicsr_distill.errors import InputError
-from basicsr_distill.files import remove_temporaries, sha256_file, write_atomic
+from basicsr_distill.files import LOCK_NAME, locked_folder, remove_temporaries, sha256_file, write_atomic
 
 STAGE_NAME = 'stage.json'
 STARTED_NAME = 'stage.started.json'
-LOCK_NAME = '.lock'
 _RECORDED_PACKAGES = ('basicsr-distill', 'basicsr', 'torch', 'diffusers', 'open_clip_torch', 'scikit-learn', 'numpy',
                       'opencv-python')
 
@@ -87,11 +83,7 @@ def stage_folder(folder: Path, stage: str, options: Mapping[str, Any], inputs: M
             options or inputs.
     """
     header = json.loads(_dump({'stage': stage, 'options': dict(options), 'inputs': dict(inputs)}))
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f'{folder}: cannot be made ({error.strerror}); choose another save_dir.') from error
-    with _locked(folder):
+    with locked_folder(folder):
         done = read_stage(folder)
         started_path = folder / STARTED_NAME
         started = json.loads(started_path.read_text(encoding='utf-8')) if started_path.is_file() else {}
@@ -106,29 +98,6 @@ def stage_folder(folder: Path, stage: str, options: Mapping[str, Any], inputs: M
         else:
             started_path.unlink(missing_ok=True)
         yield StageRun(folder, header, finished=bool(done), resumed=bool(started) and not done, record=done)
-
-
-@contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    """Hold an advisory lock that the kernel releases with the process, so a stale lock file never blocks."""
-    path = folder / LOCK_NAME
-    try:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
-    except OSError as error:
-        raise InputError(f'{folder}: cannot be written ({error.strerror}); choose another save_dir.') from error
-    with os.fdopen(descriptor, 'r+') as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise InputError(f'{folder}: in use by {file.read().strip() or "another run"}; wait for it or choose another '
-                             'save_dir.') from None
-        file.truncate()
-        file.write(f'process {os.getpid()} on {socket.gethostname()}')
-        file.flush()
-        try:
-            yield
-        finally:
-            path.unlink(missing_ok=True)
 
 
 def _refuse_difference(folder: Path, earlier: Mapping[str, Any], header: Mapping[str, Any]) -> None:

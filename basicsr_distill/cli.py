@@ -1,0 +1,96 @@
+"""The ``basicsr`` command: train, test, distill, doctor.
+
+Nothing heavy is imported before the arguments are known to be right, so that a usage message is immediate.
+"""
+
+import argparse
+import contextlib
+import signal
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from types import FrameType
+
+from basicsr_distill import __version__, compat
+from basicsr_distill.errors import InputError
+
+STAGES = ('extract', 'cluster', 'finetune', 'sample')
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The command line; ``train`` and ``test`` take exactly BasicSR's flags."""
+    parser = argparse.ArgumentParser(prog='basicsr', description='BasicSR with dataset distillation for super-resolution.')
+    parser.add_argument('--version', action='version', version=f'basicsr-distill {__version__}')
+    commands = parser.add_subparsers(dest='command', required=True, metavar='{train,test,distill,doctor}')
+
+    experiment = argparse.ArgumentParser(add_help=False)
+    experiment.add_argument('-opt', type=Path, required=True, metavar='FILE', help='option file (YAML)')
+    experiment.add_argument('--launcher', choices=['none', 'pytorch', 'slurm'], default='none', help='job launcher')
+    experiment.add_argument('--force_yml', nargs='+', default=[], metavar='KEY=VALUE',
+                            help='replace options, for example train:ema_decay=0.999')
+    # Launchers have spelt this flag both ways; the rank itself is read from the environment.
+    experiment.add_argument('--local_rank', '--local-rank', type=int, default=0, help=argparse.SUPPRESS)
+
+    loop = argparse.ArgumentParser(add_help=False)
+    loop.add_argument('--auto_resume', action='store_true', help='go on from the newest valid training state')
+    loop.add_argument('--debug', action='store_true', help='log and validate every few iterations')
+
+    commands.add_parser('train', parents=[experiment, loop], help='train a network')
+    commands.add_parser('test', parents=[experiment, loop], help='test a network')
+    distill = commands.add_parser('distill', parents=[experiment], help='make a distilled set from photos')
+    distill.add_argument('--stage', nargs='+', choices=STAGES, default=list(STAGES), help='only these stages')
+    commands.add_parser('doctor', help='show versions, device and weights, and what to install')
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line.
+
+    Returns:
+        0 done, 2 the user's input is wrong (one line on stderr), 130 or 143 stopped by SIGINT or SIGTERM.
+    """
+    args = build_parser().parse_args(arguments)
+    compat.fix_main_spec()
+    # Stages only need to unwind (their folders resume); the training loop replaces this by "checkpoint first".
+    with contextlib.suppress(ValueError):  # not the main thread of an embedding program
+        signal.signal(signal.SIGTERM, _terminate)
+    try:
+        return _run(args)
+    except InputError as error:
+        print(f'basicsr: {error}', file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print('basicsr: interrupted; run the same command again to go on.', file=sys.stderr)
+        return 128 + signal.SIGINT
+
+
+def _run(args: argparse.Namespace) -> int:
+    if args.command == 'doctor':
+        from basicsr_distill.doctor import report
+
+        return report()
+    from basicsr_distill import distributed
+
+    distributed.init(args.launcher)
+    try:
+        if args.command == 'distill':
+            from basicsr_distill.recipe import distill
+
+            distill(args.opt, args.stage, args.force_yml)
+        else:
+            compat.require_host()
+            from basicsr_distill import engine
+
+            run = engine.train if args.command == 'train' else engine.test
+            run(args.opt, args.force_yml, debug=args.debug, auto_resume=args.auto_resume)
+    finally:
+        distributed.cleanup()
+    return 0
+
+
+def _terminate(signum: int, frame: FrameType | None) -> None:
+    raise SystemExit(128 + signum)
+
+
+if __name__ == '__main__':
+    sys.exit(main())

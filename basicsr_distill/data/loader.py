@@ -1,0 +1,106 @@
+"""The training loader: which sample comes when, and how it is augmented, depend on ``manual_seed`` and position alone.
+
+BasicSR's own loader restarts the workers' generators every epoch (the same crops again and again), orders samples by epoch
+but not by seed, starts an epoch over on resume, and ends early on small sets because it rounds epochs up and batches
+down. Here training is one endless stream of positions 0, 1, 2, ...; position p is sample ``p % n`` of a permutation drawn
+from (seed, p // n), augmented with generators seeded from (seed, p). So the stream is the same for any number of workers
+and ranks, and it can be entered at any point.
+"""
+
+import random
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+# Separates the stream that orders samples from the one that augments them.
+_ORDER_STREAM = 0
+_AUGMENT_STREAM = 1
+
+
+class PositionSampler(Sampler[int]):
+    """Positions of one rank's samples from ``first_iteration`` on.
+
+    The batch of an iteration is cut into one piece for each rank, so that more ranks see the same global batches.
+    """
+
+    def __init__(self, batch_size: int, first_iteration: int, last_iteration: int, rank: int, world_size: int) -> None:
+        self.batch_size = batch_size
+        self.iterations = range(first_iteration, last_iteration)
+        self.rank = rank
+        self.world_size = world_size
+
+    def __iter__(self) -> Iterator[int]:
+        for iteration in self.iterations:
+            start = (iteration * self.world_size + self.rank) * self.batch_size
+            yield from range(start, start + self.batch_size)
+
+    def __len__(self) -> int:
+        return len(self.iterations) * self.batch_size
+
+
+class SeededDataset(Dataset[Any]):
+    """A dataset addressed by position in the endless stream instead of by index."""
+
+    def __init__(self, dataset: Any, seed: int) -> None:
+        self.dataset = dataset
+        self.seed = seed
+        self._epoch = -1
+        self._order = np.empty(0, dtype=np.int64)
+
+    def index_at(self, position: int) -> int:
+        """Index of the sample at ``position``."""
+        epoch, offset = divmod(position, len(self.dataset))
+        if epoch != self._epoch:
+            generator = np.random.Generator(np.random.PCG64([self.seed, _ORDER_STREAM, epoch]))
+            self._epoch, self._order = epoch, generator.permutation(len(self.dataset))
+        return int(self._order[offset])
+
+    def __getitem__(self, position: int) -> Any:
+        with seeded(self.seed, position):
+            return self.dataset[self.index_at(position)]
+
+
+@contextmanager
+def seeded(seed: int, position: int) -> Iterator[None]:
+    """Seed the generators of Python, numpy and torch (CPU) from (seed, position); put them back afterwards.
+
+    They are put back because without workers the dataset shares them with the network's dropout and noise.
+    """
+    before = random.getstate(), np.random.get_state(), torch.get_rng_state()
+    words = np.random.SeedSequence([seed, _AUGMENT_STREAM, position]).generate_state(3)
+    random.seed(int(words[0]))
+    np.random.seed(words[1])
+    torch.default_generator.manual_seed(int(words[2]))
+    try:
+        yield
+    finally:
+        random.setstate(before[0])
+        np.random.set_state(before[1])
+        torch.set_rng_state(before[2])
+
+
+def build_train_loader(dataset: Any, options: dict[str, Any], seed: int, iterations: tuple[int, int], num_gpu: int,
+                       rank: int, world_size: int) -> DataLoader[Any]:
+    """Loader of the batches of iterations ``[first, last)``.
+
+    Args:
+        dataset: the training set.
+        options: its section of the option file.
+        num_gpu: of DataParallel, which shares one loader; the batch and the workers are multiplied by it as in BasicSR.
+    """
+    shares = max(1, num_gpu) if world_size == 1 else 1
+    batch_size = options['batch_size_per_gpu'] * shares
+    num_workers = options.get('num_worker_per_gpu', 0) * shares
+    return DataLoader(
+        SeededDataset(dataset, seed),
+        batch_size=batch_size,
+        sampler=PositionSampler(batch_size, *iterations, rank=rank, world_size=world_size),
+        num_workers=num_workers,
+        pin_memory=bool(options.get('pin_memory')) and torch.cuda.is_available(),
+        # What `prefetch_mode: cpu` asks of BasicSR's queue, a worker's own queue does.
+        prefetch_factor=max(2, options.get('num_prefetch_queue', 1)) if num_workers else None,
+    )

@@ -1,0 +1,341 @@
+"""The training and test loops of ``basicsr train`` and ``basicsr test``.
+
+They drive BasicSR's datasets, models, losses, metrics and loggers, and mend what its own ``train.py`` does to small sets:
+training lasts exactly ``total_iter`` iterations, a batch that cannot be filled is refused, resuming continues the very
+stream that was interrupted, and nothing on disk is touched before the inputs are known to be right.
+"""
+
+import difflib
+import json
+import logging
+import math
+import os
+import shutil
+import signal
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import basicsr
+import torch
+from basicsr.data import build_dataloader, build_dataset
+from basicsr.data.prefetch_dataloader import CPUPrefetcher, CUDAPrefetcher
+from basicsr.models import build_model
+from basicsr.utils import (
+    AvgTimer,
+    MessageLogger,
+    check_resume,
+    get_root_logger,
+    get_time_str,
+    init_tb_logger,
+    init_wandb_logger,
+    mkdir_and_rename,
+    set_random_seed,
+)
+from basicsr.utils.options import dict2str
+from basicsr.utils.registry import (
+    ARCH_REGISTRY,
+    DATASET_REGISTRY,
+    LOSS_REGISTRY,
+    METRIC_REGISTRY,
+    MODEL_REGISTRY,
+    Registry,
+)
+
+from basicsr_distill import __version__, distributed
+from basicsr_distill.checkpoint import capture_rng, load_state, newest_valid_state, restore_rng
+from basicsr_distill.data.loader import build_train_loader
+from basicsr_distill.errors import InputError
+from basicsr_distill.experiment import read_option_file, settle_device, to_experiment
+from basicsr_distill.files import locked_folder, write_atomic
+
+
+def train(path: Path, force_yml: Sequence[str] = (), debug: bool = False, auto_resume: bool = False) -> None:
+    """Train as an option file says; ``experiments/<name>`` is made in the current folder.
+
+    Raises:
+        InputError: the option file or what it points to is wrong; nothing has been written then.
+    """
+    options = read_option_file(path, force_yml)
+    train_experiment(path, to_experiment(path, options, is_train=True, root=Path.cwd(), debug=debug, auto_resume=auto_resume))
+
+
+def train_experiment(path: Path, opt: dict[str, Any]) -> None:
+    """Train from an experiment's option dictionary (see :func:`basicsr_distill.experiment.to_experiment`)."""
+    _settle_run(path, opt)
+    total_iterations = opt['train']['total_iter']
+    state = _resume_state(opt)
+    if state is not None and state['iter'] >= total_iterations and Path(opt['path']['models'], 'net_g_latest.pth').is_file():
+        print(f'{opt["path"]["experiments_root"]}: already trained for {state["iter"]} iterations; nothing to do.')
+        return
+    datasets = {name: _build_dataset(path, name, section) for name, section in opt['datasets'].items()}
+    _check_batch(path, opt, len(datasets['train']))
+
+    with _experiment_folder(opt, fresh=state is None and not opt['auto_resume']):
+        logger = _start_log(path, opt, 'train')
+        tb_logger = _tensorboard(opt)
+        for dataset in datasets.values():
+            if hasattr(dataset, 'prepare'):
+                dataset.prepare()
+        model = build_model(opt)
+        first = 0
+        if state is not None:
+            model.resume_training(state)
+            first = state['iter']
+            logger.info('Resuming training from iteration %d.', first)
+        section = opt['datasets']['train']
+        loader = build_train_loader(datasets['train'], section, opt['manual_seed'], (first, total_iterations),
+                                    opt['num_gpu'], opt['rank'], opt['world_size'])
+        val_loaders = [build_dataloader(datasets[name], value, num_gpu=opt['num_gpu'], dist=opt['dist'],
+                                        seed=opt['manual_seed'])
+                       for name, value in opt['datasets'].items() if value['phase'] == 'val']
+        if state is not None and 'rng' in state:
+            restore_rng(state['rng'][opt['rank']])
+        _train_loop(opt, model, loader, val_loaders, first, tb_logger)
+        if tb_logger:
+            tb_logger.close()
+
+
+def _train_loop(opt: dict[str, Any], model: Any, loader: Any, val_loaders: list[Any], first: int, tb_logger: Any) -> None:
+    logger = get_root_logger()
+    message_logger = MessageLogger(opt, first + 1, tb_logger)
+    section = opt['datasets']['train']
+    total_iterations = opt['train']['total_iter']
+    epoch_size = len(loader.dataset.dataset) * section.get('dataset_enlarge_ratio', 1)
+    samples_per_iteration = loader.batch_size * opt['world_size']
+    use_cuda_prefetch = section.get('prefetch_mode') == 'cuda' and torch.cuda.is_available()
+    prefetcher = CUDAPrefetcher(loader, opt) if use_cuda_prefetch else CPUPrefetcher(loader)
+    data_timer, iteration_timer = AvgTimer(), AvgTimer()
+    val_freq = opt['val']['val_freq'] if opt.get('val') else None
+    iteration = first
+    logger.info('Training from iteration %d to %d, %d samples, batch %d.', first, total_iterations,
+                len(loader.dataset.dataset), samples_per_iteration)
+
+    with _stop_requests() as stop:
+        while iteration < total_iterations:
+            batch = prefetcher.next()
+            data_timer.record()
+            iteration += 1
+            epoch = (iteration - 1) * samples_per_iteration // epoch_size
+            model.update_learning_rate(iteration, warmup_iter=opt['train'].get('warmup_iter', -1))
+            model.feed_data(batch)
+            model.optimize_parameters(iteration)
+            iteration_timer.record()
+            must_save = iteration % opt['logger']['save_checkpoint_freq'] == 0 and iteration < total_iterations
+            if iteration % opt['logger']['print_freq'] == 0:
+                log = model.get_current_log()
+                _check_finite(log, iteration)
+                message_logger({'epoch': epoch, 'iter': iteration, 'lrs': model.get_current_learning_rate(),
+                                'time': iteration_timer.get_avg_time(), 'data_time': data_timer.get_avg_time(), **log})
+            # Validation comes before the checkpoint, so that no interruption can leave it out.
+            if val_freq and iteration % val_freq == 0 and iteration < total_iterations:
+                _validate(opt, model, val_loaders, iteration, tb_logger)
+            signum = stop.agreed(opt['dist'])
+            if must_save or signum:
+                _check_finite(model.get_current_log(), iteration)
+                logger.info('Saving models and training state at iteration %d.', iteration)
+                model.save(epoch, iteration)
+            if signum:
+                logger.info('Stopped by signal %d after a checkpoint; continue with --auto_resume.', signum)
+                raise SystemExit(128 + signum)
+            data_timer.start()
+            iteration_timer.start()
+
+        if first < total_iterations:
+            _check_finite(model.get_current_log(), iteration)
+        if val_freq:
+            _validate(opt, model, val_loaders, iteration, tb_logger)
+        model.save(epoch=-1, current_iter=-1)  # BasicSR's way to write net_*_latest.pth
+        # The training state is the last file written: where it stands, the experiment is complete.
+        model.save(math.ceil(total_iterations * samples_per_iteration / epoch_size), total_iterations)
+        logger.info('End of training at iteration %d.', iteration)
+
+
+def _validate(opt: dict[str, Any], model: Any, val_loaders: list[Any], iteration: int, tb_logger: Any) -> None:
+    """Validate without moving the generators that training draws from."""
+    state = capture_rng()
+    for loader in val_loaders:
+        model.validation(loader, iteration, tb_logger, opt['val']['save_img'])
+    restore_rng(state)
+
+
+def _check_finite(log: dict[str, float], iteration: int) -> None:
+    bad = [name for name, value in log.items() if not math.isfinite(float(value))]
+    if bad:
+        raise FloatingPointError(f'Iteration {iteration}: {bad[0]} is {float(log[bad[0]])}. No checkpoint was written from it; '
+                                 'lower the learning rate and go on with --auto_resume.')
+
+
+class _StopRequest:
+    """The signal that asked this process to stop, if any."""
+
+    def __init__(self) -> None:
+        self.signum = 0
+
+    def __call__(self, signum: int, frame: FrameType | None) -> None:
+        self.signum = signum
+
+    def agreed(self, dist: bool) -> int:
+        """The signal that any rank received: all ranks stop after the same iteration."""
+        if not dist:
+            return self.signum
+        device = 'cuda' if torch.distributed.get_backend() == 'nccl' else 'cpu'
+        signum = torch.tensor(self.signum, device=device)
+        torch.distributed.all_reduce(signum, op=torch.distributed.ReduceOp.MAX)
+        return int(signum)
+
+
+@contextmanager
+def _stop_requests() -> Iterator[_StopRequest]:
+    """Turn SIGINT and SIGTERM into a request that the loop answers with a checkpoint."""
+    stop = _StopRequest()
+    previous = {signum: signal.signal(signum, stop) for signum in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield stop
+    finally:
+        for signum, handler in previous.items():
+            signal.signal(signum, handler)
+
+
+def test(path: Path, force_yml: Sequence[str] = (), debug: bool = False, auto_resume: bool = False) -> None:
+    """Test as an option file says; ``results/<name>`` with ``metrics.json`` is made in the current folder.
+
+    ``auto_resume`` has no meaning here; BasicSR's command line takes it all the same.
+
+    Raises:
+        InputError: the option file or what it points to is wrong; nothing has been written then.
+    """
+    opt = to_experiment(path, read_option_file(path, force_yml), is_train=False, root=Path.cwd(), debug=debug)
+    _settle_run(path, opt)
+    datasets = {name: _build_dataset(path, name, section) for name, section in sorted(opt['datasets'].items())}
+    folder = Path(opt['path']['results_root'])
+    if distributed.is_main():
+        mkdir_and_rename(str(folder))
+        Path(opt['path']['visualization']).mkdir()
+    distributed.barrier()
+    logger = _start_log(path, opt, 'test')
+    model = build_model(opt)
+    results = {}
+    for name, dataset in datasets.items():
+        loader = build_dataloader(dataset, opt['datasets'][name], num_gpu=opt['num_gpu'], dist=opt['dist'],
+                                  seed=opt['manual_seed'])
+        logger.info('Testing %s (%d images) ...', dataset.opt['name'], len(dataset))
+        model.validation(loader, current_iter=opt['name'], tb_logger=None, save_img=opt['val']['save_img'])
+        results[dataset.opt['name']] = {metric: float(value)
+                                        for metric, value in getattr(model, 'metric_results', {}).items()}
+    if distributed.is_main():
+        write_atomic(folder / 'metrics.json', json.dumps(results, indent=2) + '\n')
+
+
+def _settle_run(path: Path, opt: dict[str, Any]) -> None:
+    settle_device(opt)
+    opt['rank'], opt['world_size'] = distributed.rank(), distributed.world_size()
+    opt['dist'] = opt['world_size'] > 1
+    _check_registered(path, opt)
+    set_random_seed(opt['manual_seed'] + opt['rank'])
+    torch.backends.cudnn.benchmark = True
+
+
+def _check_registered(path: Path, opt: dict[str, Any]) -> None:
+    """Refuse a component that does not exist before anything is built."""
+    named: list[tuple[str, Any, Registry]] = [('model_type', opt['model_type'], MODEL_REGISTRY)]
+    named += [(f'datasets.{name}.type', section['type'], DATASET_REGISTRY) for name, section in opt['datasets'].items()]
+    named += [(f'{key}.type', value.get('type'), ARCH_REGISTRY) for key, value in opt.items()
+              if key.startswith('network_') and isinstance(value, dict)]
+    named += [(f'train.{key}.type', value.get('type'), LOSS_REGISTRY) for key, value in (opt.get('train') or {}).items()
+              if key.endswith('_opt') and isinstance(value, dict) and 'type' in value]
+    named += [(f'val.metrics.{key}.type', value.get('type'), METRIC_REGISTRY)
+              for key, value in ((opt.get('val') or {}).get('metrics') or {}).items()]
+    for key, name, registry in named:
+        known = {known.removesuffix('_basicsr') for known in registry.keys()} | set(registry.keys())
+        if name not in known:
+            nearest = difflib.get_close_matches(str(name), sorted(known), n=1, cutoff=0)
+            raise InputError(f'{path}: {key}: {name!r} is not registered; did you mean {nearest[0]!r}?')
+
+
+def _build_dataset(path: Path, name: str, section: dict[str, Any]) -> Any:
+    try:
+        dataset = build_dataset(section)
+    except KeyError as error:
+        raise InputError(f'{path}: datasets.{name}: {section["type"]} needs the key {error}.') from error
+    except InputError as error:
+        raise InputError(f'{path}: datasets.{name}: {error}') from error
+    if len(dataset) == 0:
+        raise InputError(f'{path}: datasets.{name}: {section.get("dataroot_gt") or section.get("dataroot_lq")} holds no images.')
+    return dataset
+
+
+def _check_batch(path: Path, opt: dict[str, Any], num_samples: int) -> None:
+    section = opt['datasets']['train']
+    if 'batch_size_per_gpu' not in section:
+        raise InputError(f'{path}: datasets.train: key \'batch_size_per_gpu\' is missing.')
+    batch = section['batch_size_per_gpu'] * (opt['world_size'] if opt['dist'] else max(1, opt['num_gpu']))
+    available = num_samples * section.get('dataset_enlarge_ratio', 1)
+    if batch > available:
+        raise InputError(f'{path}: datasets.train.batch_size_per_gpu: a batch of {batch} is larger than the set of {num_samples} '
+                         f'images; set dataset_enlarge_ratio: {math.ceil(batch / num_samples)} or a smaller batch.')
+
+
+def _resume_state(opt: dict[str, Any]) -> dict[str, Any] | None:
+    """The training state to go on from; points the networks' paths at its checkpoint."""
+    states, models = Path(opt['path']['training_states']), Path(opt['path']['models'])
+    if opt['auto_resume']:
+        newest = newest_valid_state(states, models) if states.is_dir() else None
+        opt['path']['resume_state'] = None if newest is None else str(newest)
+    if not opt['path'].get('resume_state'):
+        return None
+    state = load_state(Path(opt['path']['resume_state']))
+    check_resume(opt, state['iter'])
+    return state
+
+
+@contextmanager
+def _experiment_folder(opt: dict[str, Any], fresh: bool) -> Iterator[None]:
+    """Hold the experiment's folder; a fresh start moves an earlier experiment of this name aside, as BasicSR does."""
+    root = Path(opt['path']['experiments_root'])
+    if not distributed.is_main():
+        distributed.barrier()
+        yield
+        return
+    if fresh and root.exists():
+        with locked_folder(root):  # whoever trains there now keeps the folder
+            pass
+        mkdir_and_rename(str(root))
+        if opt['logger'].get('use_tb_logger') and (log := Path(opt['root_path'], 'tb_logger', opt['name'])).exists():
+            mkdir_and_rename(str(log))
+    with locked_folder(root):
+        for key in ('models', 'training_states', 'visualization'):
+            Path(opt['path'][key]).mkdir(exist_ok=True)
+        distributed.barrier()
+        yield
+
+
+def _start_log(path: Path, opt: dict[str, Any], command: str) -> logging.Logger:
+    folder = Path(opt['path']['log'])
+    if distributed.is_main():
+        shutil.copyfile(path, folder / path.name)
+    # BasicSR's logger is initialised once a process, without a file when a dataset was the first to ask for it.
+    logger: logging.Logger = get_root_logger()
+    if distributed.is_main():
+        handler = logging.FileHandler(folder / f'{command}_{opt["name"]}_{get_time_str()}.log', encoding='utf-8')
+        handler.setFormatter(logging.Formatter('%(asctime)s %(levelname)s: %(message)s'))
+        for old in [old for old in logger.handlers if isinstance(old, logging.FileHandler)]:
+            logger.removeHandler(old)
+            old.close()
+        logger.addHandler(handler)
+        logger.setLevel(logging.INFO)
+    logger.info('basicsr-distill %s on BasicSR %s (%s), torch %s; %s', __version__, basicsr.__version__,
+                Path(basicsr.__file__).parent, torch.__version__, ' '.join(sys.argv))
+    logger.info(dict2str(opt))
+    return logger
+
+
+def _tensorboard(opt: dict[str, Any]) -> Any:
+    if not opt['logger'].get('use_tb_logger') or 'debug' in opt['name']:
+        return None
+    if (opt['logger'].get('wandb') or {}).get('project'):
+        init_wandb_logger(opt)  # before tensorboard, whose scalars it then copies
+    return init_tb_logger(log_dir=os.path.join(opt['root_path'], 'tb_logger', opt['name']))

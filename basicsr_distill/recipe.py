@@ -1,0 +1,48 @@
+"""A recipe: one option file that holds a whole distillation, and the stages run from it."""
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+
+from basicsr_distill.errors import InputError
+from basicsr_distill.experiment import read_option_file, to_experiment
+from basicsr_distill.options import ClusterOptions, ExtractOptions, SampleOptions, bind
+
+
+def distill(path: Path, stages: Sequence[str], force_yml: Sequence[str] = ()) -> None:
+    """Run the stages named, in the order of the method; finished ones are skipped.
+
+    Every section that will be needed is checked before the first stage starts.
+
+    Raises:
+        InputError: the recipe or what it points to is wrong.
+    """
+    options = read_option_file(path, force_yml)
+
+    def section(name: str) -> object:
+        if name not in options:
+            raise InputError(f'{path}: section {name!r} is missing.')
+        return options[name]
+
+    extract_options = bind(ExtractOptions, section('extract'), f'{path}: extract')
+    cluster_options = (bind(ClusterOptions, section('cluster'), f'{path}: cluster')
+                       if {'cluster', 'sample'} & set(stages) else None)
+    sample_options = bind(SampleOptions, section('sample'), f'{path}: sample') if 'sample' in stages else None
+
+    log = logging.getLogger('basicsr_distill')
+    if 'extract' in stages:
+        from basicsr_distill.stages import extract
+
+        log.info('extract: %s', extract.run(extract_options))
+    if 'cluster' in stages and cluster_options:
+        from basicsr_distill.stages import cluster
+
+        log.info('cluster: %s', cluster.run(cluster_options, Path(extract_options.save_dir)))
+    if 'finetune' in stages:
+        from basicsr_distill.stages import finetune
+
+        log.info('finetune: %s', finetune.run(path, options))
+    if sample_options:
+        from basicsr_distill.stages import sample
+
+        log.info('sample: %s', sample.run(sample_options, to_experiment(path, options, is_train=True, root=Path.cwd())))

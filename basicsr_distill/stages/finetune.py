@@ -1,0 +1,53 @@
+"""The third stage: ``basicsr train`` on the recipe's own root keys, always resuming."""
+
+from pathlib import Path
+from typing import Any
+
+from basicsr_distill import distributed
+from basicsr_distill.errors import InputError
+from basicsr_distill.experiment import STAGE_SECTIONS, to_experiment
+from basicsr_distill.stages.record import fingerprint_stage, read_stage, stage_folder
+
+# How often to log or to save does not change what is trained.
+_FREE_KEYS = {'logger', 'val', 'num_gpu'}
+
+
+def run(path: Path, options: dict[str, Any]) -> Path:
+    """Train the recipe's diffusion model in ``experiments/<name>``.
+
+    Args:
+        path: of the recipe.
+        options: its content.
+
+    Returns:
+        The experiment's folder, with ``stage.json`` beside BasicSR's own files.
+
+    Raises:
+        InputError: the recipe is wrong, or the folder holds the work of other options or inputs.
+    """
+    opt = to_experiment(path, options, is_train=True, root=Path.cwd(), auto_resume=True)
+    folder = Path(opt['path']['experiments_root'])
+    train_set = opt['datasets']['train']
+    if train_set['type'] != 'LatentPatchDataset':
+        raise InputError(f'{path}: datasets.train.type: must be LatentPatchDataset to fine-tune a diffusion model.')
+    inputs = {key: fingerprint_stage(Path(train_set[key]) if key == 'dataroot' else Path(train_set[key]).parent)
+              for key in ('dataroot', 'labels_file')}
+    trained = {key: value for key, value in options.items() if key not in _FREE_KEYS and key not in STAGE_SECTIONS}
+    if not distributed.is_main():
+        if not read_stage(folder):
+            _train(path, opt)
+        return folder
+    with stage_folder(folder, 'finetune', trained, inputs) as stage:
+        if not stage.finished:
+            _train(path, opt)
+            stage.finish({'iterations': opt['train']['total_iter']})
+    return folder
+
+
+def _train(path: Path, opt: dict[str, Any]) -> None:
+    from basicsr_distill import compat
+
+    compat.require_host()
+    from basicsr_distill import engine
+
+    engine.train_experiment(path, opt)
