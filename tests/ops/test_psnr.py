@@ -1,0 +1,55 @@
+import cv2
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from skimage import data
+from skimage.metrics import peak_signal_noise_ratio
+
+from basicsr_distill.ops.psnr import psnr_after_bicubic
+
+
+def crops() -> list[np.ndarray]:
+    return [photo[top:top + 128, left:left + 96] for photo in (data.astronaut(), data.chelsea(), data.rocket())
+            for top in (0, 131) for left in (3, 200, 310)]
+
+
+def as_batch(images: list[np.ndarray]) -> torch.Tensor:
+    return torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).float() / 255
+
+
+def psnr_by_basicsr(rgb: np.ndarray, luma: bool) -> float:
+    from basicsr.utils.color_util import rgb2ycbcr
+    from basicsr.utils.matlab_functions import imresize
+    x = rgb.astype(np.float32) / 255
+    x = rgb2ycbcr(x, y_only=True) if luma else x
+    return peak_signal_noise_ratio(x.astype(np.float64), imresize(imresize(x, 1 / 4), 4.0), data_range=1)
+
+
+def psnr_by_cv2(rgb: np.ndarray) -> float:
+    grey = np.asarray(Image.fromarray(rgb).convert('L'), np.float32) / 255
+    low = cv2.resize(grey, (grey.shape[1] // 4, grey.shape[0] // 4), interpolation=cv2.INTER_CUBIC)
+    back = cv2.resize(low, grey.shape[::-1], interpolation=cv2.INTER_CUBIC)
+    return peak_signal_noise_ratio(grey.astype(np.float64), back, data_range=1)
+
+
+@pytest.mark.parametrize('metric', ['matlab_rgb', 'matlab_y', 'cv2_grey'])
+def test_scores_equal_the_plain_path(metric: str) -> None:
+    oracle = {'matlab_rgb': lambda rgb: psnr_by_basicsr(rgb, luma=False),
+              'matlab_y': lambda rgb: psnr_by_basicsr(rgb, luma=True), 'cv2_grey': psnr_by_cv2}[metric]
+    scores = psnr_after_bicubic(as_batch(crops()), scale=4, metric=metric)
+    assert scores.dtype == torch.float32
+    np.testing.assert_allclose(scores.numpy(), [oracle(rgb) for rgb in crops()], rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize('metric', ['matlab_rgb', 'matlab_y', 'cv2_grey'])
+def test_flat_patches_are_infinite_at_every_level(metric: str) -> None:
+    flat = torch.arange(256).view(-1, 1, 1, 1).expand(-1, 3, 16, 16) / 255
+    assert torch.isinf(psnr_after_bicubic(flat, 4, metric)).all()
+
+
+@pytest.mark.parametrize('metric', ['matlab_rgb', 'matlab_y', 'cv2_grey'])
+def test_a_patch_one_level_from_flat_is_finite(metric: str) -> None:
+    patch = torch.full((1, 3, 256, 256), 128 / 255)
+    patch[..., 100:102, 100:102] += 4 / 255
+    assert torch.isfinite(psnr_after_bicubic(patch, 4, metric)).all()
