@@ -11,7 +11,16 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, PositiveFloat, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    NonNegativeFloat,
+    PositiveFloat,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from basicsr_distill.errors import InputError
 
@@ -337,7 +346,7 @@ class DiversityLossOptions(Options):
 
 
 class HighFrequencyLossOptions(Options):
-    """Eq. (5); ``pixel`` decodes samples below ``pixel_max_timestep``, with ``pixel_codec`` or else the data's own codec."""
+    """Eq. (5); ``pixel`` decodes samples below ``pixel_max_timestep``, by ``pixel_codec`` or else the data's own codec."""
 
     type: Literal['HighFrequencyLoss'] = 'HighFrequencyLoss'
     loss_weight: NonNegativeFloat = 0.05
@@ -351,8 +360,8 @@ class MinimaxDiTTrainOptions(Options):
     """The ``train`` section of MinimaxDiTModel.
 
     optim_g, scheduler, warmup_iter, total_iter: as in BasicSR.  accumulation: parts that a batch is cut into.
-    label_dropout: share of samples trained without their label.  max_timestep: train only on timesteps below it (all 1000 when
-    absent); useful when sampling starts from noised prototypes.  ema_decay: 0 turns averaging off.
+    label_dropout: share of samples trained without their label.  max_timestep: only timesteps below it are trained, useful
+    when sampling starts from noised prototypes.  ema_decay: 0 turns averaging off.
     """
 
     total_iter: PositiveInt
@@ -390,10 +399,10 @@ class PrototypeInitOptions(Options):
 class SampleOptions(Options):
     """The ``sample`` stage.
 
-    num_steps: over the whole noise range; a prototype of strength s takes s of them.  guidance_interval: part of the noise range
-    (0 clean, 1 noise) in which guidance acts.  guidance_channels: how many latent channels it moves, all when absent.
-    oversample: images drawn per image kept.  psnr_band: quantiles of the real patches' psnr_db between which drawn images are
-    kept.  select: how images_per_cluster are chosen among those, by the encoder's features.
+    num_steps: over the whole noise range; a prototype of strength s takes s of them.  guidance_interval: part of the noise
+    range (0 clean, 1 noise) in which guidance acts.  guidance_channels: how many latent channels it moves, all when absent.
+    oversample: images drawn per image kept.  psnr_band: quantiles of the real patches' psnr_db between which drawn images
+    are kept.  select: how images_per_cluster are chosen among those, by the encoder's features.
     """
 
     images_per_cluster: PositiveInt
@@ -412,3 +421,89 @@ class SampleOptions(Options):
     oversample: PositiveInt = 1
     psnr_band: tuple[Fraction, Fraction] = (0.0, 1.0)
     select: Literal['first', 'k_center', 'herding'] = 'herding'
+
+
+class ExtractOptions(Options):
+    """The ``extract`` stage.
+
+    dataroot: one folder of images or several, searched recursively.  patch_size, stride: of the grid of square windows,
+    pixels; the stride is the patch size when absent.  scale, metric: of the score psnr_db.  threshold: patches below it
+    are kept: decibels, ``median``, or ``qNN`` (NN per cent of all scored patches lie below it).  drop_hardest: share of
+    the scored patches, lowest psnr_db first, that is left out.  deduplicate: drop patches equal to an earlier one, or
+    (``perceptual``) nearly so.  leak_check: folders of test images; images that show the same scene are left out.
+    max_patches: at most so many, drawn with ``seed``.  strict: refuse broken images instead of setting them aside.
+    lmdb: pack the patches into ``images.lmdb`` as well.  num_workers: threads, one a core when absent; the result does
+    not depend on it.
+    """
+
+    dataroot: str | Annotated[list[str], Field(min_length=1)]
+    save_dir: str
+    patch_size: PositiveInt = 256
+    stride: PositiveInt | None = None
+    scale: Annotated[int, Field(ge=2)] = 4
+    metric: PsnrMetric = 'matlab_rgb'
+    threshold: float | str = 'median'
+    drop_hardest: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    deduplicate: Literal['off', 'exact', 'perceptual'] = 'off'
+    leak_check: list[str] = []
+    max_patches: PositiveInt | None = None
+    seed: Annotated[int, Field(ge=0)] = 0
+    strict: bool = False
+    lmdb: bool = False
+    num_workers: Annotated[PositiveInt | None, Field(exclude=True)] = None
+
+    @field_validator('threshold', mode='before')
+    @classmethod
+    def _threshold(cls, value: Any) -> float | str:
+        if isinstance(value, (int, float)) and not isinstance(value, bool) and 0 < value < float('inf'):
+            return float(value)
+        quantile = re.fullmatch(r'q(\d+(?:\.\d+)?)', value) if isinstance(value, str) else None
+        if value == 'median' or (quantile and 0 < float(quantile[1]) <= 100):
+            return str(value)
+        raise ValueError(f'{value!r} is neither decibels, nor median, nor a quantile such as q40')
+
+    @model_validator(mode='after')
+    def _whole_lr_pixels(self) -> 'ExtractOptions':
+        if self.patch_size % self.scale:
+            raise ValueError(f'patch_size {self.patch_size} is not a multiple of scale {self.scale}')
+        return self
+
+
+class OpenClipEncoderOptions(Options):
+    """An image tower of open_clip.
+
+    name: as open_clip knows it, or ``local-dir:FOLDER`` (its configuration and weights), or ``hf-hub:...``.
+    pretrained: open_clip's tag, or a file of weights; none for a ``local-dir:`` or ``hf-hub:`` model.
+    precision: ``auto`` is bf16 on a GPU and fp32 on a CPU.
+    """
+
+    type: Literal['open_clip'] = 'open_clip'
+    name: str = 'ViT-B-32'
+    pretrained: str | None = 'openai'
+    batch_size: PositiveInt = 64
+    precision: Precision | Literal['auto'] = 'auto'
+
+
+class TextureEncoderOptions(Options):
+    """Hand-made texture and colour statistics: no weights."""
+
+    type: Literal['texture'] = 'texture'
+
+
+EncoderOptions = Annotated[OpenClipEncoderOptions | TextureEncoderOptions, Field(discriminator='type')]
+
+
+class ClusterOptions(Options):
+    """The ``cluster`` stage.
+
+    num_clusters: k of k-means, or ``auto`` (best silhouette).  balance: make all clusters of equal size (within one
+    patch) by moving the patches that lose least.  num_workers: threads that decode patches; the result does not depend
+    on it.
+    """
+
+    save_dir: str
+    encoder: EncoderOptions = OpenClipEncoderOptions()
+    num_clusters: PositiveInt | Literal['auto'] = 7
+    balance: bool = False
+    seed: Annotated[int, Field(ge=0)] = 0
+    num_workers: Annotated[PositiveInt | None, Field(exclude=True)] = None
