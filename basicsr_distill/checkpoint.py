@@ -1,0 +1,202 @@
+"""Checkpoints that are whole or absent, loaded without ever running code from them."""
+
+import errno
+import logging
+import os
+import random
+import re
+import shutil
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+
+from basicsr_distill.errors import InputError
+from basicsr_distill.files import remove_temporaries, replacing
+
+_LOGGER = logging.getLogger('basicsr')
+
+
+def save_atomic(obj: Any, path: str | Path) -> None:
+    """Write a checkpoint so that a reader sees the old file or the new one, never half of it.
+
+    Args:
+        obj: what ``torch.save`` takes; for a path ending in ``.safetensors``, a flat dict of contiguous tensors.
+        path: the file; its folder must exist.
+
+    Raises:
+        OSError: the file cannot be written; the message names it and, on a full disk, the space needed. The former
+            file is untouched and nothing half-written is left.
+    """
+    path = Path(path)
+    try:
+        with replacing(path) as temp:
+            if path.suffix == '.safetensors':
+                save_file(obj, temp)
+            else:
+                with temp.open('wb') as file:
+                    torch.save(obj, file)
+    except Exception as error:
+        # torch's zip writer turns the file's OSError into a RuntimeError, safetensors into an error of its own.
+        cause = error if isinstance(error, OSError) else error.__context__
+        if isinstance(cause, OSError) or 'No space left' in str(error):
+            raise _explained(cause, error, path, _num_bytes(obj)) from error
+        raise
+
+
+def _explained(cause: BaseException | None, error: Exception, path: Path, needed_bytes: int) -> OSError:
+    """The operating system's error with the path and the sizes a user needs to act."""
+    code = cause.errno if isinstance(cause, OSError) and cause.errno is not None else errno.ENOSPC
+    message = f'cannot write {path}: {os.strerror(code)}'
+    if code in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        free_bytes = shutil.disk_usage(path.parent).free
+        message += f'; it needs about {needed_bytes / 1e6:.1f} MB and {free_bytes / 1e6:.1f} MB are free'
+    return OSError(code, message)
+
+
+def _num_bytes(obj: Any) -> int:
+    """Bytes of the tensors inside nested dicts and lists."""
+    if isinstance(obj, torch.Tensor):
+        return obj.nbytes
+    if isinstance(obj, Mapping):
+        return sum(_num_bytes(value) for value in obj.values())
+    if isinstance(obj, (list, tuple)):
+        return sum(_num_bytes(value) for value in obj)
+    return 0
+
+
+def load_weights(path: str | Path) -> dict[str, Any]:
+    """Read a ``.pth``/``.pt``/``.state`` or ``.safetensors`` file into CPU memory.
+
+    Args:
+        path: the file. Anything but tensors, numbers, strings and containers of them is refused, not executed.
+
+    Returns:
+        The dict that was saved: a state_dict, or a dict holding some (``params``, ``params_ema``, ...).
+
+    Raises:
+        InputError: the file is missing, empty, truncated, not a checkpoint, or holds code (whose names are listed).
+    """
+    return _load(Path(path), mapped=False)
+
+
+def is_loadable(path: str | Path) -> bool:
+    """Whether :func:`load_weights` would succeed; tensors stay on disk, so large files cost little."""
+    try:
+        _load(Path(path), mapped=True)
+    except InputError:
+        return False
+    return True
+
+
+def _load(path: Path, mapped: bool) -> dict[str, Any]:
+    if not path.is_file():
+        raise InputError(f'{path}: no such file; give the path of a checkpoint (.pth or .safetensors).')
+    if path.stat().st_size == 0:
+        raise InputError(f'{path}: the file is empty; copy or download it again.')
+    try:
+        if path.suffix == '.safetensors':
+            if mapped:
+                with safe_open(path, framework='pt') as file:  # checks the header against the file's length
+                    return dict.fromkeys(file.keys())
+            return load_file(path)
+        # Only today's zip layout can be mapped; files of torch < 1.6 are one pickle stream.
+        loaded = torch.load(path, map_location='cpu', weights_only=True, mmap=mapped and zipfile.is_zipfile(path))
+    except MemoryError:
+        raise
+    except Exception as error:  # a damaged file fails in whatever layer first trips over it
+        names = _unsafe_globals(path, str(error))
+        if names:
+            raise InputError(f'{path}: refused, as it holds code or objects beyond plain weights '
+                             f'({", ".join(names)}); use a file of tensors only.') from error
+        raise InputError(f'{path}: damaged, or not a checkpoint ({_first_sentence(error)}); '
+                         'copy or download it again.') from error
+    if not isinstance(loaded, dict):
+        raise InputError(f'{path}: holds a {type(loaded).__name__} instead of a dict of weights.')
+    return loaded
+
+
+def _unsafe_globals(path: Path, message: str) -> list[str]:
+    """Names that unpickling would have imported and called; read without executing anything."""
+    if zipfile.is_zipfile(path):
+        try:
+            return sorted(torch.serialization.get_unsafe_globals_in_checkpoint(path))
+        except Exception:  # an archive of something else; the caller reports it as damaged
+            return []
+    return re.findall(r'GLOBAL ([\w.]+)', message)[:1]
+
+
+def _first_sentence(error: Exception) -> str:
+    """A few words of the loader's own; torch's unpickling errors are left out, as they advise unsafe loading."""
+    if isinstance(error, (RuntimeError, OSError)) or 'safetensors' in type(error).__module__:
+        return str(error).split('\n')[0].split('. ')[0][:120]
+    return type(error).__name__
+
+
+def newest_valid_state(states_dir: str | Path, models_dir: str | Path) -> Path | None:
+    """The training state to resume from: the newest that is whole, together with its networks.
+
+    Files that an interrupted writer left behind are removed, so only one rank may call this.
+
+    Args:
+        states_dir: folder of ``{iter}.state``.
+        models_dir: folder of ``net_*_{iter}.pth`` (or ``.safetensors``).
+
+    Returns:
+        The ``.state`` of the highest iteration that loads and whose networks all load; None when there is none. Each
+        state passed over is named in a warning.
+    """
+    states_dir, models_dir = Path(states_dir), Path(models_dir)
+    for folder in (states_dir, models_dir):
+        remove_temporaries(folder)
+    iterations = [int(path.stem) for path in states_dir.glob('*.state') if path.stem.isdecimal()]
+    for iteration in sorted(iterations, reverse=True):
+        state = states_dir / f'{iteration}.state'
+        networks = [*models_dir.glob(f'net_*_{iteration}.pth'), *models_dir.glob(f'net_*_{iteration}.safetensors')]
+        broken = [path for path in (state, *networks) if not is_loadable(path)]
+        if networks and not broken:
+            return state
+        reason = f'{broken[0].name} is damaged' if broken else f'{models_dir} holds no network of it'
+        _LOGGER.warning(f'Training state {state} is passed over: {reason}.')
+    return None
+
+
+def capture_rng() -> dict[str, Any]:
+    """The random state of this process: Python, numpy's global generator, torch on the CPU and on every GPU.
+
+    Returns:
+        Tensors, numbers and strings only, so that a file holding it loads with ``weights_only=True``.
+    """
+    version, words, gauss_next = random.getstate()
+    numpy_state = np.random.get_state(legacy=False)
+    keys = torch.from_numpy(numpy_state['state']['key'].astype(np.int64))
+    state: dict[str, Any] = {
+        'python': {'version': version, 'words': torch.tensor(words, dtype=torch.int64), 'gauss_next': gauss_next},
+        'numpy': {'bit_generator': numpy_state['bit_generator'], 'key': keys, 'pos': int(numpy_state['state']['pos']),
+                  'has_gauss': int(numpy_state['has_gauss']), 'gauss': float(numpy_state['gauss'])},
+        'torch': torch.get_rng_state(),
+    }
+    if torch.cuda.is_initialized():
+        state['cuda'] = torch.cuda.get_rng_state_all()
+    return state
+
+
+def restore_rng(state: Mapping[str, Any]) -> None:
+    """Set every generator as :func:`capture_rng` found it; call it last before the loop goes on.
+
+    Args:
+        state: what :func:`capture_rng` returned, on any device. In a training state ``rng`` lists one per rank.
+    """
+    python, numpy = state['python'], state['numpy']
+    random.setstate((python['version'], tuple(python['words'].tolist()), python['gauss_next']))
+    words = {'key': numpy['key'].cpu().numpy().astype(np.uint32), 'pos': numpy['pos']}
+    np.random.set_state({**numpy, 'state': words})
+    torch.set_rng_state(state['torch'].cpu())
+    if torch.cuda.is_available():
+        for device, cuda_state in enumerate(state.get('cuda', ())[:torch.cuda.device_count()]):
+            torch.cuda.set_rng_state(cuda_state.cpu(), device)
