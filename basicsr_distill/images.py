@@ -1,0 +1,258 @@
+"""Image files in and out: the search for them, one written policy for every odd kind, and a fast PNG writer.
+
+Every picture becomes 8-bit RGB:
+
+========  ==============================================================
+16-bit    v -> round(v / 257)
+grey      replicated into three channels
+palette   looked up
+alpha     dropped, not composited (the hidden colours come to light)
+CMYK      converted by OpenCV, embedded colour profiles are not applied
+EXIF      orientation is applied
+========  ==============================================================
+
+Floating-point pictures, animations beyond their first frame and formats that OpenCV cannot decode are not read.
+"""
+
+import io
+import os
+import struct
+import warnings
+import zlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+import cv2
+import numpy as np
+from isal import isal_zlib
+from numpy.typing import NDArray
+from PIL import Image, UnidentifiedImageError
+
+from basicsr_distill.errors import InputError
+from basicsr_distill.files import TEMP_SUFFIX
+
+IMAGE_SUFFIXES = frozenset({'.png', '.jpg', '.jpeg', '.bmp', '.webp', '.tif', '.tiff', '.ppm'})
+# A photograph of 134 megapixels is 400 MB decoded; what claims more is taken for a decompression bomb.
+MAX_PIXELS = 1 << 27
+
+_EXIF_ORIENTATION = 0x0112
+
+
+class UnreadableImageError(InputError):
+    """An image file that cannot be used; ``reason`` is one word to count it under."""
+
+    def __init__(self, name: str, reason: str, detail: str) -> None:
+        super().__init__(f'{name}: {detail}; remove or replace the file.')
+        self.reason = reason
+        self.detail = detail
+
+
+@dataclass(frozen=True)
+class FoundImage:
+    """An image file. relative: its path below the common folder of all roots, with forward slashes."""
+
+    path: Path
+    relative: str
+
+
+def find_images(roots: Sequence[Path]) -> list[FoundImage]:
+    """Image files below some folders, sorted by relative path, each once.
+
+    Hidden files and folders are left out. Links to files or folders inside the roots are followed, but nothing is
+    visited twice.
+
+    Raises:
+        InputError: a root is not a folder, or a link leads out of the roots.
+    """
+    for root in roots:
+        if not root.is_dir():
+            raise InputError(f'{root}: not a folder; give a folder of images.')
+    real_roots = [os.path.realpath(root) for root in roots]
+    common = os.path.commonpath(real_roots)
+    seen_folders: set[str] = set()
+    files: set[str] = set()
+    links: dict[str, str] = {}
+    pending = sorted(real_roots, reverse=True)
+    while pending:
+        folder = pending.pop()
+        if folder in seen_folders:
+            continue
+        seen_folders.add(folder)
+        for entry in _visible_entries(folder):
+            is_image = os.path.splitext(entry.name)[1].lower() in IMAGE_SUFFIXES
+            if entry.is_symlink():
+                target = os.path.realpath(entry.path)
+                is_folder = os.path.isdir(target)
+                if not (is_folder or is_image):
+                    continue
+                if not any(os.path.commonpath([target, root]) == root for root in real_roots):
+                    raise InputError(f'{entry.path}: this link leads out of {" and ".join(map(str, roots))}; '
+                                     'copy its target or add that folder to dataroot.')
+                if is_folder:
+                    pending.append(target)
+                else:
+                    links[target] = min(entry.path, links.get(target, entry.path))
+            elif entry.is_dir():
+                pending.append(entry.path)
+            elif is_image:
+                files.add(entry.path)
+    paths = files | {link for target, link in links.items() if target not in files}
+    found = (FoundImage(Path(path), os.path.relpath(path, common).replace(os.sep, '/')) for path in paths)
+    return sorted(found, key=lambda image: image.relative)
+
+
+def _visible_entries(folder: str) -> Iterator[os.DirEntry[str]]:
+    with os.scandir(folder) as entries:
+        yield from (entry for entry in entries if not entry.name.startswith('.'))
+
+
+@dataclass(frozen=True)
+class DecodedImage:
+    """rgb: (H, W, 3), uint8.  kinds: what was odd in the file: 16bit, grey, palette, alpha, cmyk, exif_rotated."""
+
+    rgb: NDArray[np.uint8]
+    kinds: tuple[str, ...]
+
+
+def read_rgb(path: Path) -> NDArray[np.uint8]:
+    """Read an image file as RGB, (H, W, 3), uint8, by the policy above.
+
+    Raises:
+        UnreadableImageError: see :func:`decode_rgb`; or the file cannot be opened.
+    """
+    return decode_rgb(read_bytes(path), str(path)).rgb
+
+
+def read_bytes(path: Path) -> bytes:
+    """The content of a file.
+
+    Raises:
+        UnreadableImageError: with reason ``unreadable``.
+    """
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise UnreadableImageError(str(path), 'unreadable', f'cannot be read ({error.strerror})') from error
+
+
+def decode_rgb(data: bytes, name: str) -> DecodedImage:
+    """Decode an image file's bytes by the policy above. The size is judged from the header, before any decoding.
+
+    Args:
+        name: of the file, for messages.
+
+    Raises:
+        UnreadableImageError: with reason ``empty``, ``not_an_image``, ``too_large``, ``unsupported`` or ``broken``.
+    """
+    if not data:
+        raise UnreadableImageError(name, 'empty', 'the file is empty')
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter('ignore')
+            header = Image.open(io.BytesIO(data))
+            orientation = header.getexif().get(_EXIF_ORIENTATION, 1)
+    except Image.DecompressionBombError:
+        raise UnreadableImageError(name, 'too_large', 'its header claims a decompression bomb') from None
+    except UnidentifiedImageError:
+        raise UnreadableImageError(name, 'not_an_image', 'not an image') from None
+    except Exception as error:  # a hostile header makes Pillow raise nearly anything
+        raise UnreadableImageError(name, 'broken', f'its header is broken ({error})') from None
+    width, height = header.size
+    if width * height > MAX_PIXELS:
+        raise UnreadableImageError(name, 'too_large', f'{width}x{height} pixels are more than {MAX_PIXELS}')
+    if header.mode == 'F':
+        raise UnreadableImageError(name, 'unsupported', 'floating-point pixels are not supported')
+    # OpenCV 4 fills the missing part of a truncated JPEG with grey instead of refusing it.
+    if header.format == 'JPEG' and data.rfind(b'\xff\xd9') < data.rfind(b'\xff\xda'):
+        raise UnreadableImageError(name, 'broken', 'the file is truncated')
+    _silence_opencv()
+    try:
+        bgr = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH)
+    except cv2.error:
+        bgr = None
+    if bgr is None:
+        raise UnreadableImageError(name, 'broken', 'the file is truncated or damaged')
+    if bgr.dtype not in (np.uint8, np.uint16):
+        raise UnreadableImageError(name, 'unsupported', f'{bgr.dtype} pixels are not supported')
+    kinds = _kinds(header, orientation, bgr.dtype == np.uint16)
+    if bgr.dtype == np.uint16:
+        bgr = ((bgr.astype(np.uint32) + 128) // 257).astype(np.uint8)
+    return DecodedImage(cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB, dst=bgr), kinds)
+
+
+def _kinds(header: Image.Image, orientation: int, is_16bit: bool) -> tuple[str, ...]:
+    mode = header.mode
+    found = {
+        '16bit': is_16bit,
+        'grey': mode in {'1', 'L', 'LA'} or mode.startswith('I'),
+        'palette': mode in {'P', 'PA'},
+        'alpha': mode in {'LA', 'PA', 'RGBA', 'RGBa'} or 'transparency' in header.info,
+        'cmyk': mode == 'CMYK',
+        'exif_rotated': orientation in range(2, 9),
+    }
+    return tuple(kind for kind, present in found.items() if present)
+
+
+@lru_cache(maxsize=1)
+def _silence_opencv() -> None:
+    """Broken files are reported by us, once and by name; OpenCV would add lines of its own to stderr."""
+    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+
+
+def write_png(path: Path, rgb: NDArray[np.uint8]) -> None:
+    """Write an image as PNG; a reader finds the whole file or none. Equal pixels give equal bytes.
+
+    Unlike :func:`basicsr_distill.files.write_atomic` this does not wait for the disk: there may be millions, and a file
+    that a power cut halved is found by :func:`is_whole_png`.
+
+    Args:
+        rgb: (H, W, 3), uint8.
+    """
+    temp = path.with_name(f'{path.name}{TEMP_SUFFIX}')
+    try:
+        temp.write_bytes(encode_png(rgb))
+        os.replace(temp, path)
+    except BaseException:
+        temp.unlink(missing_ok=True)
+        raise
+
+
+_PNG_SIGNATURE = b'\x89PNG\r\n\x1a\n'
+_PNG_FILTER_UP = 2
+
+
+def encode_png(rgb: NDArray[np.uint8]) -> bytes:
+    """Encode an image as PNG, about seven times as fast as libpng's lowest level at the same size.
+
+    Encoding bounds the extraction of patches, and nearly all its time is the deflate; ISA-L's is the fast one.
+
+    Args:
+        rgb: (H, W, 3), uint8.
+    """
+    height, width, channels = rgb.shape
+    if rgb.dtype != np.uint8 or channels != 3 or not rgb.size:
+        raise ValueError(f'An image of shape {rgb.shape} and type {rgb.dtype} cannot be written as RGB PNG.')
+    lines = np.empty((height, 1 + 3 * width), np.uint8)
+    lines[:, 0] = _PNG_FILTER_UP
+    rows = rgb.reshape(height, 3 * width)
+    lines[0, 1:] = rows[0]
+    np.subtract(rows[1:], rows[:-1], out=lines[1:, 1:])
+    header = struct.pack('>IIBBBBB', width, height, 8, 2, 0, 0, 0)
+    return (_PNG_SIGNATURE + _png_chunk(b'IHDR', header) + _png_chunk(b'IDAT', isal_zlib.compress(lines, 1))
+            + _png_chunk(b'IEND', b''))
+
+
+def _png_chunk(kind: bytes, data: bytes) -> bytes:
+    return struct.pack('>I', len(data)) + kind + data + struct.pack('>I', zlib.crc32(data, zlib.crc32(kind)))
+
+
+def is_whole_png(path: Path) -> bool:
+    """Whether a PNG written by :func:`write_png` is there to its last byte."""
+    try:
+        with path.open('rb') as file:
+            file.seek(-12, os.SEEK_END)
+            return file.read() == _png_chunk(b'IEND', b'')
+    except OSError:
+        return False
