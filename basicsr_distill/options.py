@@ -30,22 +30,7 @@ MAX_NODES = 100_000
 
 
 class _Loader(getattr(yaml, 'CSafeLoader', yaml.SafeLoader)):  # type: ignore[misc]
-    """PyYAML's safe loader with duplicate keys refused, 1e-4 read as a float, and aliases bounded."""
-
-    def __init__(self, stream: str) -> None:
-        super().__init__(stream)
-        self.depth = 0
-        self.nodes = 0
-
-    def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
-        self.nodes += 1
-        self.depth += 1
-        if self.depth > MAX_DEPTH or self.nodes > MAX_NODES:
-            raise yaml.constructor.ConstructorError(None, None, 'it is nested too deeply or too large', node.start_mark)
-        try:
-            return super().construct_object(node, deep=True)
-        finally:
-            self.depth -= 1
+    """PyYAML's safe loader with duplicate keys refused and 1e-4 read as a float."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         self.flatten_mapping(node)
@@ -57,12 +42,21 @@ class _Loader(getattr(yaml, 'CSafeLoader', yaml.SafeLoader)):  # type: ignore[mi
             if key in seen:
                 raise yaml.constructor.ConstructorError(None, None, f'key {key!r} occurs twice', key_node.start_mark)
             seen.add(key)
-        return super().construct_mapping(node, deep=True)
+        return super().construct_mapping(node, deep)
 
 
 # YAML 1.1 as PyYAML reads it takes 1e-4 for a string; every learning rate is written so.
 _Loader.add_implicit_resolver(
     'tag:yaml.org,2002:float', re.compile(r'^[-+]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)[eE][-+]?[0-9]+$'), list('-+.0123456789'))
+
+
+def _check_depth(text: str) -> None:
+    """Refuse deep nesting from the flat stream of events: composing nodes recurses, in C without a guard."""
+    depth = 0
+    for event in yaml.parse(text, Loader=_Loader):
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        if depth > MAX_DEPTH:
+            raise yaml.constructor.ConstructorError(None, None, 'it is nested too deeply', event.start_mark)
 
 
 def _check_expansion(node: yaml.Node | None, sizes: dict[int, int], depth: int = 0) -> int:
@@ -89,24 +83,30 @@ def parse_yaml(text: str, origin: str) -> Any:
     Raises:
         InputError: malformed, tagged, nested too deeply, too large, or with a key given twice; names ``origin`` and line.
     """
+    try:
+        _check_depth(text)
+    except yaml.YAMLError as error:
+        raise _explained(error, origin) from None
     loader = _Loader(text)
     try:
         node = loader.get_single_node()
         _check_expansion(node, {})
         return None if node is None else loader.construct_document(node)
     except yaml.YAMLError as error:
-        mark = getattr(error, 'problem_mark', None)
-        line = f', line {mark.line + 1}' if mark else ''
-        problem = getattr(error, 'problem', None) or str(error).splitlines()[0]
-        if 'could not determine a constructor' in problem:
-            problem = f'{problem.split(" for ")[-1]} is not allowed, only plain values are'
-        raise InputError(f'{origin}{line}: {problem}.') from None
-    except RecursionError:
-        raise InputError(f'{origin}: it is nested too deeply.') from None
+        raise _explained(error, origin) from None
     except ValueError as error:
         raise InputError(f'{origin}: {error}.') from None
     finally:
         loader.dispose()
+
+
+def _explained(error: yaml.YAMLError, origin: str) -> InputError:
+    mark = getattr(error, 'problem_mark', None)
+    line = f', line {mark.line + 1}' if mark else ''
+    problem = getattr(error, 'problem', None) or str(error).splitlines()[0]
+    if 'could not determine a constructor' in problem:
+        problem = f'{problem.split(" for ")[-1]} is not allowed, only plain values are'
+    return InputError(f'{origin}{line}: {problem}.')
 
 
 def load_option_file(path: Path) -> dict[str, Any]:
@@ -346,7 +346,7 @@ class DiversityLossOptions(Options):
 
 
 class HighFrequencyLossOptions(Options):
-    """Eq. (5); ``pixel`` decodes samples below ``pixel_max_timestep``, by ``pixel_codec`` or else the data's own codec."""
+    """Eq. (5); ``pixel`` decodes samples below ``pixel_max_timestep``, by ``pixel_codec`` or the data's own codec."""
 
     type: Literal['HighFrequencyLoss'] = 'HighFrequencyLoss'
     loss_weight: NonNegativeFloat = 0.05
@@ -360,8 +360,8 @@ class MinimaxDiTTrainOptions(Options):
     """The ``train`` section of MinimaxDiTModel.
 
     optim_g, scheduler, warmup_iter, total_iter: as in BasicSR.  accumulation: parts that a batch is cut into.
-    label_dropout: share of samples trained without their label.  max_timestep: only timesteps below it are trained, useful
-    when sampling starts from noised prototypes.  ema_decay: 0 turns averaging off.
+    label_dropout: share of samples trained without their label.  max_timestep: only timesteps below it are trained,
+    useful when sampling starts from noised prototypes.  ema_decay: 0 turns averaging off.
     """
 
     total_iter: PositiveInt
@@ -399,10 +399,10 @@ class PrototypeInitOptions(Options):
 class SampleOptions(Options):
     """The ``sample`` stage.
 
-    num_steps: over the whole noise range; a prototype of strength s takes s of them.  guidance_interval: part of the noise
-    range (0 clean, 1 noise) in which guidance acts.  guidance_channels: how many latent channels it moves, all when absent.
-    oversample: images drawn per image kept.  psnr_band: quantiles of the real patches' psnr_db between which drawn images
-    are kept.  select: how images_per_cluster are chosen among those, by the encoder's features.
+    num_steps: over the whole noise range; a prototype of strength s takes s of them.  guidance_interval: part of the
+    noise range (0 clean, 1 noise) in which guidance acts.  guidance_channels: how many latent channels it moves, all
+    when absent.  oversample: images drawn per image kept.  psnr_band: quantiles of the real patches' psnr_db between
+    which drawn images are kept.  select: how images_per_cluster are chosen among those, by the encoder's features.
     """
 
     images_per_cluster: PositiveInt

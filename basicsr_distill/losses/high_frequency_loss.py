@@ -1,0 +1,75 @@
+"""Generated latents keep what bicubic resizing would lose."""
+
+from collections.abc import Callable
+
+from basicsr.utils.registry import LOSS_REGISTRY
+from torch import Tensor, nn
+
+from basicsr_distill.ops.bicubic import bicubic_downsample, bicubic_upsample
+from basicsr_distill.ops.high_pass import high_pass
+
+# Flat samples have no high frequencies; their logarithm stays finite.
+_ENERGY_FLOOR = 1e-12
+# ``literal`` rewards a distance without end; this many times the real latents' own ends it.
+_LITERAL_CEILING = 4.0
+
+
+@LOSS_REGISTRY.register()
+class HighFrequencyLoss(nn.Module):
+    """High-frequency term in four forms.
+
+    ``latent``: mean over samples of alpha_bar_t |log ||HF(x0_pred)||^2 - log ||HF(x0)||^2|, HF(z) = z - up(down(z)).
+    ``pixel``: the same on decoded samples whose timestep is below ``pixel_max_timestep``; the others count as zero.
+    ``literal``: -||x0_pred - up(down(x0))||^2, a mean over numbers, its absolute value held below 4 ||HF(x0)||^2.
+    ``off``: none.
+
+    Source: Cho et al. (2025), Eq. 5, is ``literal``, which is unbounded below without the limit; the others are ours.
+
+    Args:
+        loss_weight: factor.
+        mode: one of the four.
+        scale: factor of the bicubic resizing.
+        pixel_max_timestep: see above.
+    """
+
+    def __init__(self, loss_weight: float = 0.05, mode: str = 'latent', scale: int = 4,
+                 pixel_max_timestep: int = 300) -> None:
+        super().__init__()
+        if mode not in ('off', 'latent', 'pixel', 'literal'):
+            raise ValueError(f'mode {mode!r} is none of off, latent, pixel, literal.')
+        self.loss_weight = loss_weight
+        self.mode = mode
+        self.scale = scale
+        self.pixel_max_timestep = pixel_max_timestep
+
+    def forward(self, x0_pred: Tensor, x0: Tensor, alpha_bar_t: Tensor, timesteps: Tensor,
+                decode: Callable[[Tensor], Tensor]) -> Tensor:
+        """The weighted loss, a scalar.
+
+        Args:
+            x0_pred, x0: (N, C, h, w), float32.
+            alpha_bar_t, timesteps: (N,).
+            decode: latents to pixels, differentiable; called in ``pixel`` mode alone.
+        """
+        if self.mode == 'off':
+            return (x0_pred * 0).sum()
+        if self.mode == 'literal':
+            return -self.loss_weight * self._literal(x0_pred, x0)
+        if self.mode == 'pixel':
+            near = timesteps < self.pixel_max_timestep
+            if not near.any():
+                return (x0_pred * 0).sum()
+            gap = self._log_energy(decode(x0_pred[near])) - self._log_energy(decode(x0[near]))
+            return self.loss_weight * (alpha_bar_t[near] * gap.abs()).sum() / len(x0)
+        gap = self._log_energy(x0_pred) - self._log_energy(x0)
+        return self.loss_weight * (alpha_bar_t * gap.abs()).mean()
+
+    def _log_energy(self, x: Tensor) -> Tensor:
+        return high_pass(x, self.scale).square().flatten(1).sum(1).clamp(min=_ENERGY_FLOOR).log()
+
+    def _literal(self, x0_pred: Tensor, x0: Tensor) -> Tensor:
+        height, width = x0.shape[-2:]
+        smooth = bicubic_upsample(bicubic_downsample(x0, self.scale), self.scale)[..., :height, :width]
+        distance = (x0_pred - smooth).square().flatten(1).mean(1)
+        ceiling = _LITERAL_CEILING * (x0 - smooth).square().flatten(1).mean(1)
+        return distance.minimum(ceiling).mean()
