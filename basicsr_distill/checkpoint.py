@@ -42,21 +42,24 @@ def save_atomic(obj: Any, path: str | Path) -> None:
                 with temp.open('wb') as file:
                     torch.save(obj, file)
     except Exception as error:
-        # torch's zip writer turns the file's OSError into a RuntimeError, safetensors into an error of its own.
-        cause = error if isinstance(error, OSError) else error.__context__
-        if isinstance(cause, OSError) or 'No space left' in str(error):
-            raise _explained(cause, error, path, _num_bytes(obj)) from error
-        raise
+        code = _os_error_number(error)
+        if code is None:
+            raise
+        message = f'cannot write {path}: {os.strerror(code)}'
+        if code in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            free_bytes = shutil.disk_usage(path.parent).free
+            message += f'; it needs about {_num_bytes(obj) / 1e6:.1f} MB and {free_bytes / 1e6:.1f} MB are free'
+        raise OSError(code, message) from error
 
 
-def _explained(cause: BaseException | None, error: Exception, path: Path, needed_bytes: int) -> OSError:
-    """The operating system's error with the path and the sizes a user needs to act."""
-    code = cause.errno if isinstance(cause, OSError) and cause.errno is not None else errno.ENOSPC
-    message = f'cannot write {path}: {os.strerror(code)}'
-    if code in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-        free_bytes = shutil.disk_usage(path.parent).free
-        message += f'; it needs about {needed_bytes / 1e6:.1f} MB and {free_bytes / 1e6:.1f} MB are free'
-    return OSError(code, message)
+def _os_error_number(error: Exception) -> int | None:
+    """The operating system's code behind a failed write."""
+    # torch's zip writer raises a RuntimeError while handling the file's OSError; safetensors only quotes the number.
+    cause = error if isinstance(error, OSError) else error.__context__
+    if isinstance(cause, OSError):
+        return cause.errno
+    quoted = re.search(r'os error (\d+)', str(error))
+    return int(quoted[1]) if quoted else None
 
 
 def _num_bytes(obj: Any) -> int:
