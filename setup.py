@@ -37,6 +37,7 @@ setup(
         'matplotlib>=3.8',
         'lpips>=0.1.4',
         'safetensors>=0.4.3',
+        'isal>=1.6',  # deflates the PNG patches, which would otherwise bound the extraction
     ],
     extras_require={
         'test': ['pytest>=8', 'pytest-timeout>=2.3', 'ruff>=0.6', 'mypy>=1.11', 'import-linter>=2.1', 'types-PyYAML',

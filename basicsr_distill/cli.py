@@ -7,7 +7,7 @@ import argparse
 import contextlib
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import FrameType
 
@@ -69,23 +69,36 @@ def _run(args: argparse.Namespace) -> int:
         from basicsr_distill.doctor import report
 
         return report()
+    if args.command == 'distill':
+        from basicsr_distill.recipe import distill
+
+        with _process_group(args.launcher):
+            distill(args.opt, args.stage, args.force_yml)
+        return 0
+
+    # Wrong options are refused at once; torch and BasicSR take seconds to import.
+    from basicsr_distill.experiment import read_option_file, to_experiment
+
+    is_train = args.command == 'train'
+    opt = to_experiment(args.opt, read_option_file(args.opt, args.force_yml), is_train, root=Path.cwd(), debug=args.debug,
+                        auto_resume=args.auto_resume)
+    with _process_group(args.launcher):
+        compat.require_host()
+        from basicsr_distill import engine
+
+        (engine.train if is_train else engine.test)(args.opt, opt)
+    return 0
+
+
+@contextlib.contextmanager
+def _process_group(launcher: str) -> Iterator[None]:
     from basicsr_distill import distributed
 
-    distributed.init(args.launcher)
+    distributed.init(launcher)
     try:
-        if args.command == 'distill':
-            from basicsr_distill.recipe import distill
-
-            distill(args.opt, args.stage, args.force_yml)
-        else:
-            compat.require_host()
-            from basicsr_distill import engine
-
-            run = engine.train if args.command == 'train' else engine.test
-            run(args.opt, args.force_yml, debug=args.debug, auto_resume=args.auto_resume)
+        yield
     finally:
         distributed.cleanup()
-    return 0
 
 
 def _terminate(signum: int, frame: FrameType | None) -> None:

@@ -13,7 +13,7 @@ import os
 import shutil
 import signal
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
@@ -46,25 +46,23 @@ from basicsr.utils.registry import (
 )
 
 from basicsr_distill import __version__, distributed
-from basicsr_distill.checkpoint import capture_rng, load_state, newest_valid_state, restore_rng
+from basicsr_distill.checkpoint import capture_rng, load_weights, newest_valid_state, restore_rng
 from basicsr_distill.data.loader import build_train_loader
 from basicsr_distill.errors import InputError
-from basicsr_distill.experiment import read_option_file, settle_device, to_experiment
+from basicsr_distill.experiment import settle_device
 from basicsr_distill.files import locked_folder, write_atomic
 
 
-def train(path: Path, force_yml: Sequence[str] = (), debug: bool = False, auto_resume: bool = False) -> None:
-    """Train as an option file says; ``experiments/<name>`` is made in the current folder.
+def train(path: Path, opt: dict[str, Any]) -> None:
+    """Train an experiment; ``experiments/<name>`` is made in its ``root_path``.
+
+    Args:
+        path: the option file, for messages and for the copy kept with the results.
+        opt: its content by :func:`basicsr_distill.experiment.to_experiment`.
 
     Raises:
-        InputError: the option file or what it points to is wrong; nothing has been written then.
+        InputError: the options or what they point to are wrong; nothing has been written then.
     """
-    options = read_option_file(path, force_yml)
-    train_experiment(path, to_experiment(path, options, is_train=True, root=Path.cwd(), debug=debug, auto_resume=auto_resume))
-
-
-def train_experiment(path: Path, opt: dict[str, Any]) -> None:
-    """Train from an experiment's option dictionary (see :func:`basicsr_distill.experiment.to_experiment`)."""
     _settle_run(path, opt)
     total_iterations = opt['train']['total_iter']
     state = _resume_state(opt)
@@ -182,8 +180,7 @@ class _StopRequest:
         """The signal that any rank received: all ranks stop after the same iteration."""
         if not dist:
             return self.signum
-        device = 'cuda' if torch.distributed.get_backend() == 'nccl' else 'cpu'
-        signum = torch.tensor(self.signum, device=device)
+        signum = torch.tensor(self.signum)
         torch.distributed.all_reduce(signum, op=torch.distributed.ReduceOp.MAX)
         return int(signum)
 
@@ -200,15 +197,16 @@ def _stop_requests() -> Iterator[_StopRequest]:
             signal.signal(signum, handler)
 
 
-def test(path: Path, force_yml: Sequence[str] = (), debug: bool = False, auto_resume: bool = False) -> None:
-    """Test as an option file says; ``results/<name>`` with ``metrics.json`` is made in the current folder.
+def test(path: Path, opt: dict[str, Any]) -> None:
+    """Test a network; ``results/<name>`` with ``metrics.json`` is made in the ``root_path``.
 
-    ``auto_resume`` has no meaning here; BasicSR's command line takes it all the same.
+    Args:
+        path: the option file, for messages and for the copy kept with the results.
+        opt: its content by :func:`basicsr_distill.experiment.to_experiment`.
 
     Raises:
-        InputError: the option file or what it points to is wrong; nothing has been written then.
+        InputError: the options or what they point to are wrong; nothing has been written then.
     """
-    opt = to_experiment(path, read_option_file(path, force_yml), is_train=False, root=Path.cwd(), debug=debug)
     _settle_run(path, opt)
     datasets = {name: _build_dataset(path, name, section) for name, section in sorted(opt['datasets'].items())}
     folder = Path(opt['path']['results_root'])
@@ -250,7 +248,8 @@ def _check_registered(path: Path, opt: dict[str, Any]) -> None:
     named += [(f'val.metrics.{key}.type', value.get('type'), METRIC_REGISTRY)
               for key, value in ((opt.get('val') or {}).get('metrics') or {}).items()]
     for key, name, registry in named:
-        known = {known.removesuffix('_basicsr') for known in registry.keys()} | set(registry.keys())
+        registered = {entry for entry, _ in registry}
+        known = registered | {entry.removesuffix('_basicsr') for entry in registered}
         if name not in known:
             nearest = difflib.get_close_matches(str(name), sorted(known), n=1, cutoff=0)
             raise InputError(f'{path}: {key}: {name!r} is not registered; did you mean {nearest[0]!r}?')
@@ -287,7 +286,7 @@ def _resume_state(opt: dict[str, Any]) -> dict[str, Any] | None:
         opt['path']['resume_state'] = None if newest is None else str(newest)
     if not opt['path'].get('resume_state'):
         return None
-    state = load_state(Path(opt['path']['resume_state']))
+    state = load_weights(opt['path']['resume_state'])
     check_resume(opt, state['iter'])
     return state
 

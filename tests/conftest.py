@@ -14,6 +14,8 @@ import skimage.data
 import torch
 from numpy.typing import NDArray
 
+import basicsr_distill  # noqa: F401  (prepares BasicSR's import for every test module)
+
 torch.set_num_threads(1)
 cv2.setNumThreads(1)
 

@@ -50,8 +50,8 @@ class DistilledPatchDataset(Dataset[dict[str, Any]]):
             keeps that many, taken evenly from the clusters; ``cache: ram`` decodes every image once.
 
     Items: ``lq`` (3, h, w) and ``gt`` (3, h*scale, w*scale), float32, RGB (or one luma channel with ``color: y``), [0, 1] before
-    ``mean`` and ``std``; ``lq_path``, ``gt_path``. In training a random crop of ``gt_size`` (at most the smallest image), flips and
-    rotations are drawn from torch's generator.
+    ``mean`` and ``std``; ``lq_path``, ``gt_path``. In training a random crop of ``gt_size`` (at most the smallest image), flips
+    and rotations are drawn from torch's generator.
 
     Raises:
         InputError: a folder is missing or empty, a partner is missing or of the wrong size, an image is broken.
@@ -82,8 +82,9 @@ class DistilledPatchDataset(Dataset[dict[str, Any]]):
 
     def _find_pairs(self) -> list[_Pair]:
         root = Path(self.options.dataroot_gt)
-        if not root.is_dir():
-            raise InputError(f'dataroot_gt: {root} is not a folder; for an lmdb use PairedImageDataset.')
+        if not root.is_dir() or root.suffix == '.lmdb':
+            raise InputError(f'dataroot_gt: {root} is not a folder of images; for an lmdb use PairedImageDataset.')
+        root = root.resolve()
         if root.name == HR_FOLDER and (root.parent / MANIFEST_NAME).is_file():
             root = root.parent
         if (root / HR_FOLDER).is_dir() and (root / MANIFEST_NAME).is_file():
@@ -91,7 +92,7 @@ class DistilledPatchDataset(Dataset[dict[str, Any]]):
         else:
             pairs = self._pairs_of_folder(root)
         if not pairs:
-            raise InputError(f'dataroot_gt: {root} holds no images; point it at a folder of HR images.')
+            raise InputError(f'dataroot_gt: {self.options.dataroot_gt} holds no images; point it at a folder of HR images.')
         return pairs
 
     def _pairs_of_distilled_set(self, root: Path) -> list[_Pair]:
@@ -121,7 +122,7 @@ class DistilledPatchDataset(Dataset[dict[str, Any]]):
                 raise InputError(f'meta_info_file: {table} cannot be read ({error.strerror}).') from error
             paths = [safe_join(root, line.split(' (')[0].strip(), listed_in=table) for line in lines if line.strip()]
         else:
-            paths = find_images([root])
+            paths = [image.path for image in find_images([root])]
         paths = paths[:self._count(len(paths))]
         if self.options.dataroot_lq is None:
             return [_Pair(path, None) for path in paths]
@@ -165,7 +166,7 @@ class DistilledPatchDataset(Dataset[dict[str, Any]]):
             images = self._read(index)
             used += sum(image.nbytes for image in images)
             if used > MAX_CACHE_BYTES:
-                logging.getLogger('basicsr').warning('%s: only the first %d of %d images fit the cache; cache: none saves the wait.',
+                logging.getLogger('basicsr').warning('%s: %d of %d images fit the cache; `cache: none` saves the wait.',
                                                      self.options.dataroot_gt, index, len(self.pairs))
                 return
             self._cache[index] = images
@@ -173,13 +174,13 @@ class DistilledPatchDataset(Dataset[dict[str, Any]]):
     def _usable_gt_size(self) -> int:
         if self.options.gt_size is None:
             raise InputError('gt_size: the crop of the training images is missing.')
+        if self.options.gt_size % self.scale:
+            raise InputError(f'gt_size: {self.options.gt_size} is not a multiple of the scale {self.scale}.')
         smallest = min((min(hr.shape[:2]) for hr, _ in self._cache.values()), default=self.options.gt_size)
         usable = min(self.options.gt_size, smallest - smallest % self.scale)
         if usable < self.options.gt_size:
             logging.getLogger('basicsr').warning('gt_size: %d is larger than the smallest image of %s; cropping %d instead.',
                                                  self.options.gt_size, self.options.dataroot_gt, usable)
-        if usable % self.scale:
-            raise InputError(f'gt_size: {usable} is not a multiple of the scale {self.scale}.')
         return usable
 
     def _crop_and_turn(self, hr: NDArray[np.uint8], lr: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:

@@ -50,4 +50,4 @@ def _train(path: Path, opt: dict[str, Any]) -> None:
     compat.require_host()
     from basicsr_distill import engine
 
-    engine.train_experiment(path, opt)
+    engine.train(path, opt)

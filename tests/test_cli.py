@@ -1,0 +1,77 @@
+"""The command line as a user meets it: exit codes, messages, interruption."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from test_engine import train_options, write_options
+
+from basicsr_distill.cli import build_parser, main
+
+
+def command(*arguments: str, cwd: Path, timeout: float = 240) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, '-m', 'basicsr_distill', *arguments], cwd=cwd, capture_output=True, text=True,
+                          timeout=timeout)
+
+
+def test_usage_needs_no_torch(tmp_path: Path) -> None:
+    script = 'import sys\nfrom basicsr_distill.cli import main\ntry:\n main(["train", "-h"])\nexcept SystemExit: pass\n' \
+             'sys.exit(any(name in sys.modules for name in ("torch", "basicsr", "numpy", "pydantic")))'
+    result = subprocess.run([sys.executable, '-c', script], cwd=tmp_path, capture_output=True, text=True)
+    assert result.returncode == 0 and '--auto_resume' in result.stdout
+
+
+def test_flags_are_basicsr_own() -> None:
+    arguments = build_parser().parse_args(['train', '-opt', 'x.yml', '--launcher', 'pytorch', '--auto_resume', '--debug',
+                                           '--local-rank', '1', '--force_yml', 'a=1', 'b:c=2'])
+    assert arguments.force_yml == ['a=1', 'b:c=2'] and arguments.local_rank == 1 and arguments.auto_resume
+    assert build_parser().parse_args(['test', '-opt', 'x.yml', '--local_rank=2']).local_rank == 2
+
+
+@pytest.mark.parametrize('content', ['a: !!python/object/apply:os.system ["echo"]', 'a: [', 'name: x'])
+def test_wrong_input_is_one_line_and_exit_code_2(tmp_path: Path, content: str, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / 'x.yml'
+    path.write_text(content)
+    assert main(['train', '-opt', str(path)]) == 2
+    message = capsys.readouterr().err
+    assert message.startswith('basicsr: ') and 'x.yml' in message and message.count('\n') == 1
+
+
+def test_missing_option_file(tmp_path: Path) -> None:
+    result = command('train', '-opt', 'no.yml', cwd=tmp_path)
+    assert result.returncode == 2
+    assert result.stderr.splitlines()[-1].startswith('basicsr: no.yml: cannot be read') and 'Traceback' not in result.stderr
+
+
+def test_doctor_reports(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(['doctor']) == 0
+    report = capsys.readouterr().out
+    assert f'torch             {torch.__version__.split("+")[0]}' in report
+    assert 'sd-vae-ft-mse' in report and 'host: BasicSR 1.4.2' in report
+
+
+def test_kill_minus_nine_and_auto_resume_end_in_the_same_weights(hr_folder: Path, tmp_path: Path) -> None:
+    for name in ('whole', 'killed'):
+        options = train_options(hr_folder, name, total_iter=200, num_worker_per_gpu=1)
+        options['logger']['save_checkpoint_freq'] = 20
+        write_options(tmp_path / f'{name}.yml', options)
+    assert command('train', '-opt', 'whole.yml', cwd=tmp_path).returncode == 0
+
+    process = subprocess.Popen([sys.executable, '-m', 'basicsr_distill', 'train', '-opt', 'killed.yml'], cwd=tmp_path,
+                               stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
+    states = tmp_path / 'experiments' / 'killed' / 'training_states'
+    while not list(states.glob('1[0-9]0.state')) and process.poll() is None:
+        time.sleep(0.005)
+    os.killpg(process.pid, signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL, 'the run ended before it could be killed'
+    assert command('train', '-opt', 'killed.yml', '--auto_resume', cwd=tmp_path).returncode == 0
+
+    whole, killed = (torch.load(tmp_path / 'experiments' / name / 'models' / 'net_g_latest.pth', weights_only=True)
+                     for name in ('whole', 'killed'))
+    for key in ('params', 'params_ema'):
+        assert all(torch.equal(whole[key][name], value) for name, value in killed[key].items())

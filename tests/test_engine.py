@@ -1,0 +1,204 @@
+"""Training and testing through option files, in this process."""
+
+import json
+import signal
+import threading
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+import torch
+import yaml
+from skimage.metrics import peak_signal_noise_ratio
+
+from basicsr_distill import engine
+from basicsr_distill.errors import InputError
+from basicsr_distill.experiment import read_option_file, to_experiment
+
+TINY_EDSR = {'type': 'EDSR', 'num_in_ch': 3, 'num_out_ch': 3, 'num_feat': 8, 'num_block': 1, 'upscale': 4, 'img_range': 255.,
+             'rgb_mean': [0.4488, 0.4371, 0.4040]}
+
+
+def train_options(hr_folder: Path, name: str = 'tiny', total_iter: int = 12, **train_set: Any) -> dict[str, Any]:
+    return {
+        'name': name, 'model_type': 'SRModel', 'scale': 4, 'num_gpu': 0, 'manual_seed': 5,
+        'datasets': {'train': {'name': 'hr', 'type': 'DistilledPatchDataset', 'dataroot_gt': str(hr_folder), 'gt_size': 32,
+                               'use_hflip': True, 'use_rot': True, 'batch_size_per_gpu': 3, **train_set}},
+        'network_g': dict(TINY_EDSR),
+        'train': {'optim_g': {'type': 'Adam', 'lr': 1e-3}, 'total_iter': total_iter, 'ema_decay': 0.9,
+                  'scheduler': {'type': 'MultiStepLR', 'milestones': [8], 'gamma': 0.5},
+                  'pixel_opt': {'type': 'L1Loss', 'loss_weight': 1.0, 'reduction': 'mean'}},
+        'logger': {'print_freq': 4, 'save_checkpoint_freq': 5},
+    }
+
+
+def train(path: Path, auto_resume: bool = False) -> None:
+    engine.train(path, to_experiment(path, read_option_file(path), is_train=True, root=Path.cwd(), auto_resume=auto_resume))
+
+
+def run_test(path: Path) -> None:
+    engine.test(path, to_experiment(path, read_option_file(path), is_train=False, root=Path.cwd()))
+
+
+def write_options(path: Path, options: dict[str, Any]) -> Path:
+    path.write_text(yaml.safe_dump(options))
+    return path
+
+
+@pytest.fixture(autouse=True)
+def _in_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def weights(name: str, iteration: int | str = 'latest') -> dict[str, torch.Tensor]:
+    return torch.load(f'experiments/{name}/models/net_g_{iteration}.pth', weights_only=True)['params_ema']
+
+
+def assert_same(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> None:
+    assert first.keys() == second.keys()
+    for key, value in first.items():
+        assert torch.equal(value, second[key]), key
+
+
+def test_small_sets_train_for_exactly_total_iter(hr_folder: Path, tmp_path: Path) -> None:
+    """8 images in batches of 3: BasicSR's own loop ends at iteration 8 of 12."""
+    train(write_options(tmp_path / 'x.yml', train_options(hr_folder)))
+    state = torch.load('experiments/tiny/training_states/12.state', weights_only=True)
+    assert state['iter'] == 12
+    assert next(iter(state['optimizers'][0]['state'].values()))['step'] == 12
+    assert_same(weights('tiny'), weights('tiny', 12))
+
+
+def test_resume_continues_the_interrupted_stream(hr_folder: Path, tmp_path: Path) -> None:
+    train(write_options(tmp_path / 'whole.yml', train_options(hr_folder, 'whole')))
+    half = train_options(hr_folder, 'half', total_iter=12)
+    path = write_options(tmp_path / 'half.yml', half)
+    train(path)
+    folder = Path('experiments/half')
+    for stale in ('models/net_g_12.pth', 'models/net_g_latest.pth', 'training_states/12.state', 'models/net_g_10.pth'):
+        (folder / stale).unlink()
+    # Iteration 10 is as a crash leaves it: a state without its network. 5 is the newest that is whole.
+    train(path, auto_resume=True)
+    assert_same(weights('half'), weights('whole'))
+
+
+def test_finished_training_is_not_repeated(hr_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = write_options(tmp_path / 'x.yml', train_options(hr_folder, total_iter=2))
+    train(path)
+    before = Path('experiments/tiny/models/net_g_latest.pth').stat().st_mtime_ns
+    train(path, auto_resume=True)
+    assert 'already trained for 2 iterations' in capsys.readouterr().out
+    assert Path('experiments/tiny/models/net_g_latest.pth').stat().st_mtime_ns == before
+
+
+def test_a_fresh_start_moves_the_earlier_experiment_aside(hr_folder: Path, tmp_path: Path) -> None:
+    path = write_options(tmp_path / 'x.yml', train_options(hr_folder, total_iter=2))
+    train(path)
+    train(path)
+    assert len(list(Path('experiments').glob('tiny_archived_*'))) == 1
+
+
+def test_bad_inputs_leave_the_earlier_experiment_alone(hr_folder: Path, tmp_path: Path) -> None:
+    train(write_options(tmp_path / 'x.yml', train_options(hr_folder, total_iter=2)))
+    before = sorted(Path('.').rglob('*'))
+    with pytest.raises(InputError, match='larger than the set of 8 images; set dataset_enlarge_ratio: 2'):
+        train(write_options(tmp_path / 'x.yml', train_options(hr_folder, batch_size_per_gpu=9)))
+    assert sorted(Path('.').rglob('*')) == before
+
+
+def test_enlarged_set_takes_a_larger_batch(hr_folder: Path, tmp_path: Path) -> None:
+    train(write_options(tmp_path / 'x.yml', train_options(hr_folder, total_iter=2, batch_size_per_gpu=9,
+                                                                 dataset_enlarge_ratio=2)))
+    assert Path('experiments/tiny/models/net_g_latest.pth').is_file()
+
+
+@pytest.mark.parametrize(('change', 'message'), [
+    (lambda o: o['datasets']['train'].update(num_imges=3), "datasets.train: unknown key 'num_imges'; did you mean 'num_images'"),
+    (lambda o: o['datasets']['train'].update(dataroot_gt='nowhere'), 'datasets.train.dataroot_gt: nowhere does not exist'),
+    (lambda o: o['datasets']['train'].update(dataroot_gt='empty'), 'datasets.train: dataroot_gt: empty holds no images'),
+    (lambda o: o['datasets']['train'].update(type='DistilledPatchDatset'), "did you mean 'DistilledPatchDataset'"),
+    (lambda o: o['datasets']['train'].update(type='PairedImageDataset'), "datasets.train: PairedImageDataset needs the key"),
+    (lambda o: o['datasets']['train'].pop('batch_size_per_gpu'), 'batch_size_per_gpu'),
+    (lambda o: o['network_g'].update(type='EDSRR'), "network_g.type: 'EDSRR' is not registered; did you mean 'EDSR'"),
+    (lambda o: o.update(model_type='SRModl'), "did you mean 'SRModel'"),
+    (lambda o: o['train']['pixel_opt'].update(type='L1Los'), "train.pixel_opt.type: .* did you mean 'L1Loss'"),
+    (lambda o: o['train'].pop('total_iter'), 'total_iter'),
+    (lambda o: o['train']['optim_g'].update(type='Adamw'), "AdamW"),
+    (lambda o: o.update(name='../up'), 'name: .*plain folder name'),
+    (lambda o: o.update(path={'pretrain_network_g': 'no.pth'}), 'path.pretrain_network_g: no.pth does not exist'),
+    (lambda o: o.pop('network_g'), "key 'network_g' is missing"),
+    (lambda o: o.pop('datasets'), "key 'datasets' is missing"),
+    (lambda o: o['datasets'].update(tset={'type': 'PairedImageDataset', 'name': 'x'}), 'datasets.tset: .*phases train and val'),
+])
+def test_wrong_options_are_named(hr_folder: Path, tmp_path: Path, change: Any, message: str) -> None:
+    Path('empty').mkdir()
+    options = train_options(hr_folder)
+    change(options)
+    with pytest.raises(InputError, match=message):
+        train(write_options(tmp_path / 'x.yml', options))
+    assert not [path for path in Path('experiments').rglob('*') if path.suffix in ('.pth', '.state')]
+
+
+def test_force_yml(tmp_path: Path) -> None:
+    path = write_options(tmp_path / 'x.yml', {'train': {'total_iter': 3}, 'name': 'x'})
+    options = read_option_file(path, ['train:total_iter=1e2', 'train:new=[1, 2]', 'name = y', 'path=none'])
+    assert options == {'train': {'total_iter': 100.0, 'new': [1, 2]}, 'name': 'y', 'path': None}
+    for entry in ('total_iter', 'tain:total_iter=3', 'name:x=1', 'name=!!python/name:os.system', '=3'):
+        with pytest.raises(InputError, match='--force_yml'):
+            read_option_file(path, [entry])
+
+
+def test_published_gpu_options_run_on_this_machine(hr_folder: Path, tmp_path: Path) -> None:
+    options = train_options(hr_folder, total_iter=2, prefetch_mode='cuda', pin_memory=True, num_worker_per_gpu=1)
+    options['num_gpu'] = 1
+    train(write_options(tmp_path / 'x.yml', options))
+    assert Path('experiments/tiny/models/net_g_latest.pth').is_file()
+
+
+def test_only_the_flag_and_the_prefix_mean_debugging(hr_folder: Path, tmp_path: Path) -> None:
+    """BasicSR takes any name with "debug" in it for a debugging run."""
+    options = train_options(hr_folder, name='undebugged')
+    assert to_experiment(tmp_path, options, True, tmp_path)['logger']['print_freq'] == 4
+    opt = to_experiment(tmp_path, options, True, tmp_path, debug=True)
+    assert opt['name'] == 'debug_undebugged' and opt['logger']['print_freq'] == 1
+
+
+def test_nan_stops_before_a_checkpoint(hr_folder: Path, tmp_path: Path) -> None:
+    options = train_options(hr_folder)
+    options['train']['optim_g']['lr'] = 1e30
+    with pytest.raises(FloatingPointError, match='l_pix is'):
+        train(write_options(tmp_path / 'x.yml', options))
+    assert not list(Path('experiments/tiny/models').iterdir())
+
+
+@pytest.mark.parametrize(('signum', 'code'), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_signals_end_in_a_checkpoint(hr_folder: Path, tmp_path: Path, signum: signal.Signals, code: int) -> None:
+    options = train_options(hr_folder, total_iter=100_000)
+    options['logger']['save_checkpoint_freq'] = 1_000_000
+    timer = threading.Timer(3, lambda: signal.raise_signal(signum))
+    timer.start()
+    with pytest.raises(SystemExit) as stop:
+        train(write_options(tmp_path / 'x.yml', options))
+    assert stop.value.code == code
+    state = next(Path('experiments/tiny/training_states').glob('*.state'))
+    assert Path(f'experiments/tiny/models/net_g_{state.stem}.pth').is_file()
+
+
+def test_test_command_measures_and_records(hr_folder: Path, tmp_path: Path) -> None:
+    train(write_options(tmp_path / 'x.yml', train_options(hr_folder, total_iter=3)))
+    options = {
+        'name': 'tiny', 'model_type': 'SRModel', 'scale': 4, 'num_gpu': 0, 'network_g': dict(TINY_EDSR),
+        'datasets': {'test': {'name': 'hr', 'type': 'DistilledPatchDataset', 'dataroot_gt': str(hr_folder)}},
+        'path': {'pretrain_network_g': 'experiments/tiny/models/net_g_latest.pth', 'param_key_g': 'params_ema'},
+        'val': {'save_img': True, 'metrics': {'psnr': {'type': 'calculate_psnr', 'crop_border': 4, 'test_y_channel': False}}},
+    }
+    run_test(write_options(tmp_path / 'test.yml', options))
+    recorded = json.loads(Path('results/tiny/metrics.json').read_text())['hr']['psnr']
+    expected = []
+    for hr_path in sorted(hr_folder.iterdir()):
+        sr = cv2.imread(f'results/tiny/visualization/hr/{hr_path.stem}_tiny.png')
+        hr = cv2.imread(str(hr_path))
+        expected.append(peak_signal_noise_ratio(hr[4:-4, 4:-4], sr[4:-4, 4:-4], data_range=255))
+    assert recorded == pytest.approx(np.mean(expected), abs=1e-4)
