@@ -14,6 +14,7 @@ EXIF      orientation is applied
 Floating-point pictures, animations beyond their first frame and formats that OpenCV cannot decode are not read.
 """
 
+import hashlib
 import io
 import os
 import struct
@@ -101,6 +102,18 @@ def find_images(roots: Sequence[Path]) -> list[FoundImage]:
     paths = files | {link for target, link in links.items() if target not in files}
     found = (FoundImage(Path(path), os.path.relpath(path, common).replace(os.sep, '/')) for path in paths)
     return sorted(found, key=lambda image: image.relative)
+
+
+def fingerprint_images(images: Sequence[FoundImage]) -> str:
+    """Digest of the names and sizes of image files: cheap at a million files; contents are in the manifest."""
+    digest = hashlib.sha256()
+    for image in images:
+        try:
+            size = image.path.stat().st_size
+        except OSError:
+            size = -1
+        digest.update(f'{image.relative}\0{size}\0'.encode('utf-8', 'surrogateescape'))
+    return digest.hexdigest()
 
 
 def _visible_entries(folder: str) -> Iterator[os.DirEntry[str]]:

@@ -1,19 +1,18 @@
 """The one table of patches and images, ``manifest.csv``, and BasicSR's ``meta_info.txt``.
 
-Rows are plain dataclasses; the column names are their field names, so a table explains itself and survives any file name
-that CSV quoting can hold (spaces, newlines, unicode).
+Rows are plain dataclasses; the column names are their field names, so a table explains itself and survives any file
+name that CSV quoting can hold (spaces, newlines, unicode).
 """
 
 import csv
-import io
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TypeVar
 
 from basicsr_distill.errors import InputError
-from basicsr_distill.files import safe_join, write_atomic
+from basicsr_distill.files import replacing, safe_join
 
 MANIFEST_NAME = 'manifest.csv'
 META_INFO_NAME = 'meta_info.txt'
@@ -68,12 +67,16 @@ def write_table(path: Path, rows: Iterable[PatchRow | SampleRow], columns: type[
     Raises:
         ValueError: a float is not finite.
     """
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator='\n')
-    writer.writerow(field.name for field in fields(columns))
-    for row in rows:
-        writer.writerow(_cell(value) for value in asdict(row).values())
-    write_atomic(path, text.getvalue())
+    names = [field.name for field in fields(columns)]
+    write_csv(path, names, ([_cell(getattr(row, name)) for name in names] for row in rows))
+
+
+def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[str | int]]) -> None:
+    """Write a table atomically and line by line, as UTF-8 (file names that are not UTF-8 keep their bytes)."""
+    with replacing(path) as temp, temp.open('w', newline='', encoding='utf-8', errors='surrogateescape') as file:
+        writer = csv.writer(file, lineterminator='\n')
+        writer.writerow(header)
+        writer.writerows(rows)
 
 
 def _cell(value: str | int | float) -> str | int:
@@ -94,7 +97,7 @@ def read_table(path: Path, row_type: type[Row]) -> list[Row]:
                   for field in fields(row_type)}
     rows = []
     try:
-        with path.open(newline='', encoding='utf-8') as file:
+        with path.open(newline='', encoding='utf-8', errors='surrogateescape') as file:
             reader = csv.DictReader(file)
             missing = [name for name in converters if name not in (reader.fieldnames or [])]
             if missing:
@@ -113,4 +116,5 @@ def read_table(path: Path, row_type: type[Row]) -> list[Row]:
 def write_meta_info(path: Path, names: Iterable[str], shape: Sequence[int]) -> None:
     """Write BasicSR's list, ``name (h,w,c)`` a line; names must have no spaces."""
     size = ','.join(str(n) for n in shape)
-    write_atomic(path, ''.join(f'{name} ({size})\n' for name in names))
+    with replacing(path) as temp, temp.open('w', encoding='utf-8', newline='\n') as file:
+        file.writelines(f'{name} ({size})\n' for name in names)

@@ -7,6 +7,7 @@ refused. Nothing here imports torch, so that skipping finished stages is quick.
 
 import hashlib
 import json
+import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -66,6 +67,14 @@ class StageRun:
                   'outputs': {name: sha256_file(self.folder / name) for name in outputs}, **facts}
         write_atomic(self.folder / STAGE_NAME, _dump(record))
         (self.folder / STARTED_NAME).unlink(missing_ok=True)
+
+    def abandon(self) -> None:
+        """Empty the folder, so that nothing half-made stands in the way of a run with corrected options."""
+        for path in self.folder.iterdir():
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path)
+            elif path.name != LOCK_NAME:
+                path.unlink()
 
 
 @contextmanager

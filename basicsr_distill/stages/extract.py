@@ -1,0 +1,408 @@
+"""The first stage: grid patches of photographs that lose much when they are shrunk and enlarged again.
+
+Two passes. The first decodes every image once and scores all its windows; its results are kept in small parts, so an
+interrupted run goes on where it was. Then the threshold is known, every rank picks the same patches, and the second
+pass writes them: from decoded images that are still in memory, else decoding those again that hold a chosen patch. Where
+the threshold is given in decibels and nothing else has a say, patches are written while scoring: one pass does it all.
+"""
+
+import errno
+import hashlib
+import logging
+import re
+import shutil
+import unicodedata
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from basicsr_distill import distributed
+from basicsr_distill.errors import InputError
+from basicsr_distill.figures import save_psnr_histogram
+from basicsr_distill.images import (
+    FoundImage,
+    UnreadableImageError,
+    decode_rgb,
+    find_images,
+    fingerprint_images,
+    is_whole_png,
+    read_bytes,
+    read_rgb,
+    write_png,
+)
+from basicsr_distill.leaks import SceneIndex
+from basicsr_distill.manifest import (
+    MANIFEST_NAME,
+    META_INFO_NAME,
+    PatchRow,
+    write_csv,
+    write_meta_info,
+    write_table,
+)
+from basicsr_distill.ops.duplicates import NEAR_BITS, exact_fingerprint, perceptual_fingerprint, repeated
+from basicsr_distill.ops.psnr import psnr_after_bicubic
+from basicsr_distill.ops.selection import hardest_db, histogram_text, threshold_db
+from basicsr_distill.options import ExtractOptions, PsnrMetric
+from basicsr_distill.parallel import default_workers, one_thread_per_operation, ordered_map
+from basicsr_distill.stages.record import StageRun
+from basicsr_distill.stages.sharding import load_part, own_parts, save_part, shared_stage_folder
+
+IMAGES_DIR = 'images'
+QUARANTINE_NAME = 'quarantine.csv'
+_PARTS_DIR = 'parts'
+_IMAGES_PER_PART = 32
+# Decoded images kept between the passes, bytes per rank.
+_CACHE_BYTES = 512 << 20
+# Values scored at once: a batch that stays in a core's cache is twice as fast as a large one.
+_BATCH_VALUES = 1 << 18
+_FINGERPRINTS = {'exact': exact_fingerprint, 'perceptual': perceptual_fingerprint}
+
+log = logging.getLogger(__name__)
+
+
+def run(options: ExtractOptions) -> Path:
+    """Extract patches into ``options.save_dir``; see DistilledPatchDataset for what can read them.
+
+    Returns:
+        The folder, holding images/, manifest.csv, meta_info.txt, psnr.png, stage.json, and quarantine.csv if images
+        were set aside.
+
+    Raises:
+        InputError: nothing to extract, a broken image under ``strict``, or the folder cannot be used.
+    """
+    roots = [options.dataroot] if isinstance(options.dataroot, str) else options.dataroot
+    images = find_images([Path(root) for root in roots])
+    if not images:
+        raise InputError(f'{" and ".join(roots)}: no image found; extract.dataroot must hold PNG, JPEG, BMP, WebP, '
+                         'TIFF or PPM files.')
+    tests = find_images([Path(root) for root in options.leak_check]) if options.leak_check else []
+    folder = Path(options.save_dir)
+    inputs = {'dataroot': fingerprint_images(images), 'leak_check': fingerprint_images(tests)}
+    with shared_stage_folder(folder, 'extract', options.model_dump(mode='json'), inputs) as stage:
+        if not stage.finished:
+            with one_thread_per_operation():
+                _Extraction(options, images, tests, stage).run()
+    return folder
+
+
+def score_windows(rgb: NDArray[np.uint8], size: int, stride: int, scale: int,
+                  metric: PsnrMetric) -> NDArray[np.float32]:
+    """Scores of all windows of an image's grid.
+
+    Args:
+        rgb: (H, W, 3), uint8, at least ``size`` on each side.
+        size: side of the square windows, pixels.
+        stride: of the grid, pixels; windows start at its multiples and lie wholly inside.
+        scale: of :func:`basicsr_distill.ops.psnr.psnr_after_bicubic`.
+        metric: as there.
+
+    Returns:
+        psnr_db, (rows, columns), float32; flat windows are ``inf``.
+    """
+    planes = torch.from_numpy(np.ascontiguousarray(rgb.transpose(2, 0, 1)))
+    windows = planes.unfold(1, size, stride).unfold(2, size, stride).permute(1, 2, 0, 3, 4)
+    batch = max(1, _BATCH_VALUES // (3 * size * size))
+    scores = [psnr_after_bicubic(part.float().div_(255), scale, metric) for row in windows for part in row.split(batch)]
+    return torch.cat(scores).view(windows.shape[:2]).numpy()
+
+
+@dataclass
+class _Scored:
+    """What the first pass learns about one image; the fields of all images of a part make its file."""
+
+    sha256: str = ''
+    height: int = 0
+    width: int = 0
+    kinds: str = ''
+    reason: str = ''
+    detail: str = ''
+    psnr_db: NDArray[np.float32] = field(default_factory=lambda: np.zeros(0, np.float32))
+    fingerprints: NDArray[np.uint64] = field(default_factory=lambda: np.zeros(0, np.uint64))
+
+
+class _Extraction:
+    """One run of the stage, on one rank."""
+
+    def __init__(self, options: ExtractOptions, images: Sequence[FoundImage], tests: Sequence[FoundImage],
+                 stage: StageRun) -> None:
+        self.options = options
+        self.images = images
+        self.stage = stage
+        self.folder = stage.folder
+        self.size = options.patch_size
+        self.stride = options.stride or options.patch_size
+        self.num_workers = options.num_workers or default_workers()
+        self.scenes = SceneIndex([test.relative for test in tests], [read_rgb(test.path) for test in tests])
+        self.cached: dict[int, NDArray[np.uint8]] = {}
+        self.cached_bytes = 0
+        decides_alone = (options.deduplicate == 'off' and not options.drop_hardest and options.max_patches is None)
+        self.known_threshold_db = (
+            options.threshold if decides_alone and isinstance(options.threshold, float) else None)
+        (self.folder / IMAGES_DIR).mkdir(exist_ok=True)
+        (self.folder / _PARTS_DIR).mkdir(exist_ok=True)
+
+    def run(self) -> None:
+        """Both passes, and what rank 0 publishes."""
+        self._score_own_parts()
+        distributed.barrier()
+        scored = self._read_parts()
+        self._refuse_unusable(scored)
+        patches, counts, facts = self._select(scored)
+        self._write_own_patches(scored, patches)
+        distributed.barrier()
+        if distributed.is_main():
+            self._publish(scored, patches, counts, facts)
+        distributed.barrier()
+
+    # First pass
+
+    def _part_path(self, number: int) -> Path:
+        return self.folder / _PARTS_DIR / f'{number:06d}.npz'
+
+    def _score_own_parts(self) -> None:
+        pending = [(number, part) for number, part in own_parts(range(len(self.images)), _IMAGES_PER_PART)
+                   if not self._part_path(number).is_file()]
+        total = sum(len(part) for _, part in pending)
+        with tqdm(total=total, desc='extract: score', unit='image', disable=_no_bar()) as bar:
+            indices = [index for _, part in pending for index in part]
+            results = ordered_map(self._score, indices, self.num_workers)
+            for number, part in pending:
+                scored = []
+                for _ in part:
+                    scored.append(next(results))
+                    bar.update()
+                save_part(self._part_path(number), _pack(scored))
+
+    def _score(self, index: int) -> _Scored:
+        """Decode one image and score its windows; an unusable image is a reason, not an error."""
+        image = self.images[index]
+        try:
+            data = read_bytes(image.path)
+            decoded = decode_rgb(data, str(image.path))
+        except UnreadableImageError as error:
+            if self.options.strict:
+                raise
+            return _Scored(reason=error.reason, detail=error.detail)
+        rgb = decoded.rgb
+        scored = _Scored(hashlib.sha256(data).hexdigest(), rgb.shape[0], rgb.shape[1], ' '.join(decoded.kinds))
+        if min(rgb.shape[:2]) < self.size:
+            scored.reason, scored.detail = 'too_small', f'{rgb.shape[1]}x{rgb.shape[0]}'
+            return scored
+        test = self.scenes.find(rgb)
+        if test is not None:
+            scored.reason, scored.detail = 'leak', f'shows the scene of {test}'
+            return scored
+        scores = score_windows(rgb, self.size, self.stride, self.options.scale, self.options.metric)
+        scored.psnr_db = scores.ravel()
+        if self.options.deduplicate != 'off':
+            fingerprint = _FINGERPRINTS[self.options.deduplicate]
+            scored.fingerprints = np.array([fingerprint(self._crop(rgb, *place)) for place in np.ndindex(scores.shape)],
+                                           np.uint64)
+        if self.known_threshold_db is not None:
+            self._write_patches(index, rgb, np.flatnonzero(scored.psnr_db < self.known_threshold_db))
+        elif self.cached_bytes + rgb.nbytes <= _CACHE_BYTES:
+            # Threads may overshoot the limit by an image each, which is of no consequence.
+            self.cached_bytes += rgb.nbytes
+            self.cached[index] = rgb
+        return scored
+
+    def _read_parts(self) -> list[_Scored]:
+        count = -(-len(self.images) // _IMAGES_PER_PART)
+        return [scored for number in range(count) for scored in _unpack(load_part(self._part_path(number)))]
+
+    def _refuse_unusable(self, scored: Sequence[_Scored]) -> None:
+        if all(image.reason for image in scored):
+            reasons = Counter(image.reason for image in scored)
+            listed = ', '.join(f'{count} {reason.replace("_", " ")}' for reason, count in sorted(reasons.items()))
+            raise InputError(f'{self.options.dataroot}: none of the {len(scored)} images can be used ({listed}); '
+                             f'extract.patch_size is {self.size}.')
+
+    # Selection
+
+    def _select(self, scored: Sequence[_Scored]) -> tuple['_Patches', dict[str, int], dict[str, Any]]:
+        """The patches to keep, in order of image and place; equal on every rank."""
+        options = self.options
+        psnr_db = np.concatenate([image.psnr_db for image in scored])
+        per_image = [image.psnr_db.size for image in scored]
+        owner = np.repeat(np.arange(len(scored)), per_image)
+        window = np.concatenate([np.arange(size) for size in per_image])
+        limit = threshold_db(psnr_db, options.threshold)
+        hardest = hardest_db(psnr_db, options.drop_hardest)
+        flat = np.isinf(psnr_db)
+        over = ~flat & ~(psnr_db < limit)
+        too_hard = ~flat & (psnr_db < hardest)
+        chosen = np.flatnonzero(~(flat | over | too_hard))
+        counts = {'patches_scored': psnr_db.size, 'patches_flat': int(flat.sum()),
+                  'patches_over_threshold': int(over.sum()), 'patches_too_hard': int((too_hard & ~over).sum())}
+        if options.deduplicate != 'off':
+            fingerprints = np.concatenate([image.fingerprints for image in scored])[chosen]
+            marks = repeated(fingerprints, NEAR_BITS if options.deduplicate == 'perceptual' else 0)
+            counts['patches_duplicate'] = int(marks.sum())
+            chosen = chosen[~marks]
+        if options.max_patches is not None:
+            order = np.random.default_rng(options.seed).permutation(chosen.size)
+            counts['patches_over_maximum'] = max(0, chosen.size - options.max_patches)
+            chosen = np.sort(chosen[order[:options.max_patches]])
+        counts['patches_kept'] = chosen.size
+        finite = psnr_db[~flat]
+        if not chosen.size:
+            advice = (f'threshold: {np.median(finite):.2f} would keep half' if finite.size
+                      else 'flat patches are never kept')
+            raise InputError(f'{options.dataroot}: no patch is left below {limit:.2f} dB ({histogram_text(psnr_db)}); '
+                             f'extract.{advice}.')
+        facts = {'threshold_db': round(limit, 6), 'psnr_db': {
+            name: round(float(value), 6)
+            for name, value in zip(('min', 'median', 'max'), (finite.min(), np.median(finite), finite.max()))}}
+        return _Patches(owner[chosen], window[chosen], psnr_db[chosen], finite), counts, facts
+
+    # Second pass
+
+    def _write_own_patches(self, scored: Sequence[_Scored], patches: '_Patches') -> None:
+        starts = np.searchsorted(patches.owner, np.arange(len(self.images) + 1))
+        pending: list[tuple[int, NDArray[np.int64]]] = []
+        for _, part in own_parts(range(len(self.images)), _IMAGES_PER_PART):
+            for index in part:
+                windows = patches.window[starts[index]:starts[index + 1]]
+                missing = [int(window) for window in windows
+                           if not is_whole_png(self._patch_path(index, *self._place(scored[index].width, window)))]
+                if missing:
+                    pending.append((index, np.array(missing)))
+        self._check_space(sum(len(windows) for _, windows in pending))
+        results = ordered_map(self._write_image, pending, self.num_workers)
+        try:
+            for _ in tqdm(results, total=len(pending), desc='extract: write', unit='image', disable=_no_bar()):
+                pass
+        except OSError as error:
+            if error.errno == errno.ENOSPC:
+                need_mb = patches.owner.size * self.size * self.size * 3 >> 20
+                raise OSError(error.errno, f'{self.folder}: the disk is full; up to {need_mb} MB are needed, '
+                                           'make room and run the same command again') from error
+            raise
+
+    def _write_image(self, job: tuple[int, NDArray[np.int64]]) -> None:
+        index, windows = job
+        rgb = self.cached.pop(index, None)
+        self._write_patches(index, read_rgb(self.images[index].path) if rgb is None else rgb, windows)
+
+    def _write_patches(self, index: int, rgb: NDArray[np.uint8], windows: NDArray[np.int64]) -> None:
+        for window in windows:
+            top, left = self._place(rgb.shape[1], int(window))
+            path = self._patch_path(index, top, left)
+            if not (self.stage.resumed and is_whole_png(path)):
+                write_png(path, rgb[top:top + self.size, left:left + self.size])
+
+    def _check_space(self, count: int) -> None:
+        # A patch rarely deflates to less than a sixth; what cannot fit even so is not begun.
+        need, free = count * self.size * self.size * 3 // 6, shutil.disk_usage(self.folder).free
+        if need > free:
+            raise InputError(f'{self.folder}: {count} patches need at least {need >> 20} MB, {free >> 20} MB are free; '
+                             'choose another save_dir or set extract.max_patches.')
+
+    # Places and names
+
+    def _columns(self, width: int) -> int:
+        return (width - self.size) // self.stride + 1
+
+    def _place(self, width: int, window: int) -> tuple[int, int]:
+        row, column = divmod(int(window), self._columns(width))
+        return row * self.stride, column * self.stride
+
+    def _crop(self, rgb: NDArray[np.uint8], row: int, column: int) -> NDArray[np.uint8]:
+        top, left = row * self.stride, column * self.stride
+        return rgb[top:top + self.size, left:left + self.size]
+
+    def _patch_path(self, index: int, top: int, left: int) -> Path:
+        return self.folder / IMAGES_DIR / patch_name(self.images[index].relative, index, top, left)
+
+    # Publication
+
+    def _publish(self, scored: Sequence[_Scored], patches: '_Patches', counts: dict[str, int],
+                 facts: dict[str, Any]) -> None:
+        names = []
+        for owner, window in zip(patches.owner.tolist(), patches.window.tolist()):
+            names.append(patch_name(self.images[owner].relative, owner, *self._place(scored[owner].width, window)))
+        write_table(self.folder / MANIFEST_NAME, self._rows(scored, patches, names), PatchRow)
+        write_meta_info(self.folder / META_INFO_NAME, names, (self.size, self.size, 3))
+        outputs = [MANIFEST_NAME, META_INFO_NAME]
+        set_aside = [(self.images[index].relative, image.reason, image.detail)
+                     for index, image in enumerate(scored) if image.reason]
+        if set_aside:
+            write_csv(self.folder / QUARANTINE_NAME, ('source', 'reason', 'detail'), set_aside)
+            outputs.append(QUARANTINE_NAME)
+            log.warning('%d of %d images were set aside; see %s.', len(set_aside), len(scored),
+                        self.folder / QUARANTINE_NAME)
+        identical = Counter(image.sha256 for image in scored if image.sha256)
+        repeats = sum(count - 1 for count in identical.values())
+        if repeats:
+            log.warning('%d images are copies of others; extract.deduplicate: exact drops their patches.', repeats)
+        kinds = Counter(f'images_{kind}' for image in scored for kind in image.kinds.split())
+        reasons = Counter(f'images_dropped_{image.reason}' for image in scored if image.reason)
+        counts = {'images_found': len(scored), 'images_used': sum(not image.reason for image in scored),
+                  'images_identical': repeats, **kinds, **reasons, **counts}
+        save_psnr_histogram(self.folder / 'psnr.png', patches.all_psnr_db, facts['threshold_db'], self.options.metric)
+        if self.options.lmdb:
+            from basicsr_distill.stages.pack_lmdb import pack_lmdb
+
+            pack_lmdb(self.folder / IMAGES_DIR, names, self.folder / 'images.lmdb')
+        shutil.rmtree(self.folder / _PARTS_DIR)
+        self.stage.finish(counts, outputs, figures=['psnr.png'], **facts)
+
+    def _rows(self, scored: Sequence[_Scored], patches: '_Patches', names: Sequence[str]) -> Any:
+        make = partial(PatchRow, size=self.size, metric=self.options.metric)
+        for name, owner, window, psnr_db in zip(names, patches.owner.tolist(), patches.window.tolist(),
+                                                patches.psnr_db.tolist()):
+            top, left = self._place(scored[owner].width, window)
+            yield make(name=name, source=self.images[owner].relative, source_sha256=scored[owner].sha256, top=top,
+                       left=left, psnr_db=psnr_db)
+
+
+@dataclass(frozen=True)
+class _Patches:
+    """The chosen patches: image index, window of its grid, score; and the finite scores of all windows."""
+
+    owner: NDArray[np.int64]
+    window: NDArray[np.int64]
+    psnr_db: NDArray[np.float32]
+    all_psnr_db: NDArray[np.float32]
+
+
+def patch_name(relative: str, index: int, top: int, left: int) -> str:
+    """File name of a patch: unique by the number of its image, readable by the image's own name made plain ASCII."""
+    stem = unicodedata.normalize('NFKD', Path(relative).stem).encode('ascii', 'ignore').decode()
+    stem = re.sub(r'[^A-Za-z0-9]+', '-', stem).strip('-')[:40]
+    return f'{stem or "image"}_{index:06d}_t{top:05d}_l{left:05d}.png'
+
+
+def _pack(scored: Sequence[_Scored]) -> dict[str, NDArray[Any]]:
+    texts = {name: np.array([getattr(image, name).encode('utf-8', 'surrogateescape') for image in scored])
+             for name in ('sha256', 'kinds', 'reason', 'detail')}
+    return {**texts, 'shape': np.array([(image.height, image.width) for image in scored]),
+            'count': np.array([image.psnr_db.size for image in scored]),
+            'psnr_db': np.concatenate([image.psnr_db for image in scored]),
+            'fingerprints': np.concatenate([image.fingerprints for image in scored])}
+
+
+def _unpack(part: dict[str, NDArray[Any]]) -> list[_Scored]:
+    ends = np.cumsum(part['count'])
+    prints = part['fingerprints']
+    scored = []
+    for number, (end, count) in enumerate(zip(ends, part['count'])):
+        texts = {name: part[name][number].decode('utf-8', 'surrogateescape')
+                 for name in ('sha256', 'kinds', 'reason', 'detail')}
+        scored.append(_Scored(**texts, height=int(part['shape'][number, 0]), width=int(part['shape'][number, 1]),
+                              psnr_db=part['psnr_db'][end - count:end],
+                              fingerprints=prints[end - count:end] if prints.size else prints))
+    return scored
+
+
+def _no_bar() -> bool | None:
+    """Only rank 0 shows a bar, and only on a terminal."""
+    return None if distributed.is_main() else True

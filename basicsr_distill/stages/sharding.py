@@ -1,0 +1,64 @@
+"""A stage on many ranks: one output folder that all of them fill, and work saved in parts that any can resume."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from basicsr_distill import distributed
+from basicsr_distill.errors import InputError
+from basicsr_distill.files import replacing
+from basicsr_distill.stages.record import StageRun, read_stage, stage_folder
+
+Item = TypeVar('Item')
+
+
+@contextmanager
+def shared_stage_folder(folder: Path, stage: str, options: Mapping[str, Any],
+                        inputs: Mapping[str, str]) -> Iterator[StageRun]:
+    """:func:`stage_folder` for all ranks: rank 0 holds the folder, the others work in it, and a refusal reaches all.
+
+    When the stage ends in an InputError, what it made is removed, so that corrected options are not refused for it.
+    """
+    with ExitStack() as stack:
+        run, refusal = StageRun(folder, {}, finished=False, resumed=False), ''
+        if distributed.is_main():
+            try:
+                run = stack.enter_context(stage_folder(folder, stage, options, inputs))
+            except InputError as error:
+                refusal = str(error)
+        refusal = distributed.gather(refusal)[0]
+        if refusal:
+            raise InputError(refusal)
+        if not distributed.is_main():
+            done = read_stage(folder)
+            run = StageRun(folder, {}, finished=bool(done), resumed=False, record=done)
+        # Rank 0 must not finish the stage before the others have seen whether it was finished.
+        distributed.barrier()
+        try:
+            yield run
+        except InputError:
+            if distributed.is_main():
+                run.abandon()
+            raise
+
+
+def own_parts(items: Sequence[Item], part_size: int) -> list[tuple[int, Sequence[Item]]]:
+    """This rank's share of ``items``: numbered parts, dealt out in turn; the parts do not depend on the ranks."""
+    parts = [(number, items[first:first + part_size]) for number, first in enumerate(range(0, len(items), part_size))]
+    return parts[distributed.rank()::distributed.world_size()]
+
+
+def save_part(path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
+    """Write a part's result as .npz; the file is whole or absent."""
+    with replacing(path) as temp, temp.open('wb') as file:
+        np.savez(file, allow_pickle=False, **arrays)
+
+
+def load_part(path: Path) -> dict[str, NDArray[Any]]:
+    """Read a part's result."""
+    with np.load(path, allow_pickle=False) as arrays:
+        return dict(arrays)
