@@ -74,7 +74,7 @@ def mean_extreme(cosines: Tensor, exists: Tensor, labels: Tensor, sample_weight:
 
 
 def gather_batch(*tensors: Tensor) -> list[Tensor]:
-    """The global batch, in the order of an interleaving sampler; the tensors themselves in a single process.
+    """The global batch, rank after rank; the tensors themselves in a single process.
 
     A loss of the global batch is computed on every rank. Gradients pass through a rank's own samples alone, enlarged by
     the number of ranks, so that DistributedDataParallel's average is the gradient of that loss.
@@ -88,5 +88,5 @@ def gather_batch(*tensors: Tensor) -> list[Tensor]:
         torch.distributed.all_gather(parts, tensor.detach().contiguous())
         if tensor.requires_grad:
             parts[distributed.rank()] = tensor * ranks - tensor.detach() * (ranks - 1)
-        gathered.append(torch.stack(parts, 1).flatten(0, 1))
+        gathered.append(torch.cat(parts))
     return gathered

@@ -1,0 +1,246 @@
+"""``LatentPatchDataset``: the patches of a recipe as latents of a codec, encoded once and mapped into memory."""
+
+import csv
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from basicsr.utils.registry import DATASET_REGISTRY
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import Dataset
+from tqdm import tqdm
+
+from basicsr_distill import distributed
+from basicsr_distill.diffusion.codec import FITTED_NAME, Codec, build_codec, save_fitted, unfitted_block_pca
+from basicsr_distill.errors import InputError
+from basicsr_distill.files import replacing, safe_join, sha256_file, write_atomic
+from basicsr_distill.images import read_rgb
+from basicsr_distill.manifest import MANIFEST_NAME, PatchRow, read_table
+from basicsr_distill.options import (
+    AutoencoderKlCodecOptions,
+    BlockPcaCodecOptions,
+    LatentPatchDatasetOptions,
+    bind,
+)
+from basicsr_distill.parallel import default_workers, one_thread_per_operation, ordered_map
+
+IMAGES_FOLDER = 'images'
+RECORD_NAME = 'latents.json'
+# Patches per file of latents: the unit of work of a rank, and of resuming.
+SHARD_SIZE = 256
+# The closed-form codec is fitted to at most this many patches, evenly chosen.
+_MAX_FIT = 2048
+
+
+@DATASET_REGISTRY.register()
+class LatentPatchDataset(Dataset[dict[str, Any]]):
+    """Patches of the extract stage with the labels of the cluster stage.
+
+    Items: ``latent`` (C, h, w), float32, drawn from the codec's distribution, of the patch or its mirror image; ``label``,
+    int; and the sample's own random numbers for training, ``noise`` (C, h, w) of a standard normal, ``time`` and ``drop``
+    of a uniform distribution on [0, 1). They come with the item so that training does not depend on how a batch is
+    spread over processes.
+
+    Args:
+        opt: the section of the option file with BasicSR's ``phase``; its keys are those of
+            :class:`~basicsr_distill.options.LatentPatchDatasetOptions`.
+
+    Raises:
+        InputError: the patches or labels are missing or do not belong together.
+    """
+
+    def __init__(self, opt: dict[str, Any]) -> None:
+        self.opt = opt
+        own = {key: value for key, value in opt.items() if key not in ('phase', 'scale')}
+        self.options = bind(LatentPatchDatasetOptions, own, f'datasets.{opt.get("name")}')
+        self.dataroot = Path(self.options.dataroot)
+        self.rows = read_table(self.dataroot / MANIFEST_NAME, PatchRow)
+        if not self.rows:
+            raise InputError(f'{self.dataroot / MANIFEST_NAME}: lists no patches; extract some first.')
+        labels_file = Path(self.options.labels_file)
+        labels = read_labels(labels_file)
+        missing = [row.name for row in self.rows if row.name not in labels]
+        if missing:
+            raise InputError(f'{labels_file}: no label for {missing[0]} ({len(missing)} such patches); cluster again.')
+        self.labels = [labels[row.name] for row in self.rows]
+        self._shards: dict[int, NDArray[np.float32]] = {}
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        means, stds = self._moments(index)
+        flipped = int(len(means) == 2 and torch.rand(()) < 0.5)
+        latent = torch.from_numpy(np.array(means[flipped]))
+        if stds is not None:
+            latent += torch.from_numpy(np.array(stds[flipped])) * torch.randn(latent.shape)
+        return {'latent': latent, 'label': self.labels[index], 'noise': torch.randn(latent.shape),
+                'time': torch.rand(()), 'drop': torch.rand(())}
+
+    def __getstate__(self) -> dict[str, Any]:
+        # Memory maps would travel to worker processes as copies of whole files.
+        return {**self.__dict__, '_shards': {}}
+
+    def latent_mean(self, index: int) -> Tensor:
+        """The mean latent of a patch, (C, h, w), float32."""
+        return torch.from_numpy(np.array(self._moments(index)[0][0]))
+
+    def prepare(self) -> None:
+        """Fit the codec where it is a fitted one, and encode all patches; every rank must call it.
+
+        Work that an earlier run finished is kept, file by file.
+
+        Raises:
+            InputError: the folder holds latents of other patches or another codec, or a patch cannot be read.
+        """
+        folder = self._folder()
+        refusal = ''
+        if distributed.is_main():
+            try:
+                self._begin(folder)
+            except InputError as error:
+                refusal = str(error)
+        refusal = distributed.gather(refusal)[0]
+        if refusal:
+            raise InputError(refusal)
+        if not _read_record(folder)['complete']:
+            self._encode_own_shards(folder)
+        distributed.barrier()
+        if distributed.is_main():
+            write_atomic(folder / RECORD_NAME, _dump({**self._record(), 'complete': True}))
+        distributed.barrier()
+
+    def _begin(self, folder: Path) -> None:
+        """Make or check the folder, and fit the codec."""
+        folder.mkdir(parents=True, exist_ok=True)
+        if isinstance(self.options.codec, BlockPcaCodecOptions):
+            self._fit_codec(self.options.codec)
+        record, earlier = self._record(), _read_record(folder)
+        for key, value in record.items():
+            if earlier and earlier[key] != value:
+                raise InputError(f'{folder}: holds latents made with another {key} (was {earlier[key]!r}, now {value!r}); '
+                                 'choose another name for the experiment or remove the folder.')
+        if not earlier:
+            write_atomic(folder / RECORD_NAME, _dump({**record, 'complete': False}))
+
+    def _record(self) -> dict[str, Any]:
+        """What the latents depend on."""
+        codec = self.options.codec.model_dump(mode='json')
+        if isinstance(self.options.codec, BlockPcaCodecOptions):
+            codec['sha256'] = sha256_file(self._latents_dir() / FITTED_NAME)
+        return {'codec': codec, 'patches': sha256_file(self.dataroot / MANIFEST_NAME), 'hflip': self.options.use_hflip}
+
+    def _fit_codec(self, options: BlockPcaCodecOptions) -> None:
+        """Fit to the training patches; a validation set uses what the training set has fitted."""
+        path = self._latents_dir() / FITTED_NAME
+        if self.opt.get('phase') != 'train':
+            build_codec(options, path.parent)  # refuses if it is not there
+            return
+        if _read_record(self._folder()) and path.is_file():
+            return
+        chosen = self.rows[:: -(-len(self.rows) // _MAX_FIT)]
+        codec = unfitted_block_pca(options)
+        self._check_size(codec)
+        with one_thread_per_operation():
+            codec.fit(lambda: self._batches(chosen, flips=(False,)))
+        save_fitted(codec, path.parent)
+
+    def _encode_own_shards(self, folder: Path) -> None:
+        shards = range(-(-len(self.rows) // SHARD_SIZE))
+        pending = [shard for shard in shards[distributed.rank()::distributed.world_size()]
+                   if not _shard_path(folder, shard).is_file()]
+        if not pending:
+            return
+        device = torch.device('cuda' if torch.cuda.is_available() else 'cpu')
+        codec = build_codec(self.options.codec, self._latents_dir()).to(device)
+        self._check_size(codec)
+        flips = (False, True) if self.options.use_hflip else (False,)
+        has_spread = isinstance(self.options.codec, AutoencoderKlCodecOptions)
+        with tqdm(total=len(pending) * SHARD_SIZE, desc='encode', unit='patch', disable=None) as bar:
+            for shard in pending:
+                rows = self.rows[shard * SHARD_SIZE:(shard + 1) * SHARD_SIZE]
+                parts = []
+                for pixels in self._batches(rows, flips):
+                    with torch.inference_mode():
+                        mean, std = codec.encode(pixels.to(device))
+                    if not torch.isfinite(mean).all():
+                        raise InputError(f'{self.dataroot}: the codec gives NaN for one of {rows[0].name} ... '
+                                         f'{rows[-1].name}; use codec.precision: fp32.')
+                    parts.append(torch.stack([mean, std] if has_spread else [mean], 1).cpu().numpy())
+                # (patch, plain or mirrored, mean or std, C, h, w)
+                moments = np.concatenate(parts)
+                moments = moments.reshape(len(rows), -1, *moments.shape[1:])
+                with replacing(_shard_path(folder, shard)) as temp, temp.open('wb') as file:
+                    np.save(file, moments, allow_pickle=False)
+                bar.update(len(rows))
+
+    def _batches(self, rows: Sequence[PatchRow], flips: Sequence[bool]) -> Iterator[Tensor]:
+        """Pixels (N, 3, H, W) in [0, 1]; every patch is followed by its mirror image if ``flips`` says so."""
+        paths = [safe_join(self.dataroot / IMAGES_FOLDER, row.name, listed_in=self.dataroot / MANIFEST_NAME)
+                 for row in rows]
+        batch: list[Tensor] = []
+        for rgb in ordered_map(read_rgb, paths, default_workers()):
+            pixels = torch.from_numpy(rgb).permute(2, 0, 1)
+            batch += [pixels.flip(-1) if flip else pixels for flip in flips]
+            if len(batch) >= self.options.encode_batch_size:
+                yield torch.stack(batch).float() / 255
+                batch = []
+        if batch:
+            yield torch.stack(batch).float() / 255
+
+    def _check_size(self, codec: Codec) -> None:
+        try:
+            codec.latent_shape(self.rows[0].size)
+        except ValueError as error:
+            raise InputError(f'{self.dataroot}: patches do not fit the codec: {error}') from error
+
+    def _moments(self, index: int) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
+        """Means and, where the codec has any, standard deviations, of the patch and its mirror image."""
+        number, place = divmod(index, SHARD_SIZE)
+        if number not in self._shards:
+            self._shards[number] = np.load(_shard_path(self._folder(), number), mmap_mode='r', allow_pickle=False)
+        moments = self._shards[number][place]
+        return moments[:, 0], moments[:, 1] if moments.shape[1] == 2 else None
+
+    def _latents_dir(self) -> Path:
+        if self.options.latents_dir is None:
+            raise InputError(f'datasets.{self.opt.get("name")}: key \'latents_dir\' is missing.')
+        return Path(self.options.latents_dir)
+
+    def _folder(self) -> Path:
+        return self._latents_dir() / self.opt['name']
+
+
+def read_labels(path: Path) -> dict[str, int]:
+    """Labels by patch name, of the cluster stage's ``labels.csv``.
+
+    Raises:
+        InputError: the file is missing or malformed, or a label is negative.
+    """
+    try:
+        with path.open(newline='', encoding='utf-8') as file:
+            labels = {line['name']: int(line['label']) for line in csv.DictReader(file)}
+    except OSError as error:
+        raise InputError(f'{path}: {error.strerror}; run the cluster stage first.') from error
+    except (KeyError, TypeError, ValueError) as error:
+        raise InputError(f'{path}: not a table of name and label ({error}); run the cluster stage again.') from error
+    if min(labels.values(), default=0) < 0:
+        raise InputError(f'{path}: holds a negative label; run the cluster stage again.')
+    return labels
+
+
+def _shard_path(folder: Path, number: int) -> Path:
+    return folder / f'{number:05d}.npy'
+
+
+def _read_record(folder: Path) -> dict[str, Any]:
+    path = folder / RECORD_NAME
+    return json.loads(path.read_text(encoding='utf-8')) if path.is_file() else {}
+
+
+def _dump(record: dict[str, Any]) -> str:
+    return json.dumps(record, indent=2, sort_keys=True) + '\n'
