@@ -53,7 +53,7 @@ from basicsr_distill.ops.selection import hardest_db, histogram_text, threshold_
 from basicsr_distill.options import ExtractOptions, PsnrMetric
 from basicsr_distill.parallel import default_workers, one_thread_per_operation, ordered_map
 from basicsr_distill.stages.record import StageRun
-from basicsr_distill.stages.sharding import load_part, own_parts, save_part, shared_stage_folder
+from basicsr_distill.stages.sharding import hide_bar, load_part, own_parts, save_part, shared_stage_folder
 
 IMAGES_DIR = 'images'
 QUARANTINE_NAME = 'quarantine.csv'
@@ -171,7 +171,7 @@ class _Extraction:
         pending = [(number, part) for number, part in own_parts(range(len(self.images)), _IMAGES_PER_PART)
                    if not self._part_path(number).is_file()]
         total = sum(len(part) for _, part in pending)
-        with tqdm(total=total, desc='extract: score', unit='image', disable=_no_bar()) as bar:
+        with tqdm(total=total, desc='extract: score', unit='image', disable=hide_bar()) as bar:
             indices = [index for _, part in pending for index in part]
             results = ordered_map(self._score, indices, self.num_workers)
             for number, part in pending:
@@ -278,7 +278,7 @@ class _Extraction:
         self._check_space(sum(len(windows) for _, windows in pending))
         results = ordered_map(self._write_image, pending, self.num_workers)
         try:
-            for _ in tqdm(results, total=len(pending), desc='extract: write', unit='image', disable=_no_bar()):
+            for _ in tqdm(results, total=len(pending), desc='extract: write', unit='image', disable=hide_bar()):
                 pass
         except OSError as error:
             if error.errno == errno.ENOSPC:
@@ -401,8 +401,3 @@ def _unpack(part: dict[str, NDArray[Any]]) -> list[_Scored]:
                               psnr_db=part['psnr_db'][end - count:end],
                               fingerprints=prints[end - count:end] if prints.size else prints))
     return scored
-
-
-def _no_bar() -> bool | None:
-    """Only rank 0 shows a bar, and only on a terminal."""
-    return None if distributed.is_main() else True

@@ -21,7 +21,8 @@ def shared_stage_folder(folder: Path, stage: str, options: Mapping[str, Any],
                         inputs: Mapping[str, str]) -> Iterator[StageRun]:
     """:func:`stage_folder` for all ranks: rank 0 holds the folder, the others work in it, and a refusal reaches all.
 
-    When the stage ends in an InputError, what it made is removed, so that corrected options are not refused for it.
+    When a fresh run ends in an InputError, what it made is removed, so that corrected options are not refused for it; a
+    resumed run keeps its earlier work.
     """
     with ExitStack() as stack:
         run, refusal = StageRun(folder, {}, finished=False, resumed=False), ''
@@ -41,7 +42,7 @@ def shared_stage_folder(folder: Path, stage: str, options: Mapping[str, Any],
         try:
             yield run
         except InputError:
-            if distributed.is_main():
+            if distributed.is_main() and not run.resumed:
                 run.abandon()
             raise
 
@@ -62,3 +63,8 @@ def load_part(path: Path) -> dict[str, NDArray[Any]]:
     """Read a part's result."""
     with np.load(path, allow_pickle=False) as arrays:
         return dict(arrays)
+
+
+def hide_bar() -> bool | None:
+    """``disable`` of a progress bar: only rank 0 shows one, and only on a terminal."""
+    return None if distributed.is_main() else True
