@@ -468,17 +468,20 @@ def _paired_paths_from_folder(original: HostFunction) -> HostFunction:
 _LISTED = 'joins what a meta_info file says to the folder, also absolute names and ../'
 
 
-@_patch('basicsr.data.paired_image_dataset:PairedImageDataset.__init__', 'data/data_util.py:189', _LISTED)
+@_patch('basicsr.data.paired_image_dataset:PairedImageDataset.__init__', 'data/paired_image_dataset.py:60', _LISTED)
 @_patch('basicsr.data.single_image_dataset:SingleImageDataset.__init__', 'data/single_image_dataset.py:43', _LISTED)
 @_patch('basicsr.data.realesrgan_dataset:RealESRGANDataset.__init__', 'data/realesrgan_dataset.py:56', _LISTED)
 @_patch('basicsr.data.realesrgan_paired_dataset:RealESRGANPairedDataset.__init__',
         'data/realesrgan_paired_dataset.py:64', _LISTED)
 def _dataset_init(original: HostFunction) -> HostFunction:
     def init(self: Any, opt: dict[str, Any]) -> None:
+        table = opt.get('meta_info_file') or opt.get('meta_info')
         try:
             original(self, opt)
         except FileNotFoundError as error:
             raise InputError(f'{error.filename}: no such file; correct the path in the option file.') from error
+        except ValueError as error:
+            raise InputError(f'{table or opt.get("dataroot_gt")}: not what {type(self).__name__} reads ({error}).') from error
         if opt['io_backend'].get('type') == 'lmdb':
             return
         folders = [opt[key] for key in ('dataroot_gt', 'dataroot_lq') if opt.get(key)]
@@ -486,7 +489,6 @@ def _dataset_init(original: HostFunction) -> HostFunction:
         for entry in self.paths:
             for path in entry.values() if isinstance(entry, dict) else [entry]:
                 if not os.path.abspath(path).startswith(roots):
-                    table = opt.get('meta_info_file') or opt.get('meta_info')
                     raise InputError(f'{table}: {path!r} is not a file inside the dataset\'s folder; '
                                      'give names relative to it, one a line.')
 
