@@ -16,6 +16,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
+from basicsr_distill import distributed
 from basicsr_distill.errors import InputError
 from basicsr_distill.files import remove_temporaries, replacing
 
@@ -144,7 +145,7 @@ def _first_sentence(error: Exception) -> str:
 def newest_valid_state(states_dir: str | Path, models_dir: str | Path) -> Path | None:
     """The training state to resume from: the newest that is whole, together with its networks.
 
-    Files that an interrupted writer left behind are removed, so only one rank may call this.
+    Files that an interrupted writer left behind are removed (by rank 0), so no one may be writing there.
 
     Args:
         states_dir: folder of ``{iter}.state``.
@@ -155,8 +156,9 @@ def newest_valid_state(states_dir: str | Path, models_dir: str | Path) -> Path |
         state passed over is named in a warning.
     """
     states_dir, models_dir = Path(states_dir), Path(models_dir)
-    for folder in (states_dir, models_dir):
-        remove_temporaries(folder)
+    if distributed.is_main():
+        for folder in (states_dir, models_dir):
+            remove_temporaries(folder)
     iterations = [int(path.stem) for path in states_dir.glob('*.state') if path.stem.isdecimal()]
     for iteration in sorted(iterations, reverse=True):
         state = states_dir / f'{iteration}.state'
