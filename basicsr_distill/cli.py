@@ -5,6 +5,8 @@ Nothing heavy is imported before the arguments are known to be right, so that a 
 
 import argparse
 import contextlib
+import logging
+import os
 import signal
 import sys
 from collections.abc import Iterator, Sequence
@@ -51,6 +53,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     args = build_parser().parse_args(arguments)
     compat.fix_main_spec()
+    _log_progress()
     # Stages only need to unwind (their folders resume); the training loop replaces this by "checkpoint first".
     with contextlib.suppress(ValueError):  # not the main thread of an embedding program
         signal.signal(signal.SIGTERM, _terminate)
@@ -88,6 +91,17 @@ def _run(args: argparse.Namespace) -> int:
 
         (engine.train if is_train else engine.test)(args.opt, opt)
     return 0
+
+
+def _log_progress() -> None:
+    """Show what the stages say, once; BasicSR's logger looks after itself."""
+    logger = logging.getLogger('basicsr_distill')
+    if not logger.handlers:
+        handler = logging.StreamHandler()
+        handler.setFormatter(logging.Formatter('%(message)s'))
+        logger.addHandler(handler)
+    # Torchrun tells its workers their rank; the first one speaks for all.
+    logger.setLevel(logging.INFO if os.environ.get('RANK', '0') == '0' else logging.ERROR)
 
 
 @contextlib.contextmanager

@@ -70,9 +70,7 @@ def to_experiment(path: Path, options: dict[str, Any], is_train: bool, root: Pat
         InputError: a key is missing or wrong, or a folder that a dataset names does not exist.
     """
     opt = deepcopy({key: value for key, value in options.items() if key not in STAGE_SECTIONS})
-    for key, kind in {'name': str, 'model_type': str, 'datasets': dict, 'network_g': dict}.items():
-        if not isinstance(opt.get(key), kind):
-            raise InputError(f'{path}: key {key!r} is missing or not a {"word" if kind is str else "section"}.')
+    check_own_sections(path, opt, is_train)
     if not opt['name'] or Path(opt['name']).name != opt['name']:
         raise InputError(f'{path}: name: {opt["name"]!r} must be a plain folder name.')
     opt.update(is_train=is_train, auto_resume=auto_resume, root_path=str(root))
@@ -80,7 +78,6 @@ def to_experiment(path: Path, options: dict[str, Any], is_train: bool, root: Pat
         opt['manual_seed'] = 0  # BasicSR draws one; a fixed one lets an interrupted run resume exactly
     if debug and not opt['name'].startswith('debug'):
         opt['name'] = f'debug_{opt["name"]}'
-    check_own_sections(path, opt, is_train)
     _fill_paths(path, opt, is_train, root)
     _fill_datasets(path, opt, is_train)
     _fill_loop_keys(path, opt, is_train, debug)
@@ -88,15 +85,17 @@ def to_experiment(path: Path, options: dict[str, Any], is_train: bool, root: Pat
 
 
 def check_own_sections(path: Path, opt: dict[str, Any], is_train: bool) -> None:
-    """Bind the sections of our own components to their models; stock sections pass.
+    """Check what every experiment needs, and bind the sections of our own components to their models.
 
     Raises:
         InputError: a key is unknown, missing or wrong.
     """
+    for key, kind in {'name': str, 'model_type': str, 'datasets': dict, 'network_g': dict}.items():
+        if not isinstance(opt.get(key), kind):
+            raise InputError(f'{path}: key {key!r} is missing or not a {"word" if kind is str else "section"}.')
     for phase, dataset in opt['datasets'].items():
         if not isinstance(dataset, dict):
             raise InputError(f'{path}: datasets.{phase}: must be a mapping of keys to values.')
-        dataset.setdefault('name', phase)
         for key in ('type', 'name'):
             if not isinstance(dataset.get(key), str):
                 raise InputError(f'{path}: datasets.{phase}: key {key!r} is missing.')

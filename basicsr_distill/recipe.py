@@ -1,12 +1,14 @@
 """A recipe: one option file that holds a whole distillation, and the stages run from it."""
 
+import difflib
 import logging
 from collections.abc import Sequence
 from pathlib import Path
 
 from basicsr_distill.errors import InputError
-from basicsr_distill.experiment import read_option_file, to_experiment
+from basicsr_distill.experiment import check_own_sections, read_option_file, to_experiment
 from basicsr_distill.options import ClusterOptions, ExtractOptions, SampleOptions, bind
+from basicsr_distill.stages.record import read_stage
 
 
 def distill(path: Path, stages: Sequence[str], force_yml: Sequence[str] = ()) -> None:
@@ -21,7 +23,8 @@ def distill(path: Path, stages: Sequence[str], force_yml: Sequence[str] = ()) ->
 
     def section(name: str) -> object:
         if name not in options:
-            raise InputError(f'{path}: section {name!r} is missing.')
+            nearest = difflib.get_close_matches(name, options, n=1)
+            raise InputError(f'{path}: section {name!r} is missing{f"; is {nearest[0]!r} meant to be it?" if nearest else "."}')
         return options[name]
 
     extract_options = bind(ExtractOptions, section('extract'), f'{path}: extract')
@@ -29,20 +32,27 @@ def distill(path: Path, stages: Sequence[str], force_yml: Sequence[str] = ()) ->
                        if {'cluster', 'sample'} & set(stages) else None)
     sample_options = bind(SampleOptions, section('sample'), f'{path}: sample') if 'sample' in stages else None
 
-    log = logging.getLogger('basicsr_distill')
+    if 'finetune' in stages:
+        check_own_sections(path, options, is_train=True)
+
     if 'extract' in stages:
         from basicsr_distill.stages import extract
 
-        log.info('extract: %s', extract.run(extract_options))
+        _tell('extract', extract.run(extract_options))
     if 'cluster' in stages and cluster_options:
         from basicsr_distill.stages import cluster
 
-        log.info('cluster: %s', cluster.run(cluster_options, Path(extract_options.save_dir)))
+        _tell('cluster', cluster.run(cluster_options, Path(extract_options.save_dir)))
     if 'finetune' in stages:
         from basicsr_distill.stages import finetune
 
-        log.info('finetune: %s', finetune.run(path, options))
+        _tell('finetune', finetune.run(path, options))
     if sample_options:
         from basicsr_distill.stages import sample
 
-        log.info('sample: %s', sample.run(sample_options, to_experiment(path, options, is_train=True, root=Path.cwd())))
+        _tell('sample', sample.run(sample_options, to_experiment(path, options, is_train=True, root=Path.cwd())))
+
+
+def _tell(stage: str, folder: Path) -> None:
+    counts = ', '.join(f'{name.replace("_", " ")} {count}' for name, count in read_stage(folder)['counts'].items() if count)
+    logging.getLogger(__name__).info('%-8s %s: %s', stage, folder, counts)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import skimage
 
-TRAIN = ('astronaut.png', 'rocket.jpg', 'motorcycle_left.png', 'hubble_deep_field.jpg', 'ihc.png', 'retina.jpg')
+TRAIN = ('astronaut.png', 'rocket.jpg', 'motorcycle_left.png', 'hubble_deep_field.jpg', 'ihc.png')
 TEST = ('chelsea.png', 'coffee.png')
 
 

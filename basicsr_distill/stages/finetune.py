@@ -6,7 +6,8 @@ from typing import Any
 from basicsr_distill import distributed
 from basicsr_distill.errors import InputError
 from basicsr_distill.experiment import STAGE_SECTIONS, to_experiment
-from basicsr_distill.stages.record import fingerprint_stage, read_stage, stage_folder
+from basicsr_distill.stages.record import fingerprint_stage
+from basicsr_distill.stages.sharding import shared_stage_folder
 
 # How often to log or to save does not change what is trained.
 _FREE_KEYS = {'logger', 'val', 'num_gpu'}
@@ -33,14 +34,11 @@ def run(path: Path, options: dict[str, Any]) -> Path:
     inputs = {key: fingerprint_stage(Path(train_set[key]) if key == 'dataroot' else Path(train_set[key]).parent)
               for key in ('dataroot', 'labels_file')}
     trained = {key: value for key, value in options.items() if key not in _FREE_KEYS and key not in STAGE_SECTIONS}
-    if not distributed.is_main():
-        if not read_stage(folder):
-            _train(path, opt)
-        return folder
-    with stage_folder(folder, 'finetune', trained, inputs) as stage:
+    with shared_stage_folder(folder, 'finetune', trained, inputs) as stage:
         if not stage.finished:
             _train(path, opt)
-            stage.finish({'iterations': opt['train']['total_iter']})
+            if distributed.is_main():
+                stage.finish({'iterations': opt['train']['total_iter']})
     return folder
 
 

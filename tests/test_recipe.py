@@ -1,0 +1,120 @@
+"""A whole recipe in small: four stages, skipping, resuming, refusing."""
+
+import hashlib
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+import yaml
+from basicsr.utils.matlab_functions import imresize
+from conftest import save_rgb
+from numpy.typing import NDArray
+
+from basicsr_distill.errors import InputError
+from basicsr_distill.manifest import SampleRow, read_table
+from basicsr_distill.recipe import distill
+
+STAGES = ('extract', 'cluster', 'finetune', 'sample')
+
+
+def recipe() -> dict[str, Any]:
+    return {
+        'extract': {'dataroot': 'photos', 'save_dir': 'out/patches', 'patch_size': 64, 'stride': 32, 'threshold': 'q80'},
+        'cluster': {'encoder': {'type': 'texture'}, 'num_clusters': 2, 'save_dir': 'out/clusters'},
+        'sample': {'images_per_cluster': 2, 'save_dir': 'out/distilled', 'num_steps': 4, 'guidance_scale': 1.5,
+                   'init': {'type': 'prototype', 'strength': 0.3}},
+        'name': 'tiny', 'model_type': 'MinimaxDiTModel', 'num_gpu': 0, 'manual_seed': 0, 'scale': 4,
+        'datasets': {'train': {
+            'name': 'latents', 'type': 'LatentPatchDataset', 'dataroot': 'out/patches', 'labels_file': 'out/clusters/labels.csv',
+            'codec': {'type': 'block_pca', 'block_px': 8, 'components': 8}, 'batch_size_per_gpu': 4}},
+        'network_g': {'type': 'MinimaxDiT', 'num_labels': 2, 'tuning': 'full', 'from_scratch': {
+            'num_layers': 1, 'num_attention_heads': 2, 'attention_head_dim': 8, 'patch_size': 2, 'in_channels': 8, 'sample_size': 8}},
+        'train': {'total_iter': 6, 'optim_g': {'type': 'AdamW', 'lr': 1e-3, 'weight_decay': 0},
+                  'scheduler': {'type': 'MultiStepLR', 'milestones': [100]},
+                  'representativeness_opt': {}, 'diversity_opt': {}, 'high_frequency_opt': {}},
+        'logger': {'print_freq': 2, 'save_checkpoint_freq': 3},
+    }
+
+
+@pytest.fixture
+def in_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, astronaut: NDArray[np.uint8], chelsea: NDArray[np.uint8]) -> Path:
+    save_rgb(tmp_path / 'photos' / 'astronaut.png', astronaut[:192, 160:352])
+    save_rgb(tmp_path / 'photos' / 'chelsea.png', chelsea[:192, :192])
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def write(options: dict[str, Any]) -> Path:
+    path = Path('recipe.yml')
+    path.write_text(yaml.safe_dump(options))
+    return path
+
+
+def digests(folder: str) -> dict[str, str]:
+    return {str(path): hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(Path(folder).rglob('*')) if path.is_file()}
+
+
+def test_four_stages_leave_a_native_distilled_set(in_folder: Path) -> None:
+    distill(write(recipe()), STAGES)
+    rows = read_table(Path('out/distilled/manifest.csv'), SampleRow)
+    assert [(row.label, row.index) for row in rows] == [(0, 0), (0, 1), (1, 0), (1, 1)]
+    assert Path('out/distilled/meta_info.txt').read_text() == ''.join(f'{row.name} (64,64,3)\n' for row in rows)
+    for row in rows:
+        hr = cv2.imread(f'out/distilled/HR/{row.name}')
+        lr = cv2.imread(f'out/distilled/LR_bicubic/X4/{row.name}')
+        assert hr.shape == (64, 64, 3)
+        assert np.abs(lr - imresize(hr / 255., 1 / 4) * 255).max() < 1.01
+    for name in ('README.md', 'stage.json'):
+        assert Path('out/distilled', name).is_file()
+    before = digests('out')
+    weights = digests('experiments')
+    distill(Path('recipe.yml'), STAGES)
+    assert digests('out') == before and digests('experiments') == weights
+
+
+def test_the_set_depends_on_seeds_alone(in_folder: Path) -> None:
+    distill(write(recipe()), STAGES)
+    first = digests('out/distilled')
+    for folder in ('out', 'experiments'):
+        Path(folder).rename(f'first_{folder}')
+    options = recipe()
+    options['datasets']['train']['num_worker_per_gpu'] = 2
+    distill(write(options), STAGES)
+    second = digests('out/distilled')
+    assert {name: digest for name, digest in first.items() if name.endswith('.png')} == {
+        name: digest for name, digest in second.items() if name.endswith('.png')}
+
+
+@pytest.mark.parametrize(('change', 'message'), [
+    (lambda o: o['extract'].update(treshold=3), r"extract: unknown key 'treshold'; did you mean 'threshold'"),
+    (lambda o: o['sample']['init'].update(strenght=0.2), r"did you mean 'strength'"),
+    (lambda o: o['network_g'].update(tunning='full'), r"network_g: unknown key 'tunning'; did you mean 'tuning'"),
+    (lambda o: o['train']['diversity_opt'].update(wheight=1), r'train: unknown key .*diversity_opt'),
+    (lambda o: o.update(extrakt=o.pop('extract')), r"section 'extract' is missing; is 'extrakt' meant"),
+    (lambda o: o['extract'].update(dataroot='nothing'), 'nothing'),
+])
+def test_every_section_is_checked_before_the_first_stage(in_folder: Path, change: Any, message: str) -> None:
+    options = recipe()
+    change(options)
+    with pytest.raises(InputError, match=message):
+        distill(write(options), STAGES)
+    assert not Path('out/patches/images').exists()
+
+
+def test_changed_options_are_refused_with_the_difference(in_folder: Path) -> None:
+    distill(write(recipe()), ('extract', 'cluster'))
+    options = recipe()
+    options['extract']['threshold'] = 'median'
+    with pytest.raises(InputError, match=r"options\.threshold: was 'q80', now 'median'"):
+        distill(write(options), STAGES)
+
+
+def test_the_recipe_is_an_option_file_of_basicsr_train(in_folder: Path) -> None:
+    distill(write(recipe()), ('extract', 'cluster'))
+    result = subprocess.run([sys.executable, '-m', 'basicsr_distill', 'train', '-opt', 'recipe.yml'], capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    assert Path('experiments/tiny/models/net_g_latest.pth').is_file()
