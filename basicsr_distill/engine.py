@@ -90,11 +90,21 @@ def train(path: Path, opt: dict[str, Any]) -> None:
         val_loaders = [build_dataloader(datasets[name], value, num_gpu=opt['num_gpu'], dist=opt['dist'],
                                         seed=opt['manual_seed'])
                        for name, value in opt['datasets'].items() if value['phase'] == 'val']
-        if state is not None and 'rng' in state:
-            restore_rng(state['rng'][opt['rank']])
+        if state is not None:
+            _restore_rng(state, opt['rank'])
         _train_loop(opt, model, loader, val_loaders, first, tb_logger)
         if tb_logger:
             tb_logger.close()
+
+
+def _restore_rng(state: dict[str, Any], rank: int) -> None:
+    """Go on with the generators of the interrupted run; BasicSR's own states hold none."""
+    states = state.get('rng', [])
+    if rank < len(states):
+        restore_rng(states[rank])
+    else:
+        get_root_logger().warning('The training state holds no generators for rank %d: what follows is sound, but not the exact '
+                                  'continuation.', rank)
 
 
 def _train_loop(opt: dict[str, Any], model: Any, loader: Any, val_loaders: list[Any], first: int, tb_logger: Any) -> None:
