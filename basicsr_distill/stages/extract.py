@@ -47,7 +47,7 @@ from basicsr_distill.manifest import (
     write_meta_info,
     write_table,
 )
-from basicsr_distill.ops.duplicates import NEAR_BITS, exact_fingerprint, perceptual_fingerprint, repeated
+from basicsr_distill.ops.duplicates import exact_fingerprint, perceptual_fingerprint, repeated
 from basicsr_distill.ops.psnr import psnr_after_bicubic
 from basicsr_distill.ops.selection import hardest_db, histogram_text, threshold_db
 from basicsr_distill.options import ExtractOptions, PsnrMetric
@@ -244,7 +244,7 @@ class _Extraction:
                   'patches_over_threshold': int(over.sum()), 'patches_too_hard': int((too_hard & ~over).sum())}
         if options.deduplicate != 'off':
             fingerprints = np.concatenate([image.fingerprints for image in scored])[chosen]
-            marks = repeated(fingerprints, NEAR_BITS if options.deduplicate == 'perceptual' else 0)
+            marks = repeated(fingerprints, near=options.deduplicate == 'perceptual')
             counts['patches_duplicate'] = int(marks.sum())
             chosen = chosen[~marks]
         if options.max_patches is not None:

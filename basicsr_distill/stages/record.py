@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from basicsr_distill.errors import InputError
-from basicsr_distill.files import LOCK_NAME, locked_folder, remove_temporaries, sha256_file, write_atomic
+from basicsr_distill.files import LOCK_NAME, TEMP_SUFFIX, locked_folder, remove_temporaries, sha256_file, write_atomic
 
 STAGE_NAME = 'stage.json'
 STARTED_NAME = 'stage.started.json'
@@ -99,7 +99,8 @@ def stage_folder(folder: Path, stage: str, options: Mapping[str, Any], inputs: M
         earlier = done or started
         if earlier:
             _refuse_difference(folder, earlier, header)
-        elif any(path.name != LOCK_NAME for path in folder.iterdir()):
+        # A run killed at its very start leaves the first file unfinished.
+        elif {path.name for path in folder.iterdir()} - {LOCK_NAME, f'{STARTED_NAME}{TEMP_SUFFIX}'}:
             raise InputError(f'{folder}: holds files of another origin; choose an empty save_dir.')
         if not done:
             remove_temporaries(folder)
