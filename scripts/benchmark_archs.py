@@ -1,0 +1,81 @@
+"""Time and memory of a training step of the SR networks, side by side on this machine.
+
+    python scripts/benchmark_archs.py --archs SRFormer HiT_SRF
+
+The networks take turns, so that other load on the machine meets all of them alike; the median step of each is reported.
+Peak memory is the growth of the process over one step, in a fresh process per network.
+"""
+
+import argparse
+import multiprocessing
+import platform
+import resource
+import statistics
+import time
+
+import torch
+from torch import Tensor, nn
+
+from basicsr_distill.archs.hit_arch import HiT_SIR, HiT_SNG, HiT_SRF
+from basicsr_distill.archs.srformer_arch import SRFormer
+
+NETWORKS = {network.__name__: network for network in (SRFormer, HiT_SIR, HiT_SNG, HiT_SRF)}
+
+
+def step(net: nn.Module, lr_images: Tensor) -> float:
+    """Forward and backward once; seconds."""
+    start_s = time.perf_counter()
+    net(lr_images).abs().mean().backward()
+    elapsed_s = time.perf_counter() - start_s
+    net.zero_grad(set_to_none=True)
+    return elapsed_s
+
+
+def peak_memory_mib(arch: str, shape: tuple[int, ...], threads: int) -> float:
+    """Growth of the resident set over one step, in MiB; meant for a fresh process."""
+    torch.set_num_threads(threads)
+    net, lr_images = NETWORKS[arch](upscale=4), torch.rand(shape)
+    before_kib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    step(net, lr_images)
+    return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before_kib) / 1024
+
+
+def main() -> None:
+    """Measure and print a table and the results."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('--archs', nargs='+', choices=NETWORKS, default=list(NETWORKS), help='x4, light options')
+    parser.add_argument('--batch', type=int, default=4)
+    parser.add_argument('--size_px', type=int, default=64, help='side of the LR images')
+    parser.add_argument('--rounds', type=int, default=5, help='steps timed per network, after one to warm up')
+    parser.add_argument('--threads', type=int, default=1)
+    args = parser.parse_args()
+
+    torch.set_num_threads(args.threads)
+    shape = (args.batch, 3, args.size_px, args.size_px)
+    # First, while this process is small: a child inherits its parent's peak.
+    with multiprocessing.get_context('spawn').Pool(1, maxtasksperchild=1) as pool:
+        memory = {arch: pool.apply(peak_memory_mib, (arch, shape, args.threads)) for arch in args.archs}
+
+    lr_images = torch.rand(shape)
+    nets = {arch: NETWORKS[arch](upscale=4) for arch in args.archs}
+    seconds: dict[str, list[float]] = {arch: [] for arch in args.archs}
+    for net in nets.values():
+        step(net, lr_images)
+    for _ in range(args.rounds):
+        for arch, net in nets.items():
+            seconds[arch].append(step(net, lr_images))
+
+    print(f'{platform.machine()}, torch {torch.__version__}, {args.threads} thread(s), LR {shape}, forward + backward')
+    print('| network | median s | fastest s | peak MiB |\n| --- | --- | --- | --- |')
+    for arch in args.archs:
+        print(f'| {arch} | {statistics.median(seconds[arch]):.2f} | {min(seconds[arch]):.2f} | {memory[arch]:.0f} |')
+    for arch in args.archs:
+        print(f'RESULT {arch}_step_s={statistics.median(seconds[arch]):.3f}')
+        print(f'RESULT {arch}_peak_mib={memory[arch]:.0f}')
+    reference = statistics.median(seconds[args.archs[0]])
+    for arch in args.archs[1:]:
+        print(f'RESULT {arch}_over_{args.archs[0]}={statistics.median(seconds[arch]) / reference:.3f}')
+
+
+if __name__ == '__main__':
+    main()
