@@ -46,11 +46,13 @@ from basicsr.utils.registry import (
 )
 
 from basicsr_distill import __version__, distributed
+from basicsr_distill.backbones import backbone_file
 from basicsr_distill.checkpoint import capture_rng, load_weights, newest_valid_state, restore_rng
 from basicsr_distill.data.loader import build_train_loader
 from basicsr_distill.errors import InputError
 from basicsr_distill.experiment import settle_device
 from basicsr_distill.files import locked_folder, write_atomic
+from basicsr_distill.metrics.lpips_metric import load_lpips
 
 
 def train(path: Path, opt: dict[str, Any]) -> None:
@@ -243,6 +245,7 @@ def _settle_run(path: Path, opt: dict[str, Any]) -> None:
     opt['rank'], opt['world_size'] = distributed.rank(), distributed.world_size()
     opt['dist'] = opt['world_size'] > 1
     _check_registered(path, opt)
+    _check_backbones(path, opt)
     set_random_seed(opt['manual_seed'] + opt['rank'])
     torch.backends.cudnn.benchmark = True
 
@@ -263,6 +266,24 @@ def _check_registered(path: Path, opt: dict[str, Any]) -> None:
         if name not in known:
             nearest = difflib.get_close_matches(str(name), sorted(known), n=1, cutoff=0)
             raise InputError(f'{path}: {key}: {name!r} is not registered; did you mean {nearest[0]!r}?')
+
+
+def _check_backbones(path: Path, opt: dict[str, Any]) -> None:
+    """Refuse a run whose perceptual loss or LPIPS lacks its weights now, not when they are first needed."""
+    perceptual = [(key, value) for key, value in (opt.get('train') or {}).items()
+                  if isinstance(value, dict) and value.get('type') == 'PerceptualLoss']
+    for key, value in perceptual:
+        try:
+            backbone_file(value.get('vgg_type', 'vgg19'))
+        except InputError as error:
+            raise InputError(f'{path}: train.{key}: {error}.') from error
+    for key, value in ((opt.get('val') or {}).get('metrics') or {}).items():
+        if value['type'] == 'calculate_lpips':
+            try:
+                load_lpips(value.get('net', 'alex'), value.get('weights'))
+            except InputError as error:
+                raise InputError(f'{path}: val.metrics.{key}: {error}; or leave the metric out with '
+                                 f'--force_yml val:metrics:{key}=none.') from error
 
 
 def _build_dataset(path: Path, name: str, section: dict[str, Any]) -> Any:

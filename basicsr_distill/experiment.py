@@ -15,9 +15,11 @@ from basicsr_distill.errors import InputError
 from basicsr_distill.options import (
     DistilledPatchDatasetOptions,
     LatentPatchDatasetOptions,
+    LpipsMetricOptions,
     MinimaxDiTNetworkOptions,
     MinimaxDiTTrainOptions,
     Options,
+    TileOptions,
     bind,
     load_option_file,
     parse_yaml,
@@ -32,6 +34,7 @@ _DATASETS: dict[str, type[Options]] = {
     'DistilledPatchDataset': DistilledPatchDatasetOptions,
     'LatentPatchDataset': LatentPatchDatasetOptions,
 }
+_TILED_MODELS = ('TiledSRModel', 'TiledSwinIRModel', 'HITModel')
 
 
 def read_option_file(path: Path, force_yml: Sequence[str] = ()) -> dict[str, Any]:
@@ -105,6 +108,22 @@ def check_own_sections(path: Path, opt: dict[str, Any], is_train: bool) -> None:
         bind(MinimaxDiTNetworkOptions, opt['network_g'], f'{path}: network_g')
     if opt['model_type'] == 'MinimaxDiTModel' and is_train:
         bind(MinimaxDiTTrainOptions, opt.get('train'), f'{path}: train')
+    _check_validation(path, opt)
+
+
+def _check_validation(path: Path, opt: dict[str, Any]) -> None:
+    val = opt.get('val') or {}
+    if val.get('tile') is not None:
+        if opt['model_type'] not in _TILED_MODELS:
+            raise InputError(f'{path}: val.tile: {opt["model_type"]} knows no tiles; use one of {", ".join(_TILED_MODELS)}.')
+        bind(TileOptions, val['tile'], f'{path}: val.tile')
+    for name, metric in (val.get('metrics') or {}).items():
+        if metric is None:  # switched off, often by --force_yml val:metrics:NAME=none
+            continue
+        if not isinstance(metric, dict) or not isinstance(metric.get('type'), str):
+            raise InputError(f'{path}: val.metrics.{name}: key \'type\' is missing.')
+        if metric['type'] == 'calculate_lpips':
+            bind(LpipsMetricOptions, metric, f'{path}: val.metrics.{name}')
 
 
 def _fill_paths(path: Path, opt: dict[str, Any], is_train: bool, root: Path) -> None:
@@ -148,6 +167,7 @@ def _fill_datasets(path: Path, opt: dict[str, Any], is_train: bool) -> None:
 def _fill_loop_keys(path: Path, opt: dict[str, Any], is_train: bool, debug: bool) -> None:
     if opt.get('val') is not None:
         opt['val'] = {'save_img': False, 'suffix': None, **opt['val']}
+        _settle_metrics(opt['val'])
     if not is_train:
         opt.setdefault('val', {'save_img': False, 'suffix': None})
         return
@@ -167,6 +187,15 @@ def _fill_loop_keys(path: Path, opt: dict[str, Any], is_train: bool, debug: bool
         opt['logger'].update(print_freq=1, save_checkpoint_freq=8)
         if opt.get('val') is not None:
             opt['val']['val_freq'] = 8
+
+
+def _settle_metrics(val: dict[str, Any]) -> None:
+    """Drop metrics that are switched off; the host asks each other one whether more is better."""
+    metrics = {name: metric for name, metric in (val.get('metrics') or {}).items() if metric is not None}
+    for metric in metrics.values():
+        if metric['type'] == 'calculate_lpips':
+            metric['better'] = 'lower'
+    val['metrics'] = metrics or None
 
 
 def settle_device(opt: dict[str, Any]) -> None:

@@ -209,12 +209,18 @@ class DatasetOptions(Options):
 
 
 class DistilledPatchDatasetOptions(DatasetOptions):
-    """PairedImageDataset's keys, and what a distilled set adds."""
+    """PairedImageDataset's keys, and what a distilled set adds.
+
+    meta_info: RealESRGANPairedDataset's list of pairs, accepted so that it may stay in an option file that is moved to
+    a distilled set.  task: of HiT-SR's option files; unused.
+    """
 
     type: Literal['DistilledPatchDataset'] = 'DistilledPatchDataset'
     dataroot_gt: str
     dataroot_lq: str | None = None
     meta_info_file: str | None = None
+    meta_info: str | None = None
+    task: str | None = None
     filename_tmpl: str = '{}'
     gt_size: PositiveInt | None = None
     use_hflip: bool = False
@@ -225,6 +231,34 @@ class DistilledPatchDatasetOptions(DatasetOptions):
     num_images: PositiveInt | None = None
     labels: list[Annotated[int, Field(ge=0)]] | None = None
     cache: Literal['ram', 'none'] = 'ram'
+
+
+class TileOptions(Options):
+    """``val.tile``: tiles of ``size_px``, of which ``overlap_px`` on each side only serve as context; LR pixels."""
+
+    size_px: PositiveInt
+    overlap_px: Annotated[int, Field(ge=0)]
+
+    @model_validator(mode='after')
+    def _something_is_kept(self) -> 'TileOptions':
+        if self.size_px <= 2 * self.overlap_px:
+            raise ValueError(f'size_px {self.size_px} is not more than twice overlap_px {self.overlap_px}')
+        return self
+
+
+class LpipsMetricOptions(Options):
+    """A metric of type ``calculate_lpips``.
+
+    net: the backbone.  weights: a local file, either torchvision's weights of the backbone or a whole LPIPS network; when
+    absent, the backbone is looked for in ``experiments/pretrained_models`` and in torch's cache, then downloaded.
+    crop_border: HR pixels cut off each side.
+    """
+
+    type: Literal['calculate_lpips'] = 'calculate_lpips'
+    net: Literal['alex', 'vgg', 'squeeze'] = 'alex'
+    weights: str | None = None
+    crop_border: Annotated[int, Field(ge=0)] = 0
+    better: Literal['lower'] = 'lower'
 
 
 class BlockPcaCodecOptions(Options):
