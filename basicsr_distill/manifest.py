@@ -74,9 +74,12 @@ def write_table(path: Path, rows: Iterable[PatchRow | SampleRow], columns: type[
 def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[str | int]]) -> None:
     """Write a table atomically and line by line, as UTF-8 (file names that are not UTF-8 keep their bytes)."""
     with replacing(path) as temp, temp.open('w', newline='', encoding='utf-8', errors='surrogateescape') as file:
-        writer = csv.writer(file, lineterminator='\n')
-        writer.writerow(header)
-        writer.writerows(rows)
+        plain = csv.writer(file, lineterminator='\n')
+        # Before Python 3.13 a carriage return is only quoted where it is part of the line end.
+        quoting = csv.writer(file, lineterminator='\n', quoting=csv.QUOTE_ALL)
+        plain.writerow(header)
+        for row in rows:
+            (quoting if any('\r' in str(cell) for cell in row) else plain).writerow(row)
 
 
 def _cell(value: str | int | float) -> str | int:

@@ -5,7 +5,6 @@
 refused. Nothing here imports torch, so that skipping finished stages is quick.
 """
 
-import hashlib
 import json
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
@@ -22,14 +21,6 @@ STAGE_NAME = 'stage.json'
 STARTED_NAME = 'stage.started.json'
 _RECORDED_PACKAGES = ('basicsr-distill', 'basicsr', 'torch', 'diffusers', 'open_clip_torch', 'scikit-learn', 'numpy',
                       'opencv-python')
-
-
-def fingerprint_files(root: Path, paths: Iterable[Path]) -> str:
-    """Digest of the names and sizes of files below ``root``: cheap at a million files; contents are in the manifest."""
-    digest = hashlib.sha256()
-    for path in sorted(paths):
-        digest.update(f'{path.relative_to(root)}\0{path.stat().st_size}\0'.encode('utf-8', 'surrogateescape'))
-    return digest.hexdigest()
 
 
 def fingerprint_stage(folder: Path) -> str:

@@ -1,0 +1,116 @@
+import hashlib
+import json
+from pathlib import Path
+
+import pytest
+
+from basicsr_distill.errors import InputError
+from basicsr_distill.stages.record import fingerprint_stage, read_stage, stage_folder
+
+OPTIONS = {'threshold': 23.0, 'nested': {'k': [1, 2]}}
+INPUTS = {'photos': 'abc'}
+
+
+def finish(folder: Path, **changes: object) -> None:
+    with stage_folder(folder, 'extract', {**OPTIONS, **changes}, INPUTS) as run:
+        assert not run.finished
+        (folder / 'table.csv').write_text('x\n')
+        run.finish({'kept': 3}, ['table.csv'], threshold_db=23.0)
+
+
+def test_a_finished_stage_tells_what_it_did_and_is_skipped(tmp_path: Path) -> None:
+    folder = tmp_path / 'deep' / 'out'
+    finish(folder)
+    record = json.loads((folder / 'stage.json').read_text())
+    assert {key: record[key] for key in ('stage', 'options', 'inputs', 'counts', 'threshold_db')} == {
+        'stage': 'extract', 'options': OPTIONS, 'inputs': INPUTS, 'counts': {'kept': 3}, 'threshold_db': 23.0}
+    assert record['outputs'] == {'table.csv': hashlib.sha256(b'x\n').hexdigest()}
+    assert 'torch' in record['versions']
+    assert sorted(path.name for path in folder.iterdir()) == ['stage.json', 'table.csv']
+    with stage_folder(folder, 'extract', OPTIONS, INPUTS) as run:
+        assert run.finished
+        assert run.record == record
+    assert read_stage(folder) == record
+    assert read_stage(tmp_path) == {}
+
+
+def test_equal_work_leaves_equal_records(tmp_path: Path) -> None:
+    finish(tmp_path / 'one')
+    finish(tmp_path / 'two')
+    assert (tmp_path / 'one' / 'stage.json').read_bytes() == (tmp_path / 'two' / 'stage.json').read_bytes()
+
+
+def test_an_interrupted_stage_resumes_or_is_refused_with_the_difference(tmp_path: Path) -> None:
+    with pytest.raises(RuntimeError), stage_folder(tmp_path, 'extract', OPTIONS, INPUTS) as run:
+        assert not run.resumed
+        (tmp_path / 'patch.png').write_text('x')
+        (tmp_path / 'half.png.part').write_text('x')
+        raise RuntimeError
+    with pytest.raises(InputError, match=r'options\.nested\.k: was \[1, 2\], now \[1, 3\]'), \
+            stage_folder(tmp_path, 'extract', {**OPTIONS, 'nested': {'k': [1, 3]}}, INPUTS):
+        pass
+    with pytest.raises(InputError, match=r"inputs\.photos: was 'abc', now 'abd'"), \
+            stage_folder(tmp_path, 'extract', OPTIONS, {'photos': 'abd'}):
+        pass
+    with pytest.raises(InputError, match=r"stage: was 'extract', now 'cluster'"), \
+            stage_folder(tmp_path, 'cluster', OPTIONS, INPUTS):
+        pass
+    with stage_folder(tmp_path, 'extract', OPTIONS, INPUTS) as run:
+        assert run.resumed
+        assert not run.finished
+        assert (tmp_path / 'patch.png').exists()
+        assert not (tmp_path / 'half.png.part').exists()
+
+
+def test_a_finished_stage_with_other_options_is_refused_untouched(tmp_path: Path) -> None:
+    finish(tmp_path)
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    with pytest.raises(InputError, match=r'options\.threshold: was 23\.0, now 24\.0'), \
+            stage_folder(tmp_path, 'extract', {**OPTIONS, 'threshold': 24.0}, INPUTS):
+        pass
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_files_of_another_origin_are_never_touched(tmp_path: Path) -> None:
+    (tmp_path / 'holiday.jpg.part').write_text('x')
+    with pytest.raises(InputError, match='holds files of another origin'), \
+            stage_folder(tmp_path, 'extract', OPTIONS, INPUTS):
+        pass
+    assert [path.name for path in tmp_path.iterdir()] == ['holiday.jpg.part']
+
+
+def test_a_run_killed_at_its_first_write_is_no_other_origin(tmp_path: Path) -> None:
+    (tmp_path / 'stage.started.json.part').write_text('{"sta')
+    finish(tmp_path)
+
+
+def test_a_run_killed_right_after_stage_json_is_finished(tmp_path: Path) -> None:
+    finish(tmp_path)
+    record = json.loads((tmp_path / 'stage.json').read_text())
+    (tmp_path / 'stage.started.json').write_text(json.dumps({key: record[key] for key in ('stage', 'options', 'inputs')}))
+    with stage_folder(tmp_path, 'extract', OPTIONS, INPUTS) as run:
+        assert run.finished
+        assert not run.resumed
+    assert not (tmp_path / 'stage.started.json').exists()
+
+
+def test_abandon_empties_the_folder(tmp_path: Path) -> None:
+    with stage_folder(tmp_path, 'extract', OPTIONS, INPUTS) as run:
+        (tmp_path / 'deep').mkdir()
+        (tmp_path / 'deep' / 'x').write_text('x')
+        run.abandon()
+    assert not list(tmp_path.iterdir())
+    finish(tmp_path, threshold=25.0)
+
+
+def test_no_infinity_reaches_the_record(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match='JSON'), stage_folder(tmp_path, 'extract', OPTIONS, INPUTS) as run:
+        run.finish({}, threshold_db=float('inf'))
+    assert not (tmp_path / 'stage.json').exists()
+
+
+def test_a_stage_is_known_by_its_record(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r'no stage\.json there; run the stage'):
+        fingerprint_stage(tmp_path)
+    finish(tmp_path / 'three')
+    assert fingerprint_stage(tmp_path / 'three') == hashlib.sha256((tmp_path / 'three' / 'stage.json').read_bytes()).hexdigest()
