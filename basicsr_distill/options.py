@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal, TypeVar
 import yaml
 from pydantic import (
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
     NonNegativeFloat,
@@ -188,6 +189,8 @@ def _tags(model: type[Options]) -> tuple[Any, ...]:
 
 PositiveInt = Annotated[int, Field(ge=1)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
+# YAML 1.1 reads a bare `off` as false.
+_OFF = BeforeValidator(lambda value: 'off' if value is False else value)
 PsnrMetric = Literal['matlab_rgb', 'matlab_y', 'cv2_grey']
 Precision = Literal['fp32', 'bf16', 'fp16']
 
@@ -344,7 +347,7 @@ class MinimaxDiTNetworkOptions(Options):
     subfolder: str | None = None
     local_files_only: bool = False
     from_scratch: ScratchDiTOptions | None = None
-    label_init: Literal['null', 'rows', 'mean'] = 'null'
+    label_init: Literal['null_row', 'rows', 'mean'] = 'null_row'
     tuning: Literal['difffit', 'lora', 'full'] = 'difffit'
     lora_rank: PositiveInt = 8
     gradient_checkpointing: bool = False
@@ -384,7 +387,7 @@ class HighFrequencyLossOptions(Options):
 
     type: Literal['HighFrequencyLoss'] = 'HighFrequencyLoss'
     loss_weight: NonNegativeFloat = 0.05
-    mode: Literal['off', 'latent', 'pixel', 'literal'] = 'latent'
+    mode: Annotated[Literal['off', 'latent', 'pixel', 'literal'], _OFF] = 'latent'
     scale: PositiveInt = 4
     pixel_max_timestep: PositiveInt = 300
     pixel_codec: AutoencoderTinyCodecOptions | None = None
@@ -478,7 +481,7 @@ class ExtractOptions(Options):
     metric: PsnrMetric = 'matlab_rgb'
     threshold: float | str = 'median'
     drop_hardest: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    deduplicate: Literal['off', 'exact', 'perceptual'] = 'off'
+    deduplicate: Annotated[Literal['off', 'exact', 'perceptual'], _OFF] = 'off'
     leak_check: list[str] = []
     max_patches: PositiveInt | None = None
     seed: Annotated[int, Field(ge=0)] = 0

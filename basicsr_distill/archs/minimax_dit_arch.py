@@ -23,14 +23,14 @@ class MinimaxDiT(nn.Module):
         pretrained: see :func:`basicsr_distill.diffusion.dit.load_dit`.
         subfolder, local_files_only: likewise.
         from_scratch: instead of ``pretrained``, options of random weights (:class:`ScratchDiTOptions`).
-        label_init: how rows of a pretrained label table start, ``null``, ``rows`` or ``mean``.
+        label_init: how rows of a pretrained label table start, ``null_row``, ``rows`` or ``mean``.
         tuning: what is trained, ``difffit``, ``lora`` (with the label table) or ``full``.
         lora_rank: of ``lora``.
         gradient_checkpointing: trade time for memory.
     """
 
     def __init__(self, num_labels: int, pretrained: str | None = None, subfolder: str | None = None,
-                 local_files_only: bool = False, from_scratch: dict[str, Any] | None = None, label_init: str = 'null',
+                 local_files_only: bool = False, from_scratch: dict[str, Any] | None = None, label_init: str = 'null_row',
                  tuning: str = 'difffit', lora_rank: int = 8, gradient_checkpointing: bool = False) -> None:
         super().__init__()
         if pretrained is None:

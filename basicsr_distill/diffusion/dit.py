@@ -197,7 +197,7 @@ def init_label_rows(conditioner: CombinedTimestepLabelEmbeddings, num_labels: in
     if num_labels > embedder.num_classes:
         raise InputError(f'network_g.num_labels: {num_labels} labels do not fit the {embedder.num_classes} rows of the '
                          'pretrained label table.')
-    if how == 'null':
+    if how == 'null_row':
         table[:num_labels] = table[embedder.num_classes].clone()
     elif how == 'mean':
         table[:num_labels] = table[: embedder.num_classes].mean(0)

@@ -76,13 +76,13 @@ def test_labels_are_dropped_once_for_all_blocks(sources):
     assert not torch.equal(dropped[0], output(network, x)[0])
 
 
-@pytest.mark.parametrize('how', ['null', 'mean', 'rows'])
+@pytest.mark.parametrize('how', ['null_row', 'mean', 'rows'])
 def test_label_rows_start_as_asked(sources, how):
     state, path, _ = sources
     network = MinimaxDiT(3, pretrained=path, label_init=how)
     before = state['y_embedder.embedding_table.weight']
     table = network.conditioner.class_embedder.embedding_table.weight
-    expected = {'null': before[10].expand(3, -1), 'mean': before[:10].mean(0).expand(3, -1), 'rows': before[:3]}[how]
+    expected = {'null_row': before[10].expand(3, -1), 'mean': before[:10].mean(0).expand(3, -1), 'rows': before[:3]}[how]
     torch.testing.assert_close(table[:3], expected)
     assert torch.equal(table[3:], before[3:])
 
