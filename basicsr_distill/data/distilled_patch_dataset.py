@@ -97,7 +97,7 @@ class DistilledPatchDataset(Dataset[dict[str, Any]]):
 
     def _pairs_of_distilled_set(self, root: Path) -> list[_Pair]:
         lr_folder = root / 'LR_bicubic' / f'X{self.scale}'
-        foreign = [key for key in ('dataroot_lq', 'meta_info_file')
+        foreign = [key for key in ('dataroot_lq', 'meta_info_file', 'meta_info')
                    if (value := getattr(self.options, key)) and root.resolve() not in Path(value).resolve().parents]
         if foreign:
             logging.getLogger('basicsr').warning('%s: a distilled set brings its own; %s ignored.', root, ' and '.join(foreign))
@@ -114,6 +114,9 @@ class DistilledPatchDataset(Dataset[dict[str, Any]]):
     def _pairs_of_folder(self, root: Path) -> list[_Pair]:
         if self.options.labels is not None:
             raise InputError(f'labels: {root} is not a distilled set (it has no {MANIFEST_NAME}); remove the key.')
+        if self.options.meta_info:
+            raise InputError('meta_info: lists of pairs are read by RealESRGANPairedDataset; remove the key, or list HR images in a '
+                             'meta_info_file.')
         if self.options.meta_info_file:
             table = Path(self.options.meta_info_file)
             try:

@@ -116,9 +116,9 @@ def test_a_distilled_set_ignores_what_another_set_left_behind(distilled_set: Pat
                                                               caplog: pytest.LogCaptureFixture) -> None:
     logging.getLogger('basicsr').propagate = True
     dataset = build(distilled_set, dataroot_lq='datasets/DIV2K/LR', meta_info_file='meta_info_DIV2K.txt', filename_tmpl='{}x4',
-                    io_backend={'type': 'lmdb'}, gt_size=192)
+                    meta_info='pairs.txt', task='SR', io_backend={'type': 'lmdb'}, gt_size=192)
     assert dataset[0]['gt'].shape == (3, 64, 64)
-    assert 'dataroot_lq and meta_info_file ignored' in caplog.text and 'cropping 64 instead' in caplog.text
+    assert 'dataroot_lq and meta_info_file and meta_info ignored' in caplog.text and 'cropping 64 instead' in caplog.text
 
 
 def test_the_hr_folder_alone_means_the_set(distilled_set: Path) -> None:
@@ -136,6 +136,8 @@ def test_plain_folders_with_a_partner_folder_and_a_list(tmp_path: Path, astronau
     (tmp_path / 'meta.txt').write_text('../secret.png (64,64,3)\n')
     with pytest.raises(InputError, match='points outside'):
         build(tmp_path / 'hr', meta_info_file=str(tmp_path / 'meta.txt'))
+    with pytest.raises(InputError, match='meta_info: lists of pairs'):
+        build(tmp_path / 'hr', meta_info='pairs.txt')
     (tmp_path / 'lr/a/3x4.png').unlink()
     with pytest.raises(InputError, match=r'3x4\.png is missing, the partner of'):
         build(tmp_path / 'hr', **keys)
