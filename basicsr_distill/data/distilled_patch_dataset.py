@@ -115,8 +115,8 @@ class DistilledPatchDataset(Dataset[dict[str, Any]]):
         if self.options.labels is not None:
             raise InputError(f'labels: {root} is not a distilled set (it has no {MANIFEST_NAME}); remove the key.')
         if self.options.meta_info:
-            raise InputError('meta_info: lists of pairs are read by RealESRGANPairedDataset; remove the key, or list HR images in a '
-                             'meta_info_file.')
+            raise InputError('meta_info: lists of pairs are read by RealESRGANPairedDataset; remove the key, or list HR images '
+                             'in a meta_info_file.')
         if self.options.meta_info_file:
             table = Path(self.options.meta_info_file)
             try:
