@@ -1,0 +1,83 @@
+"""How good a denoiser is: errors of its noise on held-back latents, and a grid of samples."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor
+
+from basicsr_distill.diffusion.process import add_noise
+from basicsr_distill.diffusion.sampler import SamplerSettings, image_generator, sample_latents
+from basicsr_distill.images import write_png
+
+# Places between no noise and the most noise that is trained.
+_LEVELS = (0.1, 0.3, 0.5, 0.7, 0.9)
+_MAX_ITEMS = 256
+_BATCH = 16
+_PER_LABEL = 4
+_SEED = 0
+
+
+@torch.no_grad()
+def noise_errors(net: Any, dataset: Any, alpha_bar: Tensor, max_timestep: int, device: torch.device) -> dict[str, float]:
+    """Mean squared error of the predicted noise at fixed timesteps and with fixed noise.
+
+    Returns:
+        By name ``eps_mse_t<timestep>``, and their mean ``eps_mse``.
+    """
+    chosen = range(0, len(dataset), -(-len(dataset) // _MAX_ITEMS))
+    latents = torch.stack([dataset.latent_mean(index) for index in chosen])
+    labels = torch.tensor([dataset.labels[index] for index in chosen])
+    noise = torch.randn(latents.shape, generator=torch.Generator().manual_seed(_SEED))
+    errors = {}
+    for level in _LEVELS:
+        t = round(level * max_timestep)
+        total = 0.0
+        for x0, eps, label in zip(latents.split(_BATCH), noise.split(_BATCH), labels.split(_BATCH)):
+            x0, eps, label = x0.to(device), eps.to(device), label.to(device)
+            timesteps = torch.full_like(label, t)
+            output = net(add_noise(x0, eps, alpha_bar[timesteps]), timesteps, label)
+            total += float(F.mse_loss(output[:, : x0.shape[1]].float(), eps, reduction='sum'))
+        errors[f'eps_mse_t{t}'] = total / latents.numel()
+    return {'eps_mse': sum(errors.values()) / len(errors), **errors}
+
+
+@torch.no_grad()
+def sample_grid(net: Any, dataset: Any, codec: Any, device: torch.device) -> tuple[Tensor, dict[str, float]]:
+    """Samples with fixed seeds, a row of four for every label.
+
+    Returns:
+        Pixels (3, rows * H, 4 * W) in [0, 1]; and of the latents, per label averaged: ``sample_coverage``, the mean over
+        real latents of the highest cosine to a sample, and ``sample_diversity``, one minus the mean cosine of samples to
+        each other.
+    """
+    shape = (net.in_channels, net.sample_size, net.sample_size)
+    rows, coverage, diversity = [], [], []
+    for label in range(net.num_labels):
+        latents = sample_latents(net, torch.full((_PER_LABEL,), label, device=device), shape,
+                                 [image_generator(_SEED, label, index) for index in range(_PER_LABEL)],
+                                 SamplerSettings(), learns_variance=net.learns_variance)
+        rows.append(torch.cat(list(codec.decode(latents).cpu()), -1))
+        drawn = F.normalize(latents.flatten(1), dim=1)
+        own = [index for index, value in enumerate(dataset.labels) if value == label][:_MAX_ITEMS]
+        if own:
+            real = F.normalize(torch.stack([dataset.latent_mean(index) for index in own]).flatten(1).to(device), dim=1)
+            coverage.append(float((real @ drawn.T).amax(1).mean()))
+        cosines = drawn @ drawn.T
+        diversity.append(1 - float((cosines.sum() - cosines.trace()) / (_PER_LABEL * (_PER_LABEL - 1))))
+    figures = {'sample_diversity': sum(diversity) / len(diversity)}
+    if coverage:
+        figures['sample_coverage'] = sum(coverage) / len(coverage)
+    return torch.cat(rows, -2), figures
+
+
+def save_grid(path: Path, grid: Tensor) -> None:
+    """Write pixels (3, H, W) in [0, 1] as PNG."""
+    write_png(path, to_uint8(grid[None])[0])
+
+
+def to_uint8(pixels: Tensor) -> NDArray[Any]:
+    """Pixels (N, 3, H, W) in [0, 1] as images (N, H, W, 3), uint8."""
+    return (pixels * 255).round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1).contiguous().cpu().numpy()
