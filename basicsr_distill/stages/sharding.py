@@ -56,7 +56,7 @@ def own_parts(items: Sequence[Item], part_size: int) -> list[tuple[int, Sequence
 def save_part(path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
     """Write a part's result as .npz; the file is whole or absent."""
     with replacing(path) as temp, temp.open('wb') as file:
-        np.savez(file, allow_pickle=False, **arrays)
+        np.savez(file, **arrays)
 
 
 def load_part(path: Path) -> dict[str, NDArray[Any]]:

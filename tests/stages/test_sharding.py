@@ -1,0 +1,52 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from basicsr_distill import distributed
+from basicsr_distill.errors import InputError
+from basicsr_distill.stages.sharding import load_part, own_parts, save_part, shared_stage_folder
+
+
+@pytest.mark.parametrize('ranks', [1, 2, 3, 7])
+def test_ranks_share_the_same_parts_without_overlap(ranks: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    items = list(range(23))
+    alone = own_parts(items, 5)
+    assert alone == [(0, items[:5]), (1, items[5:10]), (2, items[10:15]), (3, items[15:20]), (4, items[20:])]
+    monkeypatch.setattr(distributed, 'world_size', lambda: ranks)
+    shared = []
+    for rank in range(ranks):
+        monkeypatch.setattr(distributed, 'rank', lambda rank=rank: rank)
+        shared += own_parts(items, 5)
+    assert sorted(shared) == alone
+
+
+def test_parts_round_trip(tmp_path: Path) -> None:
+    arrays = {'a': np.arange(6, dtype=np.float32).reshape(2, 3), 'b': np.array([b'x', b'longer'])}
+    save_part(tmp_path / 'part.npz', arrays)
+    loaded = load_part(tmp_path / 'part.npz')
+    assert loaded.keys() == arrays.keys()
+    for name, array in arrays.items():
+        np.testing.assert_array_equal(loaded[name], array)
+    assert [path.name for path in tmp_path.iterdir()] == ['part.npz']
+
+
+def test_parts_with_pickled_objects_are_not_read(tmp_path: Path) -> None:
+    np.savez(tmp_path / 'part.npz', a=np.array([{}], dtype=object))
+    with pytest.raises(ValueError, match='allow_pickle'):
+        load_part(tmp_path / 'part.npz')
+
+
+def test_a_refused_fresh_run_leaves_no_trace_and_a_resumed_one_keeps_its_work(tmp_path: Path) -> None:
+    folder = tmp_path / 'out'
+    with pytest.raises(InputError), shared_stage_folder(folder, 'extract', {}, {}):
+        (folder / 'half').write_text('x')
+        raise InputError('no')
+    assert not list(folder.iterdir())
+    with pytest.raises(KeyboardInterrupt), shared_stage_folder(folder, 'extract', {}, {}):
+        (folder / 'half').write_text('x')
+        raise KeyboardInterrupt
+    with pytest.raises(InputError), shared_stage_folder(folder, 'extract', {}, {}) as stage:
+        assert stage.resumed
+        raise InputError('no')
+    assert (folder / 'half').exists()
