@@ -73,6 +73,8 @@ def to_experiment(path: Path, options: dict[str, Any], is_train: bool, root: Pat
         InputError: a key is missing or wrong, or a folder that a dataset names does not exist.
     """
     opt = deepcopy({key: value for key, value in options.items() if key not in STAGE_SECTIONS})
+    if isinstance(opt.get('datasets'), dict):  # null switches one off: --force_yml datasets:test_6=none
+        opt['datasets'] = {phase: section for phase, section in opt['datasets'].items() if section is not None}
     check_own_sections(path, opt, is_train)
     if not opt['name'] or Path(opt['name']).name != opt['name']:
         raise InputError(f'{path}: name: {opt["name"]!r} must be a plain folder name.')

@@ -1,0 +1,124 @@
+"""Option files of SR networks made to run here in a second: small networks, batches and images at the files' own paths."""
+
+from collections.abc import Iterator
+from copy import deepcopy
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import skimage.data
+import torch
+from basicsr.archs import build_network
+from conftest import save_rgb
+from numpy.typing import NDArray
+from torch import nn
+from torchvision.models import vgg
+
+from basicsr_distill.manifest import SampleRow, write_table
+from basicsr_distill.ops.bicubic import make_lr
+
+SMALL_NETWORKS: dict[str, dict[str, Any]] = {
+    'EDSR': {'num_feat': 8, 'num_block': 1},
+    'RCAN': {'num_feat': 8, 'num_group': 1, 'num_block': 1, 'squeeze_factor': 4},
+    'SwinIR': {'embed_dim': 8, 'depths': [2], 'num_heads': [2]},
+    'SRFormer': {'embed_dim': 8, 'depths': [2], 'num_heads': [2], 'img_size': 16, 'window_size': 8},
+    'HiT_SIR': {'embed_dim': 8, 'depths': [2], 'num_heads': [2], 'hier_win_ratios': [0.5, 1]},
+    'HiT_SNG': {'embed_dim': 8, 'depths': [2], 'num_heads': [2], 'hier_win_ratios': [0.5, 1]},
+    'HiT_SRF': {'embed_dim': 8, 'depths': [2], 'num_heads': [2], 'hier_win_ratios': [0.5, 1]},
+    'RRDBNet': {'num_feat': 8, 'num_block': 1, 'num_grow_ch': 4},
+    'UNetDiscriminatorSN': {'num_feat': 8},
+    'RealSRPatchDiscriminator': {'num_feat': 8},
+    'VGGStyleDiscriminator': {'num_feat': 4},
+}
+
+
+def shrink(options: dict[str, Any]) -> dict[str, Any]:
+    """A copy of an option file's content with width, batch, crop and schedule cut; everything else as it is."""
+    options = deepcopy(options)
+    for key in ('network_g', 'network_d'):
+        if key in options:
+            options[key].update(SMALL_NETWORKS[options[key]['type']])
+    for phase, section in options['datasets'].items():
+        if phase == 'train':
+            # VGGStyleDiscriminator ends in a layer for 128 px.
+            discriminator = options.get('network_d', {}).get('type')
+            gt_size = 128 if discriminator == 'VGGStyleDiscriminator' else 64 if discriminator else 32
+            section.update(batch_size_per_gpu=2, num_worker_per_gpu=0, gt_size=gt_size)
+            if 'gt_size' in options:  # RealESRGANModel crops after degrading
+                options.update(gt_size=gt_size, queue_size=2)
+    if 'train' in options:
+        options['train']['total_iter'] = 2
+        options.setdefault('val', {}).update(val_freq=2)
+        options['logger'].update(print_freq=1, save_checkpoint_freq=1)
+    return options
+
+
+def photos(size_px: int, count: int) -> Iterator[NDArray[np.uint8]]:
+    """Different crops of photographs."""
+    for number in range(count):
+        image = skimage.data.astronaut() if number % 2 else skimage.data.chelsea()
+        top, left = 60 + 10 * number, 100 + 20 * number
+        yield image[top:top + size_px, left:left + size_px]
+
+
+def save_distilled_set(root: Path, size_px: int, scale: int = 4, count: int = 4) -> Path:
+    """What the sample stage leaves: two clusters of real patches in the place of drawn ones."""
+    rows, lines = [], []
+    for number, hr in enumerate(photos(size_px, count)):
+        row = SampleRow(f'{number % 2:03d}_{number // 2:05d}.png', number % 2, number // 2, 0, 'ab', 1.0, '', 'matlab_rgb', 23.5)
+        save_rgb(root / 'HR' / row.name, hr)
+        save_rgb(root / 'LR_bicubic' / f'X{scale}' / row.name, make_lr(hr, scale))
+        rows.append(row)
+        lines.append(f'{row.name} ({size_px},{size_px},3)\n')
+    write_table(root / 'manifest.csv', rows, SampleRow)
+    (root / 'meta_info.txt').write_text(''.join(lines))
+    return root
+
+
+def make_dataset(section: dict[str, Any], scale: int, size_px: int) -> None:
+    """Put photographs where a section of an option file looks for them."""
+    root = Path(section['dataroot_gt'])
+    distilled = next((folder for folder in (root, *root.parents) if folder.name == 'distilled'), None)
+    if distilled is not None:
+        save_distilled_set(distilled, size_px, scale)
+        return
+    lines = []
+    for number, hr in enumerate(photos(size_px, 3)):
+        name = f'photo{number}.png'
+        save_rgb(root / name, hr)
+        lines.append(f'{name} ({size_px},{size_px},3)\n')
+        if 'dataroot_lq' in section:
+            stem = section.get('filename_tmpl', '{}').format(f'photo{number}')
+            save_rgb(Path(section['dataroot_lq']) / f'{stem}.png', make_lr(hr, scale))
+    for key in ('meta_info', 'meta_info_file'):
+        if section.get(key):
+            Path(section[key]).parent.mkdir(parents=True, exist_ok=True)
+            Path(section[key]).write_text(''.join(lines))
+
+
+def make_surroundings(options: dict[str, Any]) -> None:
+    """Every data set and every network that an option file names, small, at its own path."""
+    for phase, section in options['datasets'].items():
+        make_dataset(section, options['scale'], section.get('gt_size', 0) + 32 if phase == 'train' else 48)
+    for label in 'gd':
+        if path := (options.get('path') or {}).get(f'pretrain_network_{label}'):
+            weights = build_network(options[f'network_{label}']).state_dict()
+            Path(path).parent.mkdir(parents=True, exist_ok=True)
+            torch.save({'params': weights, 'params_ema': weights}, path)
+
+
+class SlimVgg19(nn.Module):
+    """VGG19's layers with 4 channels: the real one is 548 MB."""
+
+    def __init__(self, pretrained: bool = False) -> None:
+        super().__init__()
+        assert not pretrained
+        self.features = vgg.make_layers([4, 4, 'M', 4, 4, 'M', 4, 4, 4, 4, 'M', 4, 4, 4, 4, 'M', 4, 4, 4, 4, 'M'])
+
+
+def save_slim_vgg19() -> Path:
+    """Weights of a :class:`SlimVgg19` where BasicSR looks for VGG19's."""
+    path = Path('experiments/pretrained_models/vgg19-dcbb9e9d.pth')
+    path.parent.mkdir(parents=True, exist_ok=True)
+    torch.save(SlimVgg19().state_dict(), path)
+    return path

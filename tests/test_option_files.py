@@ -1,0 +1,283 @@
+"""Every option file of the project: checked key by key, and those of SR networks run."""
+
+import inspect
+import json
+from collections.abc import Iterator
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from basicsr.models import lr_scheduler
+from basicsr.utils.registry import ARCH_REGISTRY, DATASET_REGISTRY, LOSS_REGISTRY, METRIC_REGISTRY, MODEL_REGISTRY
+from conftest import REPOSITORY
+from sr_experiments import SlimVgg19, make_surroundings, save_slim_vgg19, shrink
+from torchvision.models import alexnet
+
+from basicsr_distill import engine
+from basicsr_distill.cli import main
+from basicsr_distill.errors import InputError
+from basicsr_distill.experiment import check_own_sections, read_option_file, to_experiment
+from basicsr_distill.options import (
+    ClusterOptions,
+    DatasetOptions,
+    ExtractOptions,
+    SampleOptions,
+    bind,
+    load_option_file,
+)
+
+OPTIONS = REPOSITORY / 'options'
+SETS = ('DIV2K', 'DF2K', 'OST', 'OST_distilled')
+TEST_SETS = ('OutdoorSceneTest300', 'Set5', 'Set14', 'B100', 'Urban100', 'Manga109')
+METRICS = ('psnr_rgb', 'ssim_rgb', 'psnr_y', 'ssim_y', 'lpips')
+STEMS = ('EDSR_Mx4', 'RCAN_x4', 'SwinIR_x4', 'SRFormer_light_x4', 'SRFormer_x4', 'HiT_SIR_x4', 'HiT_SNG_x4', 'HiT_SRF_x4',
+         'RealESRGAN_x4', 'RealESRGAN_blind_x4', 'RealSR_x4')
+
+
+def files(pattern: str) -> list[Any]:
+    return [pytest.param(path, id=path.stem) for path in sorted(OPTIONS.glob(pattern))]
+
+
+def load(kind: str, stem: str) -> dict[str, Any]:
+    found = list((OPTIONS / kind).rglob(f'{kind}_{stem}.yml'))
+    assert len(found) == 1, f'{kind}_{stem}.yml'
+    return load_option_file(found[0])
+
+
+# What every file must satisfy -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize('path', files('**/*.yml'))
+def test_option_file_is_valid(path: Path) -> None:
+    options = load_option_file(path)
+    for key, model in (('extract', ExtractOptions), ('cluster', ClusterOptions), ('sample', SampleOptions)):
+        if key in options:
+            bind(model, options.pop(key), f'{path}: {key}')
+    if path.parent.name == 'distill' and not options:
+        return  # a recipe of stages alone
+    is_train = 'train' in options
+    check_own_sections(path, options, is_train)
+    assert list(unknown_keys(options)) == []
+    assert options['name'] == path.stem.removeprefix('train_').removeprefix('test_')
+    for metric in ((options.get('val') or {}).get('metrics') or {}).values():
+        assert metric['crop_border'] == options['scale']
+    for section in options['datasets'].values():
+        assert section.get('gt_size', options['scale']) % options['scale'] == 0
+
+
+def unknown_keys(options: dict[str, Any]) -> Iterator[str]:
+    """Keys and values that nothing in BasicSR or here would understand."""
+    model = MODEL_REGISTRY.get(options['model_type'])
+    read_by_model = sources(model)
+    networks = {key for key in options if key.startswith('network_')}
+    known = {'name', 'model_type', 'scale', 'num_gpu', 'manual_seed', 'datasets', 'path', 'train', 'val', 'logger', *networks}
+    yield from (key for key in options.keys() - known if f"'{key}'" not in read_by_model)
+    for key in networks:
+        yield from unbound(ARCH_REGISTRY.get(options[key]['type']), options[key], key)
+    for phase, section in options['datasets'].items():
+        dataset = DATASET_REGISTRY.get(section['type'])
+        if dataset.__module__.startswith('basicsr.'):  # ours are bound to models
+            read = sources(dataset)
+            yield from (f'datasets.{phase}.{key}' for key in section.keys() - DatasetOptions.model_fields.keys()
+                        if f"'{key}'" not in read)
+    labels = {key.removeprefix('network_') for key in networks}
+    known_paths = {f'{key}_{label}' for label in labels for key in ('pretrain_network', 'param_key', 'strict_load')}
+    yield from (f'path.{key}' for key in (options.get('path') or {}).keys() - known_paths - {'resume_state'})
+    yield from unknown_train_keys(options, read_by_model)
+    val = options.get('val') or {}
+    yield from (f'val.{key}' for key in val.keys() - {'val_freq', 'save_img', 'suffix', 'metrics', 'tile', 'pbar'}
+                if f"'{key}'" not in read_by_model)
+    for name, metric in (val.get('metrics') or {}).items():
+        yield from unbound(METRIC_REGISTRY.get(metric['type']), metric, f'val.metrics.{name}', ignored=('better',))
+    yield from (f'logger.{key}' for key in (options.get('logger') or {}).keys()
+                - {'print_freq', 'save_checkpoint_freq', 'use_tb_logger', 'wandb'})
+
+
+def unknown_train_keys(options: dict[str, Any], read_by_model: str) -> Iterator[str]:
+    for key, value in (options.get('train') or {}).items():
+        where = f'train.{key}'
+        if key not in ('total_iter', 'warmup_iter') and f"'{key}'" not in read_by_model \
+                and options['model_type'] != 'MinimaxDiTModel':  # whose whole section is bound to a model
+            yield where
+        if key.startswith('optim_'):
+            yield from unbound(getattr(torch.optim, value['type']), value, where)
+        elif key == 'scheduler':
+            name = {'MultiStepLR': 'MultiStepRestartLR'}.get(value['type'], value['type'])
+            yield from unbound(getattr(lr_scheduler, name), value, where)
+        elif isinstance(value, dict) and options['model_type'] != 'MinimaxDiTModel':
+            yield from unbound(LOSS_REGISTRY.get(value['type']), value, where)
+
+
+def unbound(component: Any, section: dict[str, Any], where: str, ignored: tuple[str, ...] = ()) -> Iterator[str]:
+    """Keys that are no named parameter of a component (many of BasicSR's swallow the rest in ``**kwargs``)."""
+    parameters = inspect.signature(component).parameters
+    yield from (f'{where}.{key}' for key in section if key not in parameters and key not in ('type', *ignored))
+
+
+@lru_cache
+def sources(component: type) -> str:
+    """Text of the classes that a component is made of."""
+    return ''.join(inspect.getsource(base) for base in component.__mro__ if base.__module__.split('.')[0].startswith('basicsr'))
+
+
+def test_wrong_keys_are_found() -> None:
+    options = load('train', 'RealSR_x4_DIV2K')
+    options['network_g']['num_feats'] = 64
+    options['datasets']['train']['use_flip'] = True
+    options['path']['strict_load'] = True
+    options['train']['optim_d']['beta'] = 0.9
+    options['train']['scheduler']['milestone'] = [1]
+    options['train']['gan_opt']['weight'] = 1
+    options['train']['perceptul_opt'] = None
+    options['val']['metrics']['psnr']['crop'] = 4
+    options['queue'] = 3
+    assert sorted(unknown_keys(options)) == [
+        'datasets.train.use_flip', 'network_g.num_feats', 'path.strict_load', 'queue', 'train.gan_opt.weight',
+        'train.optim_d.beta', 'train.perceptul_opt', 'train.scheduler.milestone', 'val.metrics.psnr.crop']
+
+
+# Files of one network agree -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize('stem', STEMS)
+def test_the_files_of_a_network_differ_in_the_set_alone(stem: str) -> None:
+    whole = load('train', f'{stem}_DIV2K')
+    for name in SETS[1:]:
+        other = load('train', f'{stem}_{name}')
+        assert other['name'] == f'{stem}_{name}' and other['datasets']['train']['name'] == name
+        share = 1.0
+        if name == 'OST_distilled':
+            share = other['train']['total_iter'] / whole['train']['total_iter']
+            assert share == (1 if stem == 'RealSR_x4' else 0.1)
+            assert other['val']['val_freq'] == other['logger']['save_checkpoint_freq'] == 1000
+        assert other['train']['scheduler']['milestones'] == [step * share for step in whole['train']['scheduler']['milestones']]
+        kept = {'gt_size', 'use_hflip', 'use_rot', 'batch_size_per_gpu', 'num_worker_per_gpu'}
+        assert {key: other['datasets']['train'][key] for key in kept} == {key: whole['datasets']['train'][key] for key in kept}
+        assert without_set(other) == without_set(whole)
+
+
+def without_set(options: dict[str, Any]) -> dict[str, Any]:
+    rest = {key: value for key, value in options.items() if key != 'name'}
+    rest['datasets'] = {'val': options['datasets']['val']}
+    rest['train'] = {key: value for key, value in options['train'].items() if key not in ('total_iter', 'scheduler')}
+    rest['val'] = {key: value for key, value in options['val'].items() if key != 'val_freq'}
+    rest['logger'] = {key: value for key, value in options['logger'].items() if key != 'save_checkpoint_freq'}
+    return rest
+
+
+@pytest.mark.parametrize('stem', [stem for stem in STEMS if 'blind' not in stem])
+def test_a_network_is_tested_as_it_was_trained(stem: str) -> None:
+    train, test = load('train', f'{stem}_OST_distilled'), load('test', stem)
+    assert test['network_g'] == train['network_g'] and test['scale'] == train['scale']
+    assert test['path']['pretrain_network_g'] == f'experiments/{train["name"]}/models/net_g_latest.pth'
+    assert test['path']['param_key_g'] == ('params_ema' if 'ema_decay' in train['train'] else 'params')
+    assert [section['name'] for section in test['datasets'].values()] == list(TEST_SETS)
+    assert all(section['dataroot_gt'] == f'datasets/{section["name"]}' for section in test['datasets'].values())
+    assert tuple(test['val']['metrics']) == METRICS
+    assert test['val']['metrics']['lpips'] == {'type': 'calculate_lpips', 'net': 'alex', 'crop_border': 4, 'better': 'lower'}
+    transformer = 'RRDBNet' not in train['network_g']['type'] and train['network_g']['type'] not in ('EDSR', 'RCAN')
+    assert ('tile' in test['val']) == transformer
+
+
+# They run -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope='session')
+def alexnet_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A random backbone of LPIPS."""
+    torch.manual_seed(0)
+    path = tmp_path_factory.mktemp('weights') / 'alexnet-owt-7be5be79.pth'
+    torch.save({f'features.{name}': value for name, value in alexnet(weights=None).features.state_dict().items()}, path)
+    return path
+
+
+@pytest.fixture
+def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, alexnet_weights: Path) -> Path:
+    """An empty working folder with the backbones that losses and metrics need, slim or random."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr('torchvision.models.vgg.vgg19', SlimVgg19)
+    save_slim_vgg19()
+    Path('experiments/pretrained_models', alexnet_weights.name).symlink_to(alexnet_weights)
+    return tmp_path
+
+
+@pytest.mark.parametrize('path', files('train/**/*.yml'))
+def test_train_file_trains_validates_and_resumes(path: Path, workplace: Path) -> None:
+    options = shrink(read_option_file(path))
+    make_surroundings(options)
+    for total_iter in (2, 3):
+        options['train']['total_iter'] = total_iter
+        opt = to_experiment(path, options, is_train=True, root=workplace, auto_resume=total_iter == 3)
+        engine.train(path, opt)
+    folder = workplace / 'experiments' / options['name']
+    assert sorted(file.name for file in (folder / 'training_states').iterdir()) == ['1.state', '2.state', '3.state']
+    state = torch.load(folder / 'training_states' / '2.state', weights_only=True)
+    has_val = 'val' in options['datasets']  # the demo's files have none
+    assert set(state.get('best_metric_results', {})) == ({'Set5'} if has_val else set())
+    first, last = (torch.load(folder / 'models' / f'net_g_{n}.pth', weights_only=True)['params'] for n in (1, 3))
+    assert any(not torch.equal(first[name], value) for name, value in last.items() if value.is_floating_point())
+    log = '\n'.join(file.read_text() for file in folder.glob('train_*.log'))
+    assert 'Resuming training from iteration 2.' in log
+
+
+@pytest.mark.parametrize('path', files('test/**/*.yml'))
+def test_test_file_measures(path: Path, workplace: Path) -> None:
+    options = shrink(read_option_file(path))
+    make_surroundings(options)
+    engine.test(path, to_experiment(path, options, is_train=False, root=workplace))
+    results = json.loads((workplace / 'results' / options['name'] / 'metrics.json').read_text())
+    assert list(results) == [section['name'] for section in options['datasets'].values()]
+    for measured in results.values():
+        assert list(measured) == list(options['val']['metrics'])
+        assert 2 < measured['psnr_rgb'] < measured['psnr_y'] + 20 < 80 and -1 <= measured['ssim_y'] < 1
+        assert measured.get('lpips', 1) > 0
+    assert len(list((workplace / 'results' / options['name'] / 'visualization').rglob('*.png'))) >= 3 * len(results)
+
+
+# Weights that are not there -------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def offline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty working folder, an empty torch cache, no network."""
+
+    def refuse(*args: object, **kwargs: object) -> None:
+        raise OSError('no network')
+
+    from basicsr_distill.metrics.lpips_metric import load_lpips
+
+    load_lpips.cache_clear()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv('TORCH_HOME', str(tmp_path / 'torch'))
+    monkeypatch.setattr(torch.hub, 'download_url_to_file', refuse)
+    return tmp_path
+
+
+@pytest.mark.parametrize('stem', ['RealESRGAN_x4_OST_distilled', 'RealSR_x4_DIV2K'])
+def test_a_perceptual_loss_without_vgg_is_refused_before_anything_is_built(stem: str, offline: Path) -> None:
+    path = next(OPTIONS.rglob(f'train_{stem}.yml'))
+    options = shrink(read_option_file(path))
+    make_surroundings(options)
+    before = sorted(offline.rglob('*'))
+    with pytest.raises(InputError, match=r'train\.perceptual_opt: .*no network') as error:
+        engine.train(path, to_experiment(path, options, is_train=True, root=offline))
+    assert str(offline / 'experiments/pretrained_models/vgg19-dcbb9e9d.pth') in str(error.value)
+    assert [file for file in sorted(offline.rglob('*')) if file not in before and 'torch' not in file.parts] == []
+
+
+def test_lpips_without_its_backbone_is_refused_and_can_be_left_out(offline: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = OPTIONS / 'test/EDSR/test_EDSR_Mx4.yml'
+    options = shrink(read_option_file(path))
+    make_surroundings(options)
+    small = [f'network_g:{key}={options["network_g"][key]}' for key in ('num_feat', 'num_block')]
+    assert main(['test', '-opt', str(path), '--force_yml', *small]) == 2
+    message = capsys.readouterr().err
+    assert 'val.metrics.lpips' in message and str(offline / 'experiments/pretrained_models/alexnet-owt-7be5be79.pth') in message
+    assert '--force_yml val:metrics:lpips=none' in message and message.count('\n') == 1
+    assert not (offline / 'results').exists()
+
+    assert main(['test', '-opt', str(path), '--force_yml', *small, 'val:metrics:lpips=none', 'datasets:test_6=none']) == 0
+    results = json.loads((offline / 'results/EDSR_Mx4/metrics.json').read_text())
+    assert list(results) == list(TEST_SETS[:-1]) and list(results['Set5']) == list(METRICS[:-1])
