@@ -203,7 +203,17 @@ def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, alexnet_weights: 
     return tmp_path
 
 
-@pytest.mark.parametrize('path', files('train/**/*.yml'))
+def train_files() -> list[Any]:
+    """All; of the four blind ones, which blur at 400 px, one is enough for every day."""
+    return [pytest.param(*param.values, id=param.id, marks=pytest.mark.slow if _is_slow(param.id) else ())
+            for param in files('train/**/*.yml')]
+
+
+def _is_slow(stem: str) -> bool:
+    return 'blind' in stem and 'distilled' not in stem
+
+
+@pytest.mark.parametrize('path', train_files())
 def test_train_file_trains_validates_and_resumes(path: Path, workplace: Path) -> None:
     options = shrink(read_option_file(path))
     make_surroundings(options)
