@@ -1,0 +1,56 @@
+"""Selections against their definitions, written as loops."""
+
+import numpy as np
+import pytest
+
+from basicsr_distill.ops.coverage import herding, k_center, nearest
+
+
+@pytest.fixture
+def features():
+    generator = np.random.default_rng(0)
+    return generator.normal(size=(30, 5)).astype(np.float32), generator.normal(size=(50, 5)).astype(np.float32)
+
+
+def test_herding_picks_what_brings_the_mean_nearest(features):
+    candidates, targets = features
+    goal, picked = targets.astype(np.float64).mean(0), []
+    for _ in range(12):
+        gaps = {n: np.linalg.norm(np.mean([candidates[m] for m in [*picked, n]], axis=0, dtype=np.float64) - goal)
+                for n in range(len(candidates)) if n not in picked}
+        picked.append(min(gaps, key=gaps.get))
+    assert herding(candidates, targets, 12).tolist() == picked
+
+
+def test_k_center_covers_the_worst_target_each_time(features):
+    candidates, targets = features
+    gap = lambda r, c: np.linalg.norm(targets[r].astype(np.float64) - candidates[c])  # noqa: E731
+    mean = targets.mean(0, dtype=np.float64)
+    worst, picked = min(range(50), key=lambda r: np.linalg.norm(targets[r] - mean)), []
+    for _ in range(12):
+        picked.append(min((c for c in range(30) if c not in picked), key=lambda c: gap(worst, c)))
+        worst = max(range(50), key=lambda r: min(gap(r, c) for c in picked))
+    assert k_center(candidates, targets, 12).tolist() == picked
+
+
+def test_both_can_take_everything_once(features):
+    candidates, targets = features
+    for select in (herding, k_center):
+        assert sorted(select(candidates, targets, 30).tolist()) == list(range(30))
+
+
+def test_selections_stand_for_the_targets_better_than_chance(features):
+    candidates, targets = features
+    chosen = candidates[herding(candidates, targets, 5)].mean(0)
+    generator = np.random.default_rng(1)
+    random = [candidates[generator.permutation(30)[:5]].mean(0) for _ in range(50)]
+    goal = targets.mean(0)
+    assert np.linalg.norm(chosen - goal) < min(np.linalg.norm(mean - goal) for mean in random)
+
+
+def test_nearest(features):
+    candidates, targets = features
+    index, distance = nearest(candidates, targets)
+    for n in range(30):
+        gaps = np.linalg.norm(targets.astype(np.float64) - candidates[n], axis=1)
+        assert index[n] == gaps.argmin() and distance[n] == pytest.approx(gaps.min(), rel=1e-6)

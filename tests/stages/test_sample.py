@@ -1,0 +1,179 @@
+"""A distilled set drawn from a trained denoiser, in this process."""
+
+import csv
+import json
+import os
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from basicsr_distill import engine
+from basicsr_distill.diffusion.codec import build_codec
+from basicsr_distill.diffusion.sampler import SamplerSettings, image_generator, sample_latents
+from basicsr_distill.errors import InputError
+from basicsr_distill.experiment import read_option_file, to_experiment
+from basicsr_distill.images import read_rgb
+from basicsr_distill.manifest import SampleRow, read_table
+from basicsr_distill.ops.bicubic import make_lr
+from basicsr_distill.ops.psnr import psnr_after_bicubic
+from basicsr_distill.options import BlockPcaCodecOptions, SampleOptions, bind
+from basicsr_distill.stages import sample
+
+sys.path.append(str(Path(__file__).parents[1] / 'models'))
+from latent_recipe import make_stages, recipe, write_recipe
+
+
+@pytest.fixture(scope='module')
+def trained(tmp_path_factory):
+    """A folder with patches, clusters and a trained denoiser; its option dictionary."""
+    root = tmp_path_factory.mktemp('recipe')
+    make_stages(root)
+    path = write_recipe(root / 'tiny.yml', recipe(root, total_iter=30))
+    before = Path.cwd()
+    os.chdir(root)
+    try:
+        opt = to_experiment(path, read_option_file(path), is_train=True, root=root, auto_resume=True)
+        engine.train(path, opt)
+        return to_experiment(path, read_option_file(path), is_train=True, root=root)
+    finally:
+        os.chdir(before)
+
+
+def options(folder, **more):
+    return bind(SampleOptions, {'images_per_cluster': 3, 'num_steps': 4, 'batch_size': 2, 'save_dir': str(folder), **more},
+                'sample')
+
+
+def files(folder):
+    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob('*')) if path.is_file()}
+
+
+def images(folder):
+    return {name: data for name, data in files(folder).items() if name.startswith('HR/')}
+
+
+def test_a_set_has_everything_the_contract_names(trained, tmp_path):
+    folder = sample.run(options(tmp_path / 'set'), trained)
+    rows = read_table(folder / 'manifest.csv', SampleRow)
+    assert [(row.label, row.index) for row in rows] == [(label, index) for label in (0, 1) for index in range(3)]
+    for row in rows:
+        hr, lr = read_rgb(folder / 'HR' / row.name), read_rgb(folder / 'LR_bicubic' / 'X4' / row.name)
+        assert hr.shape == (32, 32, 3) and np.array_equal(lr, make_lr(hr, 4))
+        pixels = torch.from_numpy(hr).permute(2, 0, 1)[None].float() / 255
+        assert row.psnr_db == pytest.approx(float(psnr_after_bicubic(pixels, 4, 'matlab_rgb')[0]), rel=1e-6)
+        assert row.prototype == '' and row.seed == 0
+    assert (folder / 'meta_info.txt').read_text() == ''.join(f'{row.name} (32,32,3)\n' for row in rows)
+    stage = json.loads((folder / 'stage.json').read_text())
+    assert stage['counts'] == {'images_drawn': 6, 'images_flat': 0, 'images_outside_psnr_band': 0,
+                               'images_not_chosen': 0, 'images_kept': 6}
+    assert {path.name for path in folder.iterdir()} == {'HR', 'LR_bicubic', 'manifest.csv', 'meta_info.txt', 'nearest.csv',
+                                                        'README.md', 'montage.png', 'nearest.png', 'stage.json'}
+    card = (folder / 'README.md').read_text()
+    assert '| images | 6, 2 labels |' in card and 'CC BY-NC' not in card
+
+
+def test_images_are_what_the_averaged_weights_draw(trained, tmp_path):
+    folder = sample.run(options(tmp_path / 'set', guidance_scale=2.0), trained)
+    from basicsr.archs import build_network
+
+    network = build_network(trained['network_g']).eval()
+    models = Path(trained['path']['models'])
+    network.load_trained_state(torch.load(models / 'net_g_latest.pth', weights_only=True)['params_ema'], 'x')
+    codec = build_codec(BlockPcaCodecOptions(components=16), Path(trained['path']['experiments_root']) / 'latents')
+    latents = sample_latents(network, torch.tensor([1]), (16, 4, 4), [image_generator(0, 1, 2)],
+                             SamplerSettings(num_steps=4, guidance_scale=2.0))
+    expected = codec.decode(latents)[0].permute(1, 2, 0).numpy() * 255
+    got = read_rgb(folder / 'HR' / 'label001_00002.png').astype(np.float64)
+    assert np.abs(got - expected).max() <= 0.51
+
+
+def test_a_finished_set_is_left_alone_and_other_options_are_refused(trained, tmp_path):
+    folder = sample.run(options(tmp_path / 'set'), trained)
+    before = {path: path.stat().st_mtime_ns for path in folder.rglob('*')}
+    sample.run(options(tmp_path / 'set'), trained)
+    assert {path: path.stat().st_mtime_ns for path in folder.rglob('*')} == before
+    with pytest.raises(InputError, match='num_steps: was 4, now 5'):
+        sample.run(options(tmp_path / 'set', num_steps=5), trained)
+
+
+def test_an_interrupted_run_ends_with_the_same_files(trained, tmp_path, monkeypatch):
+    whole = sample.run(options(tmp_path / 'whole', oversample=2), trained)
+    drawn = 0
+
+    def failing(path, rgb, original=sample.write_png):
+        nonlocal drawn
+        drawn += 1
+        if drawn == 4:
+            path.with_name(f'{path.name}.part').write_bytes(b'half')
+            raise KeyboardInterrupt
+        original(path, rgb)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(sample, 'write_png', failing)
+        with pytest.raises(KeyboardInterrupt):
+            sample.run(options(tmp_path / 'half', oversample=2), trained)
+    kept = sorted((tmp_path / 'half' / 'candidates').glob('*.png'))
+    assert len(kept) == 3 and not (tmp_path / 'half' / 'stage.json').exists()
+    half = sample.run(options(tmp_path / 'half', oversample=2), trained)
+    first, second = files(whole), files(half)
+    for records in (first, second):
+        records['stage.json'] = records['stage.json'].replace(b'whole', b'x').replace(b'half', b'x')
+    assert first == second
+
+
+def test_the_seed_and_nothing_else_decides_the_images(trained, tmp_path):
+    base = images(sample.run(options(tmp_path / 'a'), trained))
+    assert images(sample.run(options(tmp_path / 'b'), trained)) == base
+    assert not set(images(sample.run(options(tmp_path / 'c', seed=1), trained)).values()) & set(base.values())
+    # More images per label leave the first ones as they are.
+    more = images(sample.run(options(tmp_path / 'd', images_per_cluster=4, select='first'), trained))
+    assert set(base) < set(more)
+
+
+def test_prototypes_at_little_strength_stay_near_their_patches(trained, tmp_path):
+    folder = sample.run(options(tmp_path / 'set', init={'type': 'prototype', 'strength': 0.01}, num_steps=100), trained)
+    rows = read_table(folder / 'manifest.csv', SampleRow)
+    assert len({row.prototype for row in rows}) == 6
+    for row in rows:
+        patch = read_rgb(Path(trained['datasets']['train']['dataroot']) / 'images' / row.prototype)
+        error = np.square(patch.astype(float) - read_rgb(folder / 'HR' / row.name)).mean()
+        assert 10 * np.log10(255**2 / error) > 20
+        assert int(row.prototype[-10:-4]) % 2 == row.label
+    assert 'noised real patches' in (folder / 'README.md').read_text()
+
+
+def test_oversampling_keeps_the_band_and_covers_the_label(trained, tmp_path):
+    real = [20.0 + number / 4 for number in range(24)]
+    low, high = np.quantile(real, (0.05, 0.9))
+    folder = sample.run(options(tmp_path / 'set', oversample=6, psnr_band=[0.05, 0.9]), trained)
+    counts = json.loads((folder / 'stage.json').read_text())['counts']
+    assert counts['images_drawn'] == 36 and counts['images_kept'] == 6
+    assert counts['images_outside_psnr_band'] + counts['images_not_chosen'] == 30
+    everything = sample.run(options(tmp_path / 'all', images_per_cluster=18, select='first'), trained)
+    scores = {row.name: row.psnr_db for row in read_table(everything / 'manifest.csv', SampleRow)}
+    inside = {name for name, score in scores.items() if low <= score <= high}
+    kept = {row.name for row in read_table(folder / 'manifest.csv', SampleRow)}
+    for label in (0, 1):
+        own = {name for name in kept if name.startswith(f'label{label:03d}')}
+        available = {name for name in inside if name.startswith(f'label{label:03d}')}
+        assert own <= available if len(available) >= 3 else available <= own
+
+
+def test_the_most_similar_patch_of_every_image_is_told(trained, tmp_path):
+    folder = sample.run(options(tmp_path / 'set'), trained)
+    with (folder / 'nearest.csv').open(newline='') as file:
+        lines = list(csv.DictReader(file))
+    assert [line['name'] for line in lines] == sorted(path.name for path in (folder / 'HR').iterdir())
+    line = lines[0]
+    patch = cv2.imread(str(Path(trained['datasets']['train']['dataroot']) / 'images' / line['patch'])).astype(float)
+    error = np.square(patch - cv2.imread(str(folder / 'HR' / line['name']))).mean()
+    assert float(line['psnr_db']) == pytest.approx(10 * np.log10(255**2 / error), abs=1e-3)
+
+
+def test_missing_training_is_named(trained, tmp_path):
+    with pytest.raises(InputError, match=r'net_g_latest\.pth: no such checkpoint'):
+        sample.run(options(tmp_path), {**trained, 'path': {**trained['path'], 'models': str(tmp_path)}})
