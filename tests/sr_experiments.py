@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch import nn
 from torchvision.models import vgg
 
+from basicsr_distill.images import read_rgb
 from basicsr_distill.manifest import SampleRow, write_table
 from basicsr_distill.ops.bicubic import make_lr
 
@@ -61,18 +62,17 @@ def photos(size_px: int, count: int) -> Iterator[NDArray[np.uint8]]:
         yield image[top:top + size_px, left:left + size_px]
 
 
-def save_distilled_set(root: Path, size_px: int, scale: int = 4, count: int = 4) -> Path:
+def save_distilled_set(root: Path, size_px: int, count: int = 4) -> None:
     """What the sample stage leaves: two clusters of real patches in the place of drawn ones."""
     rows, lines = [], []
     for number, hr in enumerate(photos(size_px, count)):
         row = SampleRow(f'{number % 2:03d}_{number // 2:05d}.png', number % 2, number // 2, 0, 'ab', 1.0, '', 'matlab_rgb', 23.5)
         save_rgb(root / 'HR' / row.name, hr)
-        save_rgb(root / 'LR_bicubic' / f'X{scale}' / row.name, make_lr(hr, scale))
+        save_rgb(root / 'LR_bicubic' / 'X4' / row.name, make_lr(hr, 4))
         rows.append(row)
         lines.append(f'{row.name} ({size_px},{size_px},3)\n')
     write_table(root / 'manifest.csv', rows, SampleRow)
     (root / 'meta_info.txt').write_text(''.join(lines))
-    return root
 
 
 def make_dataset(section: dict[str, Any], scale: int, size_px: int) -> None:
@@ -80,7 +80,10 @@ def make_dataset(section: dict[str, Any], scale: int, size_px: int) -> None:
     root = Path(section['dataroot_gt'])
     distilled = next((folder for folder in (root, *root.parents) if folder.name == 'distilled'), None)
     if distilled is not None:
-        save_distilled_set(distilled, size_px, scale)
+        save_distilled_set(distilled, size_px)
+        for hr in (distilled / 'HR').iterdir():  # scripts/generate_lr_bicubic.py, for another scale
+            if scale != 4 and section['type'] == 'PairedImageDataset':
+                save_rgb(Path(section['dataroot_lq']) / hr.name, make_lr(read_rgb(hr), scale))
         return
     lines = []
     for number, hr in enumerate(photos(size_px, 3)):
@@ -102,7 +105,10 @@ def make_surroundings(options: dict[str, Any]) -> None:
         make_dataset(section, options['scale'], section.get('gt_size', 0) + 32 if phase == 'train' else 48)
     for label in 'gd':
         if path := (options.get('path') or {}).get(f'pretrain_network_{label}'):
-            weights = build_network(options[f'network_{label}']).state_dict()
+            network = options[f'network_{label}']
+            if not options['path'].get(f'strict_load_{label}', True):  # x4 starts from x2
+                network = {**network, 'upscale': 2}
+            weights = build_network(network).state_dict()
             Path(path).parent.mkdir(parents=True, exist_ok=True)
             torch.save({'params': weights, 'params_ema': weights}, path)
 
