@@ -57,7 +57,8 @@ def _check_depth(text: str) -> None:
     for event in yaml.parse(text, Loader=_Loader):
         depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
         if depth > MAX_DEPTH:
-            raise yaml.constructor.ConstructorError(None, None, 'it is nested too deeply', event.start_mark)
+            raise yaml.constructor.ConstructorError(
+                None, None, 'it is nested too deeply', event.start_mark)  # type: ignore[arg-type]
 
 
 def _check_expansion(node: yaml.Node | None, sizes: dict[int, int], depth: int = 0) -> int:

@@ -32,7 +32,8 @@ def recipe() -> dict[str, Any]:
             'name': 'latents', 'type': 'LatentPatchDataset', 'dataroot': 'out/patches', 'labels_file': 'out/clusters/labels.csv',
             'codec': {'type': 'block_pca', 'block_px': 8, 'components': 8}, 'batch_size_per_gpu': 4}},
         'network_g': {'type': 'MinimaxDiT', 'num_labels': 2, 'tuning': 'full', 'from_scratch': {
-            'num_layers': 1, 'num_attention_heads': 2, 'attention_head_dim': 8, 'patch_size': 2, 'in_channels': 8, 'sample_size': 8}},
+            'num_layers': 1, 'num_attention_heads': 2, 'attention_head_dim': 8, 'patch_size': 2, 'in_channels': 8,
+            'sample_size': 8}},
         'train': {'total_iter': 6, 'optim_g': {'type': 'AdamW', 'lr': 1e-3, 'weight_decay': 0},
                   'scheduler': {'type': 'MultiStepLR', 'milestones': [100]},
                   'representativeness_opt': {}, 'diversity_opt': {}, 'high_frequency_opt': {}},
@@ -55,7 +56,8 @@ def write(options: dict[str, Any]) -> Path:
 
 
 def digests(folder: str) -> dict[str, str]:
-    return {str(path): hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(Path(folder).rglob('*')) if path.is_file()}
+    return {str(path): hashlib.sha256(path.read_bytes()).hexdigest()
+            for path in sorted(Path(folder).rglob('*')) if path.is_file()}
 
 
 def test_four_stages_leave_a_native_distilled_set(in_folder: Path) -> None:
@@ -67,7 +69,7 @@ def test_four_stages_leave_a_native_distilled_set(in_folder: Path) -> None:
         hr = cv2.imread(f'out/distilled/HR/{row.name}')
         lr = cv2.imread(f'out/distilled/LR_bicubic/X4/{row.name}')
         assert hr.shape == (64, 64, 3)
-        assert np.abs(lr - imresize(hr / 255., 1 / 4) * 255).max() < 1.01
+        assert np.abs(lr - (imresize(hr / 255., 1 / 4) * 255).clip(0, 255)).max() < 0.51
     for name in ('README.md', 'stage.json'):
         assert Path('out/distilled', name).is_file()
     before = digests('out')
@@ -115,6 +117,7 @@ def test_changed_options_are_refused_with_the_difference(in_folder: Path) -> Non
 
 def test_the_recipe_is_an_option_file_of_basicsr_train(in_folder: Path) -> None:
     distill(write(recipe()), ('extract', 'cluster'))
-    result = subprocess.run([sys.executable, '-m', 'basicsr_distill', 'train', '-opt', 'recipe.yml'], capture_output=True, text=True)
+    result = subprocess.run([sys.executable, '-m', 'basicsr_distill', 'train', '-opt', 'recipe.yml'], capture_output=True,
+                            text=True)
     assert result.returncode == 0, result.stderr
     assert Path('experiments/tiny/models/net_g_latest.pth').is_file()
