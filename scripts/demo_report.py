@@ -10,10 +10,8 @@ os.environ.setdefault('MPLBACKEND', 'Agg')
 
 import numpy as np
 import torch
-from basicsr.metrics import calculate_psnr, calculate_ssim
 from matplotlib import pyplot as plt
 
-import basicsr_distill  # noqa: F401  (prepares BasicSR's import)
 from basicsr_distill.files import write_atomic
 from basicsr_distill.images import find_images, read_rgb
 from basicsr_distill.manifest import PatchRow, SampleRow, read_table
@@ -33,6 +31,8 @@ def bicubic(hr: np.ndarray) -> np.ndarray:
 
 
 def measure(sr: np.ndarray, hr: np.ndarray) -> dict[str, float]:
+    from basicsr.metrics import calculate_psnr, calculate_ssim  # importable once the plugin is
+
     sr, hr = sr[..., ::-1], hr[..., ::-1]
     return {f'{name}_{space}': metric(sr, hr, crop_border=SCALE, test_y_channel=space == 'y')
             for name, metric in {'psnr': calculate_psnr, 'ssim': calculate_ssim}.items() for space in ('rgb', 'y')}
@@ -70,8 +70,8 @@ def draw(rows: dict[str, dict[str, float]], photos: list[Path]) -> None:
     samples = read_table(DEMO / 'distilled' / 'manifest.csv', SampleRow)
     distilled = grouped(samples, {row.name: row.label for row in samples})
 
-    figure = plt.figure(figsize=(16, 2.6 * len(real) / 2 + 4.6 * len(photos) + 1.2), layout='constrained')
-    groups, tests = figure.subfigures(2, 1, height_ratios=[2.6 * len(real) / 2, 4.6 * len(photos)])
+    figure = plt.figure(figsize=(16, 1.25 * len(real) + 3.5 * len(photos) + 1), layout='constrained')
+    groups, tests = figure.subfigures(2, 1, height_ratios=[1.25 * len(real), 3.5 * len(photos)])
     left, right = groups.subfigures(1, 2)
     show_groups(left.subplots(len(real), PER_CLUSTER, squeeze=False), DEMO / 'patches' / 'images', real, 'Real patches')
     show_groups(right.subplots(len(real), PER_CLUSTER, squeeze=False), DEMO / 'distilled' / 'HR', distilled, 'Distilled images')
