@@ -15,7 +15,8 @@ _OPTIONAL = {'tensorboard': ('use_tb_logger: true', 'tb-nightly'), 'wandb': ('lo
 # What the recipes ask for, where the Hugging Face hub keeps it, and where to get it.
 _HUB_WEIGHTS = ('facebook/DiT-XL-2-256', 'facebook/DiT-XL-2-512', 'stabilityai/sd-vae-ft-mse', 'madebyollin/taesd',
                 'timm/vit_base_patch32_clip_224.openai')
-_LOCAL_WEIGHTS = {'experiments/pretrained_models/vgg19-dcbb9e9d.pth': 'perceptual losses (ESRGAN, Real-ESRGAN, RealSR)'}
+_LOCAL_WEIGHTS = {'experiments/pretrained_models/vgg19-dcbb9e9d.pth': 'perceptual losses (ESRGAN, Real-ESRGAN, RealSR)',
+                  'experiments/pretrained_models/alexnet-owt-7be5be79.pth': 'calculate_lpips'}
 
 
 def report() -> int:
@@ -79,5 +80,5 @@ def _weights() -> None:
         cached = any(isinstance(try_to_load_from_cache(name, file), str) for file in files)
         print(f'  {name:<40}{"cached" if cached else "not here; downloaded at first use, or give a local folder"}')
     for path, use in _LOCAL_WEIGHTS.items():
-        print(f'  {path:<40}{"found" if Path(path).is_file() else f"not here; needed for {use}"}')
+        print(f'  {path:<56}{"found" if Path(path).is_file() else f"not here; needed for {use}"}')
     print('  options/distill/demo.yml needs none of them')

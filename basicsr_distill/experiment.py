@@ -115,6 +115,8 @@ def check_own_sections(path: Path, opt: dict[str, Any], is_train: bool) -> None:
 
 def _check_validation(path: Path, opt: dict[str, Any]) -> None:
     val = opt.get('val') or {}
+    if not isinstance(val, dict) or not isinstance(val.get('metrics') or {}, dict):
+        raise InputError(f'{path}: val{".metrics" if isinstance(val, dict) else ""}: must be a mapping of keys to values.')
     if val.get('tile') is not None:
         if opt['model_type'] not in _TILED_MODELS:
             raise InputError(f'{path}: val.tile: {opt["model_type"]} knows no tiles; use one of {", ".join(_TILED_MODELS)}.')
