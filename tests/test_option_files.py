@@ -142,7 +142,7 @@ def test_wrong_keys_are_found() -> None:
     (True, 'val: must be a mapping'),
     ({'metrics': ['psnr']}, r'val\.metrics: must be a mapping'),
     ({'metrics': {'psnr': {'crop_border': 4}}}, r"val\.metrics\.psnr: key 'type' is missing"),
-    ({'metrics': {'x': {'type': 'calculate_lpips', 'network': 'alex'}}}, "val.metrics.x: unknown key 'network'; did you mean 'net'"),
+    ({'metrics': {'x': {'type': 'calculate_lpips', 'network': 'alex'}}}, "x: unknown key 'network'; did you mean 'net'"),
     ({'metrics': {'x': {'type': 'calculate_lpips', 'better': 'higher'}}}, "val.metrics.x: better: input should be 'lower'"),
 ])
 def test_wrong_validation_sections_are_named(val: Any, message: str) -> None:
