@@ -78,7 +78,7 @@ def _weights() -> None:
     for name in _HUB_WEIGHTS:
         files = ('config.json', 'model_index.json', 'open_clip_config.json')
         cached = any(isinstance(try_to_load_from_cache(name, file), str) for file in files)
-        print(f'  {name:<40}{"cached" if cached else "not here; downloaded at first use, or give a local folder"}')
+        print(f'  {name:<50}{"cached" if cached else "not here; downloaded at first use, or give a local folder"}')
     for path, use in _LOCAL_WEIGHTS.items():
         print(f'  {path:<56}{"found" if Path(path).is_file() else f"not here; needed for {use}"}')
     print('  options/distill/demo.yml needs none of them')

@@ -18,16 +18,16 @@ PY
   [ -x "$VENV/bin/python" ] || "$python" -m venv "$VENV" || return 1
   # BasicSR's build imports torch and is published as source only: with torch in place and no build isolation it is
   # downloaded once instead of twice.
-  "$VENV/bin/python" -m pip install --quiet --upgrade pip 'setuptools>=68,<81' wheel cython numpy 2>&1 | sed '/^WARNING: Location/d'
-  "$VENV/bin/python" -m pip install --quiet torch torchvision 2>&1 | sed '/^WARNING: Location/d'
-  "$VENV/bin/python" -m pip install --quiet --no-build-isolation -e '.[test]' 2>&1 | sed '/^WARNING: Location/d'
+  local pip=("$VENV/bin/python" -m pip install -qq)  # errors only
+  "${pip[@]}" --upgrade pip 'setuptools>=68,<81' wheel cython numpy || return 1
+  "${pip[@]}" torch torchvision || return 1
+  "${pip[@]}" --no-build-isolation -e '.[test]' || return 1
   "$VENV/bin/python" -c 'import basicsr_distill, basicsr' || return 1
 }
 
 # The marker holds what was installed: a changed setup.py installs again, an interrupted install starts over.
 if ! cmp -s setup.py "$VENV/.installed"; then
   echo "Installing into $VENV (some minutes and 6 GB the first time) ..."
-  set -o pipefail
   install_into_venv || { echo "The installation failed; see the messages above." >&2; exit 1; }
   cp setup.py "$VENV/.installed.part" && mv "$VENV/.installed.part" "$VENV/.installed"
 fi
