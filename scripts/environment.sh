@@ -25,10 +25,11 @@ PY
   "$VENV/bin/python" -c 'import basicsr_distill, basicsr' || return 1
 }
 
-# The marker holds what was installed: a changed setup.py installs again, an interrupted install starts over.
-if ! cmp -s setup.py "$VENV/.installed"; then
+# The marker holds what was installed and from where: a changed setup.py installs again, an interrupted install starts over.
+installed_by_now() { pwd; cat setup.py; }
+if ! installed_by_now | cmp -s - "$VENV/.installed"; then
   echo "Installing into $VENV (some minutes and 6 GB the first time) ..."
   install_into_venv || { echo "The installation failed; see the messages above." >&2; exit 1; }
-  cp setup.py "$VENV/.installed.part" && mv "$VENV/.installed.part" "$VENV/.installed"
+  installed_by_now > "$VENV/.installed.part" && mv "$VENV/.installed.part" "$VENV/.installed"
 fi
 export PATH="$VENV/bin:$PATH"
