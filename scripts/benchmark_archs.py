@@ -2,16 +2,20 @@
 
     python scripts/benchmark_archs.py --archs SRFormer HiT_SRF
 
-The networks take turns, so that other load on the machine meets all of them alike; the median step of each is reported.
-Peak memory is the growth of the process over one step, in a fresh process per network.
+The networks take turns, so that other load on the machine meets all of them alike; the median step of each is reported,
+in processor time (which other load hardly changes) and in wall time. Peak memory is the growth of the process over one
+step, in a fresh process per network.
 """
 
 import argparse
 import multiprocessing
+import os
 import platform
 import resource
 import statistics
 import time
+from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -19,14 +23,20 @@ from torch import Tensor, nn
 from basicsr_distill.archs.hit_arch import HiT_SIR, HiT_SNG, HiT_SRF
 from basicsr_distill.archs.srformer_arch import SRFormer
 
-NETWORKS = {network.__name__: network for network in (SRFormer, HiT_SIR, HiT_SNG, HiT_SRF)}
+NETWORKS: dict[str, Callable[..., nn.Module]] = {
+    'SRFormer': SRFormer,
+    'SRFormer_checkpointed': partial(SRFormer, use_checkpoint=True),
+    'HiT_SIR': HiT_SIR,
+    'HiT_SNG': HiT_SNG,
+    'HiT_SRF': HiT_SRF,
+}
 
 
-def step(net: nn.Module, lr_images: Tensor) -> float:
-    """Forward and backward once; seconds."""
-    start_s = time.perf_counter()
+def step(net: nn.Module, lr_images: Tensor) -> tuple[float, float]:
+    """Forward and backward once; seconds of processor time and of wall time."""
+    start_s = time.process_time(), time.perf_counter()
     net(lr_images).abs().mean().backward()
-    elapsed_s = time.perf_counter() - start_s
+    elapsed_s = time.process_time() - start_s[0], time.perf_counter() - start_s[1]
     net.zero_grad(set_to_none=True)
     return elapsed_s
 
@@ -35,6 +45,7 @@ def peak_memory_mib(arch: str, shape: tuple[int, ...], threads: int) -> float:
     """Growth of the resident set over one step, in MiB; meant for a fresh process."""
     torch.set_num_threads(threads)
     net, lr_images = NETWORKS[arch](upscale=4), torch.rand(shape)
+    step(net, lr_images[:1, :, :16, :16])  # what the libraries take once
     before_kib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     step(net, lr_images)
     return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before_kib) / 1024
@@ -52,29 +63,32 @@ def main() -> None:
 
     torch.set_num_threads(args.threads)
     shape = (args.batch, 3, args.size_px, args.size_px)
-    # First, while this process is small: a child inherits its parent's peak.
+    # First, while this process is small: a child inherits its parent's peak. With each tensor in a mapping of its own,
+    # freed memory leaves the process at once; else glibc's fragmentation is measured too, up to several times as much.
+    os.environ['MALLOC_MMAP_THRESHOLD_'] = '65536'
     with multiprocessing.get_context('spawn').Pool(1, maxtasksperchild=1) as pool:
         memory = {arch: pool.apply(peak_memory_mib, (arch, shape, args.threads)) for arch in args.archs}
 
     lr_images = torch.rand(shape)
     nets = {arch: NETWORKS[arch](upscale=4) for arch in args.archs}
-    seconds: dict[str, list[float]] = {arch: [] for arch in args.archs}
+    steps: dict[str, list[tuple[float, float]]] = {arch: [] for arch in args.archs}
     for net in nets.values():
         step(net, lr_images)
     for _ in range(args.rounds):
         for arch, net in nets.items():
-            seconds[arch].append(step(net, lr_images))
+            steps[arch].append(step(net, lr_images))
+    cpu_s, wall_s = ({arch: statistics.median(s[i] for s in steps[arch]) for arch in args.archs} for i in (0, 1))
 
     print(f'{platform.machine()}, torch {torch.__version__}, {args.threads} thread(s), LR {shape}, forward + backward')
-    print('| network | median s | fastest s | peak MiB |\n| --- | --- | --- | --- |')
+    reference = args.archs[0]
+    print(f'| network | CPU s | over {reference} | wall s | peak MiB |\n| --- | --- | --- | --- | --- |')
     for arch in args.archs:
-        print(f'| {arch} | {statistics.median(seconds[arch]):.2f} | {min(seconds[arch]):.2f} | {memory[arch]:.0f} |')
+        ratio = cpu_s[arch] / cpu_s[reference]
+        print(f'| {arch} | {cpu_s[arch]:.2f} | {ratio:.2f} | {wall_s[arch]:.2f} | {memory[arch]:.0f} |')
     for arch in args.archs:
-        print(f'RESULT {arch}_step_s={statistics.median(seconds[arch]):.3f}')
+        print(f'RESULT {arch}_step_cpu_s={cpu_s[arch]:.3f}')
         print(f'RESULT {arch}_peak_mib={memory[arch]:.0f}')
-    reference = statistics.median(seconds[args.archs[0]])
-    for arch in args.archs[1:]:
-        print(f'RESULT {arch}_over_{args.archs[0]}={statistics.median(seconds[arch]) / reference:.3f}')
+        print(f'RESULT {arch}_over_{reference}={cpu_s[arch] / cpu_s[reference]:.3f}')
 
 
 if __name__ == '__main__':

@@ -57,9 +57,5 @@ def test_new_and_foreign_keys_are_left_alone():
     new = rrdb().state_dict()
     converted = convert_rrdb_state_dict(new)
     assert list(converted) == list(new) and all(converted[key] is value for key, value in new.items())
-    foreign = {'upsample.0.weight': 1, 'my_trunk_conv.weight': 2, 'module.trunk_conv.weight': 3}
-    assert list(convert_rrdb_state_dict(foreign)) == [
-        'upsample.0.weight',
-        'my_trunk_conv.weight',
-        'module.conv_body.weight',
-    ]
+    foreign = dict.fromkeys(('my_upconv1.weight', 'my_trunk_conv.weight', 'my_HRconv.bias', 'module.trunk_conv.weight'))
+    assert list(convert_rrdb_state_dict(foreign)) == [*list(foreign)[:3], 'module.conv_body.weight']

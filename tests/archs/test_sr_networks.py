@@ -7,6 +7,7 @@ import torch
 from archs.networks import HIT, PUBLISHED, SR_ARCHS, published, shrunk
 from basicsr.utils.registry import ARCH_REGISTRY
 from safetensors.torch import load_file, save_file
+from torch.nn import functional as F
 
 PARAMETERS = {
     'SRFormer-light': (853_272, 861_387, 872_748),
@@ -155,6 +156,46 @@ def test_published_windows_take_the_smallest_inputs(name):
 def test_heads(name, upsampler, upscale):
     net = shrunk(name, upscale=upscale, upsampler=upsampler).eval()
     assert net(torch.rand(1, 3, 9, 8)).shape == (1, 3, 9 * upscale, 8 * upscale)
+
+
+@pytest.mark.parametrize(
+    ('upsampler', 'upscale'), [('pixelshuffledirect', 3), ('pixelshuffle', 4), ('pixelshuffle', 3), ('nearest+conv', 4)]
+)
+def test_skeleton_from_the_description(upsampler, upscale):
+    """All but the blocks, in the order of the description, on torch's usual (B, C, H, W)."""
+    net = shrunk('HiT_SIR', upscale=upscale, upsampler=upsampler, depths=[1, 1], num_heads=[2, 2]).eval().double()
+    weights = net.state_dict()
+
+    def conv(t: torch.Tensor, name: str) -> torch.Tensor:
+        return F.conv2d(t, weights[f'{name}.weight'], weights[f'{name}.bias'], padding=1)
+
+    def norm(t: torch.Tensor, name: str) -> torch.Tensor:
+        return F.layer_norm(t, (24,), weights[f'{name}.weight'], weights[f'{name}.bias'], eps=1e-5)
+
+    def on_tokens(function, t: torch.Tensor, *args: str) -> torch.Tensor:
+        return function(t.permute(0, 2, 3, 1).contiguous(), *args).permute(0, 3, 1, 2)
+
+    x = torch.rand(1, 3, 9, 10, dtype=torch.float64)
+    mean = torch.tensor([0.4488, 0.4371, 0.4040]).double().view(1, 3, 1, 1)
+    f = conv(x - mean, 'conv_first')
+    t = on_tokens(norm, f, 'patch_embed.norm')
+    for i in (0, 1):
+        block = net.layers[i].residual_group['blocks'][0]
+        t = conv(on_tokens(block, t), f'layers.{i}.conv') + t
+    f = conv(on_tokens(norm, t, 'norm'), 'conv_after_body') + f
+    if upsampler == 'pixelshuffledirect':
+        sr = F.pixel_shuffle(conv(f, 'upsample.0'), upscale)
+    else:
+        f = F.leaky_relu(conv(f, 'conv_before_upsample.0'), 0.01)
+        if upsampler == 'pixelshuffle':
+            for name, factor in (('upsample.0', 3),) if upscale == 3 else (('upsample.0', 2), ('upsample.2', 2)):
+                f = F.pixel_shuffle(conv(f, name), factor)
+        else:
+            for name in ('conv_up1', 'conv_up2'):
+                f = F.leaky_relu(conv(f.repeat_interleave(2, 2).repeat_interleave(2, 3), name), 0.2)
+            f = F.leaky_relu(conv(f, 'conv_hr'), 0.2)
+        sr = conv(f, 'conv_last')
+    torch.testing.assert_close(net(x), sr + mean)
 
 
 def test_head_keys_of_the_real_world_network():
