@@ -24,9 +24,9 @@ def save_psnr_histogram(path: Path, psnr_db: NDArray[np.float32], threshold_db: 
         threshold_db: patches to its left were candidates.
         metric: name of the score.
     """
-    figure = Figure(figsize=(6, 3.2), layout='constrained')
-    axes = figure.add_subplot()
-    axes.hist(psnr_db, bins=60, color='#B0B7BF')
+    figure = Figure(figsize=(6, 3.2))
+    axes = figure.add_axes((0.11, 0.16, 0.86, 0.8))
+    axes.stairs(*np.histogram(psnr_db, bins=60), fill=True, color='#B0B7BF')
     axes.axvline(threshold_db, color=_COLOURS[4], label=f'threshold {threshold_db:.2f} dB')
     axes.axvline(float(np.median(psnr_db)), color=_COLOURS[0], linestyle='--',
                  label=f'median {np.median(psnr_db):.2f} dB')

@@ -35,8 +35,10 @@ class SceneIndex:
 
     def find(self, rgb: NDArray[np.uint8]) -> str | None:
         """The name of a test image that shows the same scene as ``rgb``, (H, W, 3), uint8; None if there is none."""
+        if len(self._points) < 2:
+            return None
         points, descriptors = _keypoints(rgb)
-        if len(points) < _MIN_INLIERS or len(self._points) < 2:
+        if len(points) < _MIN_INLIERS:
             return None
         matches: list[Any] = []
         for nearest, *others in cv2.BFMatcher(cv2.NORM_HAMMING).knnMatch(descriptors, self._descriptors, k=2):

@@ -59,15 +59,22 @@ def make_lr(hr: NDArray[np.uint8], scale: int) -> NDArray[np.uint8]:
     return np.ascontiguousarray(lr.numpy().transpose(1, 2, 0))
 
 
-def _taps(outputs: NDArray[np.int64], scale: int, up: bool) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """Unmirrored input positions and weights of some output samples, both (outputs, taps)."""
+def axis_matrix(length: int, scale: int, up: bool) -> NDArray[np.float64]:
+    """The linear map that resizes one axis of ``length`` samples.
+
+    Returns:
+        (ceil(length / scale), length), or (length * scale, length) for ``up``; rows sum to 1.
+    """
+    count = length * scale if up else -(-length // scale)
     ratio = 1 / scale if up else float(scale)
     stretch = max(ratio, 1.0)
-    centres = (outputs + 0.5) * ratio - 0.5
+    centres = (np.arange(count) + 0.5) * ratio - 0.5
     left = np.floor(centres - 2 * stretch).astype(np.int64)
     taps = left[:, None] + np.arange(int(np.ceil(4 * stretch)) + 2)
     weights = _cubic((centres[:, None] - taps) / stretch)
-    return taps, weights / weights.sum(axis=1, keepdims=True)
+    matrix = np.zeros((count, length))
+    np.add.at(matrix, (np.arange(count)[:, None], mirror(taps, length)), weights / weights.sum(axis=1, keepdims=True))
+    return matrix
 
 
 def _cubic(x: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -78,7 +85,7 @@ def _cubic(x: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.where(x <= 1, near, np.where(x <= 2, far, 0))
 
 
-def _mirror(positions: NDArray[np.int64], length: int) -> NDArray[np.int64]:
+def mirror(positions: NDArray[np.int64], length: int) -> NDArray[np.int64]:
     """Fold positions beyond the borders back, the border sample repeated, as often as short axes need."""
     positions = positions % (2 * length)
     return np.where(positions < length, positions, 2 * length - 1 - positions)
@@ -88,17 +95,15 @@ def _mirror(positions: NDArray[np.int64], length: int) -> NDArray[np.int64]:
 def _blocks(length: int, scale: int, up: bool, dtype: torch.dtype,
             device: torch.device) -> tuple[tuple[slice, Tensor], ...]:
     """The map of one axis in blocks of output samples: the inputs they need, and weights (outputs, inputs)."""
+    matrix = axis_matrix(length, scale, up)
     blocks = []
-    count = length * scale if up else -(-length // scale)
-    for first in range(0, count, _BLOCK):
-        taps, weights = _taps(np.arange(first, min(first + _BLOCK, count)), scale, up)
-        inputs = _mirror(taps, length)
-        start, stop = int(inputs.min()), int(inputs.max()) + 1
-        matrix = np.zeros((len(taps), stop - start))
-        np.add.at(matrix, (np.arange(len(taps))[:, None], inputs - start), weights)
+    for first in range(0, len(matrix), _BLOCK):
+        block = matrix[first:first + _BLOCK]
+        used = np.flatnonzero(block.any(axis=0))
+        inputs = slice(int(used[0]), int(used[-1]) + 1)
         # A tensor born under inference_mode could never take part in a later backward pass.
         with torch.inference_mode(False):
-            blocks.append((slice(start, stop), torch.as_tensor(matrix, dtype=dtype, device=device)))
+            blocks.append((inputs, torch.as_tensor(block[:, inputs], dtype=dtype, device=device)))
     return tuple(blocks)
 
 

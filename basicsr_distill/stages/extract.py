@@ -19,6 +19,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -61,8 +62,8 @@ _PARTS_DIR = 'parts'
 _IMAGES_PER_PART = 32
 # Decoded images kept between the passes, bytes per rank.
 _CACHE_BYTES = 512 << 20
-# Values scored at once: a batch that stays in a core's cache is twice as fast as a large one.
-_BATCH_VALUES = 1 << 18
+# Values scored at once, which bounds memory.
+_BATCH_VALUES = 1 << 22
 _FINGERPRINTS = {'exact': exact_fingerprint, 'perceptual': perceptual_fingerprint}
 
 log = logging.getLogger(__name__)
@@ -107,11 +108,12 @@ def score_windows(rgb: NDArray[np.uint8], size: int, stride: int, scale: int,
     Returns:
         psnr_db, (rows, columns), float32; flat windows are ``inf``.
     """
-    planes = torch.from_numpy(np.ascontiguousarray(rgb.transpose(2, 0, 1)))
-    windows = planes.unfold(1, size, stride).unfold(2, size, stride).permute(1, 2, 0, 3, 4)
+    planes = torch.empty((3, *rgb.shape[:2]), dtype=torch.uint8)
+    cv2.split(rgb, list(planes.numpy()))  # several times as fast as a transposed copy
+    grid = planes.unfold(1, size, stride).unfold(2, size, stride).permute(1, 2, 0, 3, 4)
     batch = max(1, _BATCH_VALUES // (3 * size * size))
-    scores = [psnr_after_bicubic(part.float().div_(255), scale, metric) for row in windows for part in row.split(batch)]
-    return torch.cat(scores).view(windows.shape[:2]).numpy()
+    scores = [psnr_after_bicubic(part, scale, metric) for row in grid for part in row.split(batch)]
+    return torch.cat(scores).view(grid.shape[:2]).numpy()
 
 
 @dataclass

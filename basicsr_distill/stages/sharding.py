@@ -55,8 +55,9 @@ def own_parts(items: Sequence[Item], part_size: int) -> list[tuple[int, Sequence
 
 def save_part(path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
     """Write a part's result as .npz; the file is whole or absent."""
+    named: dict[str, Any] = dict(arrays)
     with replacing(path) as temp, temp.open('wb') as file:
-        np.savez(file, **arrays)
+        np.savez(file, **named)
 
 
 def load_part(path: Path) -> dict[str, NDArray[Any]]:

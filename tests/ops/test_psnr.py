@@ -6,6 +6,7 @@ from PIL import Image
 from skimage import data
 from skimage.metrics import peak_signal_noise_ratio
 
+from basicsr_distill.ops.bicubic import bicubic_downsample, bicubic_upsample
 from basicsr_distill.ops.psnr import psnr_after_bicubic
 
 
@@ -53,3 +54,30 @@ def test_a_patch_one_level_from_flat_is_finite(metric: str) -> None:
     patch = torch.full((1, 3, 256, 256), 128 / 255)
     patch[..., 100:102, 100:102] += 4 / 255
     assert torch.isfinite(psnr_after_bicubic(patch, 4, metric)).all()
+
+
+@pytest.mark.parametrize('metric', ['matlab_rgb', 'cv2_grey'])
+@pytest.mark.parametrize('scale', [2, 3, 4])
+@pytest.mark.parametrize('size', [(1, 1), (2, 5), (8, 6), (24, 40)])
+def test_any_scale_and_any_size_equal_two_resizings(metric: str, scale: int, size: tuple[int, int]) -> None:
+    height, width = size[0] * scale, size[1] * scale
+    rgb = data.astronaut()[90:90 + height, 200:200 + width]
+    if metric == 'matlab_rgb':
+        x = torch.from_numpy(rgb / 255).permute(2, 0, 1)
+        back = bicubic_upsample(bicubic_downsample(x, scale), scale)
+    else:
+        x = torch.from_numpy(np.asarray(Image.fromarray(rgb).convert('L'), np.float64) / 255)
+        low = cv2.resize(x.numpy(), size[::-1], interpolation=cv2.INTER_CUBIC)
+        back = torch.from_numpy(cv2.resize(low, (width, height), interpolation=cv2.INTER_CUBIC))
+    expected = -10 * torch.log10((x - back).square().mean())
+    score = psnr_after_bicubic(as_batch([rgb]), scale, metric)
+    torch.testing.assert_close(score, expected.float()[None], rtol=0, atol=2e-4)
+
+
+def test_patches_may_be_uint8_and_batches_do_not_matter() -> None:
+    batch = as_batch(crops())
+    expected = psnr_after_bicubic(batch)
+    for metric in ('matlab_rgb', 'matlab_y', 'cv2_grey'):
+        torch.testing.assert_close(psnr_after_bicubic((batch * 255).round().to(torch.uint8), metric=metric),
+                                   psnr_after_bicubic(batch, metric=metric), rtol=0, atol=1e-4)
+    torch.testing.assert_close(torch.cat([psnr_after_bicubic(one) for one in batch.split(1)]), expected, rtol=0, atol=1e-5)

@@ -1,0 +1,173 @@
+"""Speed of the extract and cluster stages, every comparison made in turns within one run.
+
+    python scripts/benchmark_extract.py --photos datasets/BSDS500/images datasets/photos --workers 2
+
+Ends with one ``RESULT name=value`` a figure: medians over the rounds, of ratios taken within a round.
+"""
+
+import argparse
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch.nn.functional import interpolate
+
+from basicsr_distill import compat
+from basicsr_distill.images import FoundImage, find_images, read_rgb
+from basicsr_distill.ops.psnr import psnr_after_bicubic
+from basicsr_distill.options import ExtractOptions
+from basicsr_distill.parallel import default_workers, ordered_map
+from basicsr_distill.stages import extract
+
+PATCH_SIZE = 256
+SCALE = 4
+
+
+def seconds(work: Callable[[], object]) -> float:
+    """Wall time of one call."""
+    start = time.perf_counter()
+    work()
+    return time.perf_counter() - start
+
+
+def measure(rounds: int, *works: Callable[[], object]) -> list[list[float]]:
+    """Seconds of several works, taken in turns; one list per work."""
+    for work in works:
+        work()
+    return [list(times) for times in zip(*([seconds(work) for work in works] for _ in range(rounds)))]
+
+
+def ratio(slow: list[float], fast: list[float]) -> float:
+    """Median of the rounds' ratios."""
+    return statistics.median(a / b for a, b in zip(slow, fast))
+
+
+def crops(images: list[FoundImage], count: int) -> list[NDArray[np.uint8]]:
+    """One patch a photo, from its middle."""
+    found = []
+    for image in images:
+        rgb = read_rgb(image.path)
+        top, left = ((side - PATCH_SIZE) // 2 for side in rgb.shape[:2])
+        if min(top, left) >= 0:
+            found.append(rgb[top:top + PATCH_SIZE, left:left + PATCH_SIZE])
+        if len(found) == count:
+            break
+    return found
+
+
+def scoring(patches: list[NDArray[np.uint8]], rounds: int) -> dict[str, float]:
+    """Ours, BasicSR's imresize patch by patch, and torch's antialiased bicubic, on RGB patches."""
+    from basicsr.utils.matlab_functions import imresize
+
+    def ours() -> None:
+        for rgb in patches:
+            extract.score_windows(rgb, PATCH_SIZE, PATCH_SIZE, SCALE, 'matlab_rgb')
+
+    def ours_luma() -> None:
+        for rgb in patches:
+            extract.score_windows(rgb, PATCH_SIZE, PATCH_SIZE, SCALE, 'matlab_y')
+
+    def basicsr() -> None:
+        for rgb in patches:
+            x = rgb.astype(np.float32) / 255
+            -10 * np.log10(np.mean((x - imresize(imresize(x, 1 / SCALE), float(SCALE)))**2))
+
+    def torch_antialias() -> None:
+        batch = torch.from_numpy(np.stack(patches)).permute(0, 3, 1, 2).float().div_(255)
+        down = interpolate(batch, scale_factor=1 / SCALE, mode='bicubic', antialias=True)
+        up = interpolate(down, scale_factor=SCALE, mode='bicubic')
+        -10 * torch.log10((batch - up).square().mean((1, 2, 3)))
+
+    times = measure(rounds, ours, basicsr, torch_antialias, ours_luma)
+    mine, host, torch_, luma = times
+    batch = torch.from_numpy(np.stack(patches)).permute(0, 3, 1, 2).float().div_(255)
+    down = interpolate(batch, scale_factor=1 / SCALE, mode='bicubic', antialias=True)
+    other = -10 * torch.log10((batch - interpolate(down, scale_factor=SCALE, mode='bicubic')).square().mean((1, 2, 3)))
+    exact = psnr_after_bicubic(batch, SCALE)
+    return {
+        'score_rgb_ms': 1e3 * statistics.median(mine) / len(patches),
+        'score_y_ms': 1e3 * statistics.median(luma) / len(patches),
+        'imresize_ms': 1e3 * statistics.median(host) / len(patches),
+        'torch_antialias_ms': 1e3 * statistics.median(torch_) / len(patches),
+        'speedup_over_imresize': ratio(host, mine),
+        'speedup_over_torch_antialias': ratio(torch_, mine),
+        'torch_antialias_max_error_db': float((other - exact).abs().max()),
+    }
+
+
+def whole_stage(images: list[FoundImage], roots: list[str], workers: int, rounds: int) -> dict[str, float]:
+    """The extract stage against decoding the same images alone, with as many threads."""
+    # As the stage finds them; what decoding alone costs is the stage's own reading.
+    def decode() -> None:
+        for _ in ordered_map(lambda image: read_rgb(image.path).shape, images, workers):
+            pass
+
+    def stage(threshold: float | str) -> None:
+        with tempfile.TemporaryDirectory() as folder:
+            extract.run(ExtractOptions(dataroot=roots, save_dir=folder, patch_size=PATCH_SIZE, threshold=threshold,
+                                       num_workers=workers))
+
+    decoding, paper, median = measure(rounds, decode, lambda: stage(23.0), lambda: stage('median'))
+    return {
+        'images': len(images),
+        'workers': workers,
+        'decode_s': statistics.median(decoding),
+        'extract_23db_s': statistics.median(paper),
+        'extract_median_s': statistics.median(median),
+        'extract_23db_over_decode': ratio(paper, decoding),
+        'extract_median_over_decode': ratio(median, decoding),
+    }
+
+
+def clip(patches: list[NDArray[np.uint8]], rounds: int) -> dict[str, float]:
+    """ViT-B/32 with random weights: batches against one image at a time."""
+    import open_clip
+    from PIL import Image
+
+    model, _, preprocess = open_clip.create_model_and_transforms('ViT-B-32')
+    model.eval()
+    pictures = torch.stack([preprocess(Image.fromarray(rgb)) for rgb in patches])
+
+    def batched() -> None:
+        model.encode_image(pictures)
+
+    def one_by_one() -> None:
+        for picture in pictures:
+            model.encode_image(picture[None])
+
+    with torch.inference_mode():
+        many, single = measure(rounds, batched, one_by_one)
+    return {
+        'clip_batch_ms': 1e3 * statistics.median(many) / len(patches),
+        'clip_one_by_one_ms': 1e3 * statistics.median(single) / len(patches),
+        'clip_batch_speedup': ratio(single, many),
+    }
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('--photos', nargs='+', required=True, help='folders of photographs')
+    parser.add_argument('--workers', type=int, default=default_workers(), help='threads of the stage')
+    parser.add_argument('--rounds', type=int, default=5)
+    parser.add_argument('--patches', type=int, default=32, help='patches of the scoring and CLIP comparisons')
+    args = parser.parse_args()
+    compat.require_host()
+    torch.set_num_threads(1)
+    cv2.setNumThreads(1)
+    images = find_images([Path(root) for root in args.photos])
+    patches = crops(images, args.patches)
+    results = {**scoring(patches, args.rounds), **whole_stage(images, args.photos, args.workers, args.rounds),
+               **clip(patches, args.rounds)}
+    for name, value in results.items():
+        print(f'RESULT {name}={value:.4g}')
+
+
+if __name__ == '__main__':
+    main()
