@@ -49,7 +49,7 @@ class _Autoencoder(nn.Module):
 
     def __init__(self, network: Any, factor: int, dtype: torch.dtype) -> None:
         super().__init__()
-        self.network = network.requires_grad_(False).eval().to(dtype, memory_format=torch.channels_last)
+        self.network = network.requires_grad_(False).eval().to(memory_format=torch.channels_last)
         self.factor = factor
         self.dtype = dtype
         self.scale = float(network.config.scaling_factor)
@@ -128,7 +128,8 @@ def save_fitted(codec: BlockPca, folder: Path) -> None:
 def _from_pretrained(network_type: Any, options: AutoencoderKlCodecOptions | AutoencoderTinyCodecOptions) -> Any:
     try:
         return network_type.from_pretrained(options.pretrained, subfolder=options.subfolder,
-                                            local_files_only=options.local_files_only, use_safetensors=None)
+                                            local_files_only=options.local_files_only,
+                                            torch_dtype=_DTYPES[options.precision])
     except (OSError, ValueError) as error:
         reason = str(error).strip().splitlines()[0].rstrip('.')
         raise InputError(f'codec.pretrained: {options.pretrained}: no {network_type.__name__} could be loaded '

@@ -28,6 +28,7 @@ from basicsr_distill.diffusion.process import (
 )
 from basicsr_distill.errors import InputError
 from basicsr_distill.models.ema import ParameterAverage
+from basicsr_distill.models.estimate import estimate_step
 from basicsr_distill.models.latent_validation import noise_errors, sample_grid, save_grid
 from basicsr_distill.options import LatentPatchDatasetOptions, MinimaxDiTTrainOptions, bind
 
@@ -90,8 +91,23 @@ class MinimaxDiTModel(BaseModel):
         self.optimizer_g = self.get_optimizer(optimizer.pop('type'), self.trained, **optimizer)
         self.optimizers.append(self.optimizer_g)
         self.setup_schedulers()
+        self._tell_cost()
+
+    def _tell_cost(self) -> None:
+        """Log what is trained and what it will take."""
         count, trained = (sum(p.numel() for p in ps) for ps in (self.net.parameters(), self.trained))
-        get_root_logger().info('MinimaxDiT: %.2f of %.2f million parameters are trained.', trained / 1e6, count / 1e6)
+        x_t = torch.zeros(1, self.net.in_channels, self.net.sample_size, self.net.sample_size, device=self.device)
+        zero = torch.zeros(1, dtype=torch.int64, device=self.device)
+
+        def run() -> Tensor:
+            with torch.autocast(self.device.type, self.autocast_dtype, enabled=self.autocast_dtype is not None):
+                return self.net(x_t, zero, zero).float()
+
+        estimate = estimate_step(self.net, run)
+        get_root_logger().info(
+            'MinimaxDiT: %.2f of %.2f million parameters are trained; %s.', trained / 1e6, count / 1e6,
+            estimate.describe(self.data_options.batch_size_per_gpu, self.train_options.accumulation,
+                              self.train_options.total_iter))
 
     def _build_losses(self) -> torch.nn.ModuleDict:
         """The terms beside L_simple; their memories are part of the training state."""

@@ -1,0 +1,59 @@
+"""What a training step will cost, tried on one sample before the start."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+# Beside the weights, a trained parameter has a gradient, AdamW's two moments and an average, each in float32.
+_BYTES_PER_TRAINED = 16
+
+
+@dataclass(frozen=True)
+class StepEstimate:
+    """seconds: forward and backward of one sample.  state_bytes: weights, gradients, optimizer and average.
+    activation_bytes: what one sample keeps for its backward pass."""
+
+    seconds: float
+    state_bytes: int
+    activation_bytes: int
+
+    def describe(self, batch_size: int, parts: int, iterations: int) -> str:
+        """One sentence; the time is an upper bound, since batches are faster than their samples one by one."""
+        step_s = self.seconds * batch_size
+        hours = step_s * iterations / 3600
+        total = self.state_bytes + self.activation_bytes * -(-batch_size // parts)
+        return (f'at most about {step_s:.2g} s an iteration and {hours:.2g} h in all; about {total / 1e9:.2g} GB '
+                f'({self.state_bytes / 1e9:.2g} GB weights and optimizer, the rest activations)')
+
+
+def estimate_step(net: nn.Module, run: Callable[[], Tensor]) -> StepEstimate:
+    """Measure one sample; gradients are cleared afterwards.
+
+    Args:
+        net: the network with its trained parameters.
+        run: forward pass of one sample.
+    """
+    own = {parameter.untyped_storage().data_ptr() for parameter in net.parameters()}
+    kept: dict[int, int] = {}
+
+    def count(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in own:
+            kept[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor):
+        run().square().mean().backward()
+    start = time.perf_counter()
+    # Reading the value waits for a GPU.
+    loss = run().square().mean()
+    loss.backward()
+    loss.item()
+    seconds = time.perf_counter() - start
+    for parameter in net.parameters():
+        parameter.grad = None
+    state = sum(p.nbytes + (_BYTES_PER_TRAINED * p.numel() if p.requires_grad else 0) for p in net.parameters())
+    return StepEstimate(seconds, state, sum(kept.values()))
