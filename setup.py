@@ -31,15 +31,16 @@ setup(
         'opencv-python>=4.8',
         'numpy>=1.26',
         'pillow>=10',
-        'isal>=1.5',  # deflate of patches, which bounds the extract stage, four times as fast as zlib
+        'deflate>=0.7',  # libdeflate: patches are written twice as fast as with zlib
         'threadpoolctl>=3.1',
+        'lmdb>=1.4',
+        'huggingface_hub>=0.23',
         'pyyaml>=6',
         'pydantic>=2.6',
         'tqdm>=4.66',
         'matplotlib>=3.8',
         'lpips>=0.1.4',
         'safetensors>=0.4.3',
-        'isal>=1.6',  # deflates the PNG patches, which would otherwise bound the extraction
     ],
     extras_require={
         'test': ['pytest>=8', 'pytest-timeout>=2.3', 'ruff>=0.6', 'mypy>=1.11', 'import-linter>=2.1', 'types-PyYAML',

@@ -26,8 +26,8 @@ from functools import lru_cache
 from pathlib import Path
 
 import cv2
+import deflate
 import numpy as np
-from isal import isal_zlib
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
@@ -44,8 +44,9 @@ _EXIF_ORIENTATION = 0x0112
 class UnreadableImageError(InputError):
     """An image file that cannot be used; ``reason`` is one word to count it under."""
 
-    def __init__(self, name: str, reason: str, detail: str) -> None:
-        super().__init__(f'{name}: {detail}; remove or replace the file.')
+    def __init__(self, name: str, reason: str = '', detail: str = '') -> None:
+        # With the message alone it can be raised again across processes, as torch's data workers do.
+        super().__init__(f'{name}: {detail}; remove or replace the file.' if detail else name)
         self.reason = reason
         self.detail = detail
 
@@ -237,9 +238,10 @@ _PNG_FILTER_UP = 2
 
 
 def encode_png(rgb: NDArray[np.uint8]) -> bytes:
-    """Encode an image as PNG, about seven times as fast as libpng's lowest level at the same size.
+    """Encode an image as PNG, three times as fast as OpenCV at its lowest level and somewhat smaller.
 
-    Encoding bounds the extraction of patches, and nearly all its time is the deflate; ISA-L's is the fast one.
+    Nearly all the time is the deflate, where libdeflate is the fastest that always gives the same bytes (ISA-L, twice as
+    fast again, did not in one of 20,000 patches).
 
     Args:
         rgb: (H, W, 3), uint8.
@@ -253,11 +255,11 @@ def encode_png(rgb: NDArray[np.uint8]) -> bytes:
     lines[0, 1:] = rows[0]
     np.subtract(rows[1:], rows[:-1], out=lines[1:, 1:])
     header = struct.pack('>IIBBBBB', width, height, 8, 2, 0, 0, 0)
-    return (_PNG_SIGNATURE + _png_chunk(b'IHDR', header) + _png_chunk(b'IDAT', isal_zlib.compress(lines, 1))
+    return (_PNG_SIGNATURE + _png_chunk(b'IHDR', header) + _png_chunk(b'IDAT', deflate.zlib_compress(lines, 1))
             + _png_chunk(b'IEND', b''))
 
 
-def _png_chunk(kind: bytes, data: bytes) -> bytes:
+def _png_chunk(kind: bytes, data: bytes | bytearray) -> bytes:
     return struct.pack('>I', len(data)) + kind + data + struct.pack('>I', zlib.crc32(data, zlib.crc32(kind)))
 
 
