@@ -7,6 +7,7 @@ stock BasicSR components pass untouched.
 
 import difflib
 import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -34,9 +35,10 @@ class _Loader(getattr(yaml, 'CSafeLoader', yaml.SafeLoader)):  # type: ignore[mi
     """PyYAML's safe loader with duplicate keys refused and 1e-4 read as a float."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        self.flatten_mapping(node)
         seen: set[Any] = set()
-        for key_node, _ in node.value:
+        for key_node, _ in node.value:  # as written: a merged key (<<) may be given again, which replaces it
+            if key_node.tag == 'tag:yaml.org,2002:merge':
+                continue
             key = self.construct_object(key_node)
             if not isinstance(key, (str, int)):
                 raise yaml.constructor.ConstructorError(None, None, f'key {key!r} is not a word', key_node.start_mark)
@@ -159,11 +161,15 @@ def bind(section: type[Section], values: Any, where: str) -> Section:
         place = [str(part) for part in first['loc']]
         if first['type'] == 'extra_forbidden':
             known = _keys_at(section, place[:-1])
-            nearest = difflib.get_close_matches(place[-1], known, n=1, cutoff=0)
-            hint = f'; did you mean {nearest[0]!r}' if nearest else ''
-            raise InputError(f'{where}: unknown key {".".join(place)!r}{hint}?') from None
+            raise InputError(f'{where}: unknown key {".".join(place)!r}; did you mean {nearest_name(place[-1], known)!r}?') from None
         message = first['msg'].removeprefix('Value error, ')
         raise InputError(f'{where}: {".".join(place) or "section"}: {message[0].lower()}{message[1:]}.') from None
+
+
+def nearest_name(name: str, known: Iterable[str]) -> str:
+    """The known name most like a wrong one, whatever its case."""
+    folded = {candidate.lower(): candidate for candidate in sorted(known)}
+    return folded[difflib.get_close_matches(name.lower(), folded, n=1, cutoff=0)[0]]
 
 
 def _keys_at(section: type[Options], place: list[str]) -> list[str]:
@@ -439,8 +445,9 @@ class SampleOptions(Options):
 
     num_steps: over the whole noise range; a prototype of strength s takes s of them.  guidance_interval: part of the
     noise range (0 clean, 1 noise) in which guidance acts.  guidance_channels: how many latent channels it moves, all
-    when absent.  oversample: images drawn per image kept.  psnr_band: quantiles of the real patches' psnr_db between
-    which drawn images are kept.  select: how images_per_cluster are chosen among those, by the encoder's features.
+    when absent.  oversample: images drawn per image kept.  psnr_band: quantiles of the patches' psnr_db between which
+    drawn images are kept ([0, 1]: from the lowest to the highest patch).  select: how images_per_cluster are chosen
+    among those, by the encoder's features.
     """
 
     images_per_cluster: PositiveInt
@@ -457,8 +464,16 @@ class SampleOptions(Options):
     precision: Precision = 'fp32'
     scale: PositiveInt = 4
     oversample: PositiveInt = 1
-    psnr_band: tuple[Fraction, Fraction] = (0.0, 1.0)
+    psnr_band: tuple[Fraction, Fraction] | None = None
     select: Literal['first', 'k_center', 'herding'] = 'herding'
+
+    @model_validator(mode='after')
+    def _intervals_have_a_length(self) -> 'SampleOptions':
+        for name in ('guidance_interval', 'psnr_band'):
+            interval = getattr(self, name)
+            if interval is not None and interval[0] >= interval[1]:
+                raise ValueError(f'{name} {list(interval)} must rise')
+        return self
 
 
 class ExtractOptions(Options):

@@ -29,6 +29,7 @@ def dataset_card(facts: CardFacts) -> str:
     options = facts.options
     start = ('noised real patches (each label\'s prototypes), strength '
              f'{options.init.strength:g}' if isinstance(options.init, PrototypeInitOptions) else 'pure noise')
+    band = 'no PSNR band' if options.psnr_band is None else 'PSNR band {:g}-{:g} of the patches'.format(*options.psnr_band)
     rows = {
         'images': f'{facts.num_images}, {facts.num_labels} labels',
         'HR size': f'{facts.size_px} x {facts.size_px} px, RGB PNG',
@@ -39,7 +40,7 @@ def dataset_card(facts: CardFacts) -> str:
         'sampler': f'{options.scheduler}, {options.num_steps} steps, guidance {options.guidance_scale:g} '
                    f'in {options.guidance_interval[0]:g}-{options.guidance_interval[1]:g} of the noise range',
         'chosen': f'{options.images_per_cluster} per label of {options.oversample} times as many drawn '
-                  f'({options.select}; PSNR band {options.psnr_band[0]:g}-{options.psnr_band[1]:g})',
+                  f'({options.select}; {band})',
         'seed': str(options.seed),
         f'PSNR after bicubic ({facts.metric}), images': _quantiles(facts.psnr_db),
         'the same, real patches': _quantiles(facts.patches_psnr_db),

@@ -238,15 +238,15 @@ class _Sampling:
     def _choose(self, candidates: Sequence[_Candidate],
                 features: NDArray[np.float32]) -> tuple[list[int], dict[str, int]]:
         """Indices of the candidates to keep, label after label in the order drawn, and counts by reason."""
-        low, high = np.quantile([row.psnr_db for row in self.patches.rows], self.options.psnr_band)
+        low, high = -np.inf, np.inf
+        if self.options.psnr_band is not None:
+            low, high = np.quantile([row.psnr_db for row in self.patches.rows], self.options.psnr_band)
         counts = {'images_drawn': len(candidates), 'images_flat': 0, 'images_outside_psnr_band': 0, 'images_not_chosen': 0}
         chosen: list[int] = []
         for label in np.unique(self.labels).tolist():
             own = [number for number, candidate in enumerate(candidates) if candidate.draw.label == label]
             textured = [number for number in own if np.isfinite(candidates[number].psnr_db)]
-            # With the whole range as the band nothing is outside, however the images compare with the patches.
-            whole = self.options.psnr_band == (0.0, 1.0)
-            inside = [number for number in textured if whole or low <= candidates[number].psnr_db <= high]
+            inside = [number for number in textured if low <= candidates[number].psnr_db <= high]
             count = self.options.images_per_cluster
             if len(inside) < count and len(inside) < len(textured):
                 log.warning('Label %d: %d of %d images lie in the PSNR band; the nearest others fill up the %d.', label,

@@ -191,3 +191,21 @@ def test_bad_sources_are_refused_in_one_sentence(sources, tmp_path):
     blocks_differ = DiTTransformer2DModel(num_layers=2, num_attention_heads=1, attention_head_dim=8, num_embeds_ada_norm=3)
     with pytest.raises(InputError, match='block 1'):
         share_conditioner(blocks_differ)
+
+
+def test_lora_trains_its_factors_and_the_label_table(sources):
+    pytest.importorskip('peft')
+    network = MinimaxDiT(10, pretrained=sources[1], label_init='rows', tuning='lora', lora_rank=4)
+    plain = MinimaxDiT(10, pretrained=sources[1], label_init='rows', tuning='full')
+    x = torch.randn(4, 4, 8, 8)
+    torch.testing.assert_close(output(network, x), output(plain, x))
+    trained = network.trained_state()
+    # Rank 4 beside query, key, value and projection (384 -> 384) and both layers of the MLP, in two blocks.
+    assert sum(value.numel() for value in trained.values()) == 2 * 4 * (4 * 2 * 384 + 2 * (384 + 1536)) + 11 * 384
+    before = {name: p.clone() for name, p in network.named_parameters() if not p.requires_grad}
+    train_a_little(network)
+    assert all(torch.equal(p, before[name]) for name, p in network.named_parameters() if name in before)
+    state = {name: value.clone() for name, value in network.trained_state().items()}
+    fresh = MinimaxDiT(10, pretrained=sources[1], tuning='lora', lora_rank=4)
+    fresh.load_trained_state(state, 'net_g.pth')
+    torch.testing.assert_close(output(fresh, x), output(network, x))
