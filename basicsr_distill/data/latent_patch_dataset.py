@@ -1,6 +1,7 @@
 """``LatentPatchDataset``: the patches of a recipe as latents of a codec, encoded once and mapped into memory."""
 
 import csv
+import io
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -17,9 +18,9 @@ from tqdm import tqdm
 from basicsr_distill import distributed
 from basicsr_distill.diffusion.codec import FITTED_NAME, Codec, build_codec, save_fitted, unfitted_block_pca
 from basicsr_distill.errors import InputError
-from basicsr_distill.files import replacing, safe_join, sha256_file, write_atomic
+from basicsr_distill.files import safe_join, sha256_file, write_atomic
 from basicsr_distill.images import read_rgb
-from basicsr_distill.manifest import MANIFEST_NAME, PatchRow, read_table
+from basicsr_distill.manifest import IMAGES_FOLDER, MANIFEST_NAME, PatchRow, read_table, write_json
 from basicsr_distill.options import (
     AutoencoderKlCodecOptions,
     BlockPcaCodecOptions,
@@ -28,7 +29,6 @@ from basicsr_distill.options import (
 )
 from basicsr_distill.parallel import default_workers, one_thread_per_operation, ordered_map
 
-IMAGES_FOLDER = 'images'
 RECORD_NAME = 'latents.json'
 # Patches per file of latents: the unit of work of a rank, and of resuming.
 SHARD_SIZE = 256
@@ -92,27 +92,17 @@ class LatentPatchDataset(Dataset[dict[str, Any]]):
     def prepare(self) -> None:
         """Fit the codec where it is a fitted one, and encode all patches; every rank must call it.
 
-        Work that an earlier run finished is kept, file by file.
+        Files that are there are kept, and nothing is written where none is missing.
 
         Raises:
             InputError: the folder holds latents of other patches or another codec, or a patch cannot be read.
         """
         folder = self._folder()
-        refusal = ''
-        if distributed.is_main():
-            try:
+        with distributed.together():
+            if distributed.is_main():
                 self._begin(folder)
-            except InputError as error:
-                refusal = str(error)
-        refusal = distributed.gather(refusal)[0]
-        if refusal:
-            raise InputError(refusal)
-        if not _read_record(folder)['complete']:
+        with distributed.together():
             self._encode_own_shards(folder)
-        distributed.barrier()
-        if distributed.is_main():
-            write_atomic(folder / RECORD_NAME, _dump({**self._record(), 'complete': True}))
-        distributed.barrier()
 
     def _begin(self, folder: Path) -> None:
         """Make or check the folder, and fit the codec."""
@@ -125,7 +115,7 @@ class LatentPatchDataset(Dataset[dict[str, Any]]):
                 raise InputError(f'{folder}: holds latents made with another {key} (was {earlier[key]!r}, now {value!r}); '
                                  'choose another name for the experiment or remove the folder.')
         if not earlier:
-            write_atomic(folder / RECORD_NAME, _dump({**record, 'complete': False}))
+            write_json(folder / RECORD_NAME, record)
 
     def _record(self) -> dict[str, Any]:
         """What the latents depend on."""
@@ -174,8 +164,9 @@ class LatentPatchDataset(Dataset[dict[str, Any]]):
                 # (patch, plain or mirrored, mean or std, C, h, w)
                 moments = np.concatenate(parts)
                 moments = moments.reshape(len(rows), -1, *moments.shape[1:])
-                with replacing(_shard_path(folder, shard)) as temp, temp.open('wb') as file:
-                    np.save(file, moments, allow_pickle=False)
+                buffer = io.BytesIO()  # to a file, numpy does not say why it could not write
+                np.save(buffer, moments, allow_pickle=False)
+                write_atomic(_shard_path(folder, shard), buffer.getvalue())
                 bar.update(len(rows))
 
     def _batches(self, rows: Sequence[PatchRow], flips: Sequence[bool]) -> Iterator[Tensor]:
@@ -240,7 +231,3 @@ def _shard_path(folder: Path, number: int) -> Path:
 def _read_record(folder: Path) -> dict[str, Any]:
     path = folder / RECORD_NAME
     return json.loads(path.read_text(encoding='utf-8')) if path.is_file() else {}
-
-
-def _dump(record: dict[str, Any]) -> str:
-    return json.dumps(record, indent=2, sort_keys=True) + '\n'
