@@ -5,6 +5,7 @@ Nothing heavy is imported before the arguments are known to be right, so that a 
 
 import argparse
 import contextlib
+import errno
 import logging
 import os
 import signal
@@ -17,6 +18,7 @@ from basicsr_distill import __version__, compat
 from basicsr_distill.errors import InputError
 
 STAGES = ('extract', 'cluster', 'finetune', 'sample')
+_DISK_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS}
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -49,7 +51,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line.
 
     Returns:
-        0 done, 2 the user's input is wrong (one line on stderr), 130 or 143 stopped by SIGINT or SIGTERM.
+        0 done, 2 the user's input is wrong, 1 the loss is not finite or the disk is full (each one line on stderr), 130 or
+        143 stopped by SIGINT or SIGTERM. Any other failure is raised.
     """
     args = build_parser().parse_args(arguments)
     compat.fix_main_spec()
@@ -62,6 +65,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except InputError as error:
         print(f'basicsr: {error}', file=sys.stderr)
         return 2
+    except FloatingPointError as error:
+        print(f'basicsr: {error}', file=sys.stderr)
+        return 1
+    except OSError as error:
+        if error.errno not in _DISK_ERRORS:
+            raise
+        print(f'basicsr: {error}', file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
         print('basicsr: interrupted; run the same command again to go on.', file=sys.stderr)
         return 128 + signal.SIGINT

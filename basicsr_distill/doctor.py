@@ -3,14 +3,13 @@
 import importlib.util
 import os
 import platform
+import re
 import shutil
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
 
 from basicsr_distill import __version__, compat
 
-_REQUIRED = ('basicsr', 'torch', 'torchvision', 'diffusers', 'open_clip_torch', 'scikit-learn', 'scikit-image',
-             'opencv-python', 'numpy', 'pydantic', 'PyYAML', 'safetensors', 'lpips', 'matplotlib', 'tqdm')
 _OPTIONAL = {'tensorboard': ('use_tb_logger: true', 'tb-nightly'), 'wandb': ('logger.wandb', 'wandb')}
 # What the recipes ask for, where the Hugging Face hub keeps it, and where to get it.
 _HUB_WEIGHTS = ('facebook/DiT-XL-2-256', 'facebook/DiT-XL-2-512', 'stabilityai/sd-vae-ft-mse', 'madebyollin/taesd',
@@ -37,7 +36,8 @@ def report() -> int:
 def _packages() -> bool:
     print(f'basicsr-distill {__version__}, Python {platform.python_version()}, {platform.platform()}')
     complete = True
-    for name in _REQUIRED:
+    required = [re.split(r'[^\w-]', line)[0] for line in requires('basicsr-distill') or () if 'extra ==' not in line]
+    for name in sorted({'basicsr', *required}):
         try:
             print(f'  {name:<18}{version(name)}')
         except PackageNotFoundError:

@@ -5,12 +5,10 @@ training lasts exactly ``total_iter`` iterations, a batch that cannot be filled 
 stream that was interrupted, and nothing on disk is touched before the inputs are known to be right.
 """
 
-import difflib
 import json
 import logging
 import math
 import os
-import shutil
 import signal
 import sys
 from collections.abc import Iterator
@@ -21,7 +19,7 @@ from typing import Any
 
 import basicsr
 import torch
-from basicsr.data import build_dataloader, build_dataset
+from basicsr.data import build_dataloader
 from basicsr.data.prefetch_dataloader import CPUPrefetcher, CUDAPrefetcher
 from basicsr.models import build_model
 from basicsr.utils import (
@@ -36,23 +34,13 @@ from basicsr.utils import (
     set_random_seed,
 )
 from basicsr.utils.options import dict2str
-from basicsr.utils.registry import (
-    ARCH_REGISTRY,
-    DATASET_REGISTRY,
-    LOSS_REGISTRY,
-    METRIC_REGISTRY,
-    MODEL_REGISTRY,
-    Registry,
-)
 
-from basicsr_distill import __version__, distributed
-from basicsr_distill.backbones import backbone_file
+from basicsr_distill import __version__, distributed, preflight
 from basicsr_distill.checkpoint import capture_rng, load_weights, newest_valid_state, restore_rng
 from basicsr_distill.data.loader import build_train_loader
 from basicsr_distill.errors import InputError
 from basicsr_distill.experiment import settle_device
-from basicsr_distill.files import locked_folder, write_atomic
-from basicsr_distill.metrics.lpips_metric import load_lpips
+from basicsr_distill.files import LOCK_NAME, locked, write_atomic
 
 
 def train(path: Path, opt: dict[str, Any]) -> None:
@@ -65,17 +53,21 @@ def train(path: Path, opt: dict[str, Any]) -> None:
     Raises:
         InputError: the options or what they point to are wrong; nothing has been written then.
     """
+    text = path.read_text(encoding='utf-8')  # before the folder that may hold it is moved aside
     _settle_run(path, opt)
     total_iterations = opt['train']['total_iter']
-    state = _resume_state(opt)
-    if state is not None and state['iter'] >= total_iterations and Path(opt['path']['models'], 'net_g_latest.pth').is_file():
-        print(f'{opt["path"]["experiments_root"]}: already trained for {state["iter"]} iterations; nothing to do.')
-        return
-    datasets = {name: _build_dataset(path, name, section) for name, section in opt['datasets'].items()}
-    _check_batch(path, opt, len(datasets['train']))
+    with _lock(opt['path']['experiments_root']):
+        state = _resume_state(opt)
+        if state is not None and state['iter'] >= total_iterations and (latest := _latest(opt)).is_file():
+            print(f'{latest}: already trained for {state["iter"]} iterations; nothing to do.')
+            return
+        preflight.check_labels(path, opt)
+        preflight.check_pretrained(path, opt)
+        datasets = {name: preflight.build_checked_dataset(path, name, section) for name, section in opt['datasets'].items()}
+        preflight.check_batch(path, opt, len(datasets['train']))
 
-    with _experiment_folder(opt, fresh=state is None and not opt['auto_resume']):
-        logger = _start_log(path, opt, 'train')
+        _make_folders(opt, fresh=state is None and not opt['auto_resume'])
+        logger = _start_log(path, text, opt, 'train')
         tb_logger = _tensorboard(opt)
         for dataset in datasets.values():
             if hasattr(dataset, 'prepare'):
@@ -97,6 +89,10 @@ def train(path: Path, opt: dict[str, Any]) -> None:
         _train_loop(opt, model, loader, val_loaders, first, tb_logger)
         if tb_logger:
             tb_logger.close()
+
+
+def _latest(opt: dict[str, Any]) -> Path:
+    return Path(opt['path']['models'], 'net_g_latest.pth')
 
 
 def _restore_rng(state: dict[str, Any], rank: int) -> None:
@@ -126,7 +122,7 @@ def _train_loop(opt: dict[str, Any], model: Any, loader: Any, val_loaders: list[
 
     with _stop_requests() as stop:
         while iteration < total_iterations:
-            batch = prefetcher.next()
+            batch = _next_batch(prefetcher)
             data_timer.record()
             iteration += 1
             epoch = (iteration - 1) * samples_per_iteration // epoch_size
@@ -146,6 +142,7 @@ def _train_loop(opt: dict[str, Any], model: Any, loader: Any, val_loaders: list[
             signum = stop.agreed(opt['dist'])
             if must_save or signum:
                 _check_finite(model.get_current_log(), iteration)
+                _check_weights(model, iteration)
                 logger.info('Saving models and training state at iteration %d.', iteration)
                 model.save(epoch, iteration)
             if signum:
@@ -156,6 +153,7 @@ def _train_loop(opt: dict[str, Any], model: Any, loader: Any, val_loaders: list[
 
         if first < total_iterations:
             _check_finite(model.get_current_log(), iteration)
+            _check_weights(model, iteration)
         if val_freq:
             _validate(opt, model, val_loaders, iteration, tb_logger)
         model.save(epoch=-1, current_iter=-1)  # BasicSR's way to write net_*_latest.pth
@@ -177,6 +175,22 @@ def _check_finite(log: dict[str, float], iteration: int) -> None:
     if bad:
         raise FloatingPointError(f'Iteration {iteration}: {bad[0]} is {float(log[bad[0]])}. No checkpoint was written from it; '
                                  'lower the learning rate and go on with --auto_resume.')
+
+
+def _check_weights(model: Any, iteration: int) -> None:
+    """The loss came before the update; what is saved came after it."""
+    groups = (group for optimizer in model.optimizers for group in optimizer.param_groups)
+    if not all(bool(torch.isfinite(parameter).all()) for group in groups for parameter in group['params']):
+        raise FloatingPointError(f'Iteration {iteration}: a weight is not finite. No checkpoint was written from it; lower the '
+                                 'learning rate and go on with --auto_resume.')
+
+
+def _next_batch(prefetcher: Any) -> Any:
+    try:
+        return prefetcher.next()
+    except InputError as error:
+        # From a worker process the message comes wrapped in that worker's traceback.
+        raise InputError(str(error).strip().splitlines()[-1].split('Error: ', 1)[-1]) from None
 
 
 class _StopRequest:
@@ -220,93 +234,38 @@ def test(path: Path, opt: dict[str, Any]) -> None:
         InputError: the options or what they point to are wrong; nothing has been written then.
     """
     _settle_run(path, opt)
-    datasets = {name: _build_dataset(path, name, section) for name, section in sorted(opt['datasets'].items())}
+    text = path.read_text(encoding='utf-8')
+    preflight.check_pretrained(path, opt)
+    datasets = {name: preflight.build_checked_dataset(path, name, section)
+                for name, section in sorted(opt['datasets'].items())}
     folder = Path(opt['path']['results_root'])
-    if distributed.is_main():
-        mkdir_and_rename(str(folder))
-        Path(opt['path']['visualization']).mkdir()
-    distributed.barrier()
-    logger = _start_log(path, opt, 'test')
-    model = build_model(opt)
-    results = {}
-    for name, dataset in datasets.items():
-        loader = build_dataloader(dataset, opt['datasets'][name], num_gpu=opt['num_gpu'], dist=opt['dist'],
-                                  seed=opt['manual_seed'])
-        logger.info('Testing %s (%d images) ...', dataset.opt['name'], len(dataset))
-        model.validation(loader, current_iter=opt['name'], tb_logger=None, save_img=opt['val']['save_img'])
-        results[dataset.opt['name']] = {metric: float(value)
-                                        for metric, value in getattr(model, 'metric_results', {}).items()}
-    if distributed.is_main():
-        write_atomic(folder / 'metrics.json', json.dumps(results, indent=2) + '\n')
+    with _lock(folder):
+        if distributed.is_main():
+            mkdir_and_rename(str(folder))
+            Path(opt['path']['visualization']).mkdir()
+        distributed.barrier()
+        logger = _start_log(path, text, opt, 'test')
+        model = build_model(opt)
+        results = {}
+        for name, dataset in datasets.items():
+            loader = build_dataloader(dataset, opt['datasets'][name], num_gpu=opt['num_gpu'], dist=opt['dist'],
+                                      seed=opt['manual_seed'])
+            logger.info('Testing %s (%d images) ...', dataset.opt['name'], len(dataset))
+            model.validation(loader, current_iter=opt['name'], tb_logger=None, save_img=opt['val']['save_img'])
+            results[dataset.opt['name']] = {metric: float(value)
+                                            for metric, value in getattr(model, 'metric_results', {}).items()}
+        if distributed.is_main():
+            write_atomic(folder / 'metrics.json', json.dumps(results, indent=2) + '\n')
 
 
 def _settle_run(path: Path, opt: dict[str, Any]) -> None:
     settle_device(opt)
     opt['rank'], opt['world_size'] = distributed.rank(), distributed.world_size()
     opt['dist'] = opt['world_size'] > 1
-    _check_registered(path, opt)
-    _check_backbones(path, opt)
+    preflight.check_components(path, opt)
+    preflight.check_backbones(path, opt)
     set_random_seed(opt['manual_seed'] + opt['rank'])
     torch.backends.cudnn.benchmark = True
-
-
-def _check_registered(path: Path, opt: dict[str, Any]) -> None:
-    """Refuse a component that does not exist before anything is built."""
-    named: list[tuple[str, Any, Registry]] = [('model_type', opt['model_type'], MODEL_REGISTRY)]
-    named += [(f'datasets.{name}.type', section['type'], DATASET_REGISTRY) for name, section in opt['datasets'].items()]
-    named += [(f'{key}.type', value.get('type'), ARCH_REGISTRY) for key, value in opt.items()
-              if key.startswith('network_') and isinstance(value, dict)]
-    named += [(f'train.{key}.type', value.get('type'), LOSS_REGISTRY) for key, value in (opt.get('train') or {}).items()
-              if key.endswith('_opt') and isinstance(value, dict) and 'type' in value]
-    named += [(f'val.metrics.{key}.type', value.get('type'), METRIC_REGISTRY)
-              for key, value in ((opt.get('val') or {}).get('metrics') or {}).items()]
-    for key, name, registry in named:
-        registered = {entry for entry, _ in registry}
-        known = registered | {entry.removesuffix('_basicsr') for entry in registered}
-        if name not in known:
-            nearest = difflib.get_close_matches(str(name), sorted(known), n=1, cutoff=0)
-            raise InputError(f'{path}: {key}: {name!r} is not registered; did you mean {nearest[0]!r}?')
-
-
-def _check_backbones(path: Path, opt: dict[str, Any]) -> None:
-    """Refuse a run whose perceptual loss or LPIPS lacks its weights now, not when they are first needed."""
-    perceptual = [(key, value) for key, value in (opt.get('train') or {}).items()
-                  if isinstance(value, dict) and value.get('type') == 'PerceptualLoss']
-    for key, value in perceptual:
-        try:
-            backbone_file(value.get('vgg_type', 'vgg19'))
-        except InputError as error:
-            raise InputError(f'{path}: train.{key}: {error}.') from error
-    for key, value in ((opt.get('val') or {}).get('metrics') or {}).items():
-        if value['type'] == 'calculate_lpips':
-            try:
-                load_lpips(value.get('net', 'alex'), value.get('weights'))
-            except InputError as error:
-                raise InputError(f'{path}: val.metrics.{key}: {error}; or leave the metric out with '
-                                 f'--force_yml val:metrics:{key}=none.') from error
-
-
-def _build_dataset(path: Path, name: str, section: dict[str, Any]) -> Any:
-    try:
-        dataset = build_dataset(section)
-    except KeyError as error:
-        raise InputError(f'{path}: datasets.{name}: {section["type"]} needs the key {error}.') from error
-    except InputError as error:
-        raise InputError(f'{path}: datasets.{name}: {error}') from error
-    if len(dataset) == 0:
-        raise InputError(f'{path}: datasets.{name}: {section.get("dataroot_gt") or section.get("dataroot_lq")} holds no images.')
-    return dataset
-
-
-def _check_batch(path: Path, opt: dict[str, Any], num_samples: int) -> None:
-    section = opt['datasets']['train']
-    if 'batch_size_per_gpu' not in section:
-        raise InputError(f'{path}: datasets.train: key \'batch_size_per_gpu\' is missing.')
-    batch = section['batch_size_per_gpu'] * (opt['world_size'] if opt['dist'] else max(1, opt['num_gpu']))
-    available = num_samples * section.get('dataset_enlarge_ratio', 1)
-    if batch > available:
-        raise InputError(f'{path}: datasets.train.batch_size_per_gpu: a batch of {batch} is larger than the set of {num_samples} '
-                         f'images; set dataset_enlarge_ratio: {math.ceil(batch / num_samples)} or a smaller batch.')
 
 
 def _resume_state(opt: dict[str, Any]) -> dict[str, Any] | None:
@@ -323,30 +282,35 @@ def _resume_state(opt: dict[str, Any]) -> dict[str, Any] | None:
 
 
 @contextmanager
-def _experiment_folder(opt: dict[str, Any], fresh: bool) -> Iterator[None]:
-    """Hold the experiment's folder; a fresh start moves an earlier experiment of this name aside, as BasicSR does."""
-    root = Path(opt['path']['experiments_root'])
+def _lock(folder: str | Path) -> Iterator[None]:
+    """Hold an experiment by a lock beside its folder, which may itself be moved aside."""
     if not distributed.is_main():
         distributed.barrier()
         yield
         return
-    if fresh and root.exists():
-        with locked_folder(root):  # whoever trains there now keeps the folder
-            pass
-        mkdir_and_rename(str(root))
-        if opt['logger'].get('use_tb_logger') and (log := Path(opt['root_path'], 'tb_logger', opt['name'])).exists():
-            mkdir_and_rename(str(log))
-    with locked_folder(root):
-        for key in ('models', 'training_states', 'visualization'):
-            Path(opt['path'][key]).mkdir(exist_ok=True)
+    folder = Path(folder)
+    with locked(folder.with_name(f'.{folder.name}{LOCK_NAME}'), folder):
         distributed.barrier()
         yield
 
 
-def _start_log(path: Path, opt: dict[str, Any], command: str) -> logging.Logger:
+def _make_folders(opt: dict[str, Any], fresh: bool) -> None:
+    """Make the experiment's folders; a fresh start moves an earlier experiment of this name aside, as BasicSR does."""
+    if distributed.is_main():
+        root = Path(opt['path']['experiments_root'])
+        if fresh and root.exists():
+            mkdir_and_rename(str(root))
+            if opt['logger'].get('use_tb_logger') and (log := Path(opt['root_path'], 'tb_logger', opt['name'])).exists():
+                mkdir_and_rename(str(log))
+        for key in ('models', 'training_states', 'visualization'):
+            Path(opt['path'][key]).mkdir(parents=True, exist_ok=True)
+    distributed.barrier()
+
+
+def _start_log(path: Path, text: str, opt: dict[str, Any], command: str) -> logging.Logger:
     folder = Path(opt['path']['log'])
     if distributed.is_main():
-        shutil.copyfile(path, folder / path.name)
+        write_atomic(folder / path.name, f'# {" ".join(sys.argv)}\n{text}')
     # BasicSR's logger is initialised once a process, without a file when a dataset was the first to ask for it.
     logger: logging.Logger = get_root_logger()
     if distributed.is_main():

@@ -177,20 +177,31 @@ def _fill_loop_keys(path: Path, opt: dict[str, Any], is_train: bool, debug: bool
         return
     opt['logger'] = {'print_freq': DEFAULT_PRINT_FREQ, 'save_checkpoint_freq': DEFAULT_SAVE_FREQ, 'use_tb_logger': False,
                      **(opt.get('logger') or {})}
-    if not isinstance(opt.get('train'), dict) or 'total_iter' not in opt['train']:
-        raise InputError(f'{path}: train: key \'total_iter\' is missing.')
-    opt['train']['total_iter'] = int(opt['train']['total_iter'])
+    if not isinstance(opt.get('train'), dict):
+        raise InputError(f'{path}: section \'train\' is missing.')
+    for name in ('optim_g', 'scheduler'):
+        if not isinstance(opt['train'].get(name), dict):
+            raise InputError(f'{path}: train: section {name!r} is missing.')
+    _settle_count(path, opt['train'], 'train', 'total_iter')
+    for key in ('print_freq', 'save_checkpoint_freq'):
+        _settle_count(path, opt['logger'], 'logger', key)
     if opt.get('val') is not None:
         opt['val'].setdefault('val_freq', opt['logger']['save_checkpoint_freq'])
-        opt['val']['val_freq'] = int(opt['val']['val_freq'])
-    for key in ('print_freq', 'save_checkpoint_freq'):
-        opt['logger'][key] = int(opt['logger'][key])
-        if opt['logger'][key] < 1:
-            raise InputError(f'{path}: logger.{key}: must be at least 1.')
+        _settle_count(path, opt['val'], 'val', 'val_freq')
     if debug:
         opt['logger'].update(print_freq=1, save_checkpoint_freq=8)
         if opt.get('val') is not None:
             opt['val']['val_freq'] = 8
+
+
+def _settle_count(path: Path, section: dict[str, Any], where: str, key: str) -> None:
+    """Published files write counts as 5e5 too."""
+    if key not in section:
+        raise InputError(f'{path}: {where}: key {key!r} is missing.')
+    value = section[key]
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or value < 1 or value != int(value):
+        raise InputError(f'{path}: {where}.{key}: {value!r} is not a whole number of at least 1.')
+    section[key] = int(value)
 
 
 def _settle_metrics(val: dict[str, Any]) -> None:

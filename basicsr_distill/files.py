@@ -5,15 +5,15 @@ import hashlib
 import os
 import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import TextIO
 
 from basicsr_distill.errors import InputError
 
 # A temporary file carries this suffix; whatever run finds one owns no live writer (folders are locked) and may delete it.
 TEMP_SUFFIX = '.part'
 LOCK_NAME = '.lock'
-_held: set[Path] = set()
 
 
 @contextmanager
@@ -43,39 +43,56 @@ def remove_temporaries(folder: Path) -> None:
 
 
 @contextmanager
-def locked_folder(folder: Path) -> Iterator[None]:
-    """Make ``folder`` and hold its lock, which the kernel releases with the process: a stale lock file never blocks.
+def locked(path: Path, guarded: Path) -> Iterator[None]:
+    """Hold the lock file ``path``, which the kernel releases with the process: a stale lock file never blocks.
 
-    The process that holds it may enter again.
+    Args:
+        path: of the lock; its folder is made.
+        guarded: what it protects, for messages.
 
     Raises:
-        InputError: the folder cannot be made or written, or another run holds it (the message names that run).
+        InputError: the folder cannot be made or written, or another run holds the lock (the message names that run).
     """
-    path = folder / LOCK_NAME
-    key = path.absolute()
-    if key in _held:  # a stage that runs the training loop in its own folder
-        yield
-        return
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
-    except OSError as error:
-        raise InputError(f'{folder}: cannot be written ({error.strerror}); choose another output folder.') from error
-    with os.fdopen(descriptor, 'r+') as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise InputError(f'{folder}: in use by {file.read().strip() or "another run"}; wait for it or choose another '
-                             'output folder.') from None
+    with _open_lock(path, guarded) as file:
+        file.seek(0)
         file.truncate()
         file.write(f'process {os.getpid()} on {socket.gethostname()}')
         file.flush()
-        _held.add(key)
         try:
             yield
         finally:
-            _held.discard(key)
             path.unlink(missing_ok=True)
+
+
+def _open_lock(path: Path, guarded: Path) -> TextIO:
+    while True:
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            file = os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT, 0o644), 'r+')
+        except OSError as error:
+            raise InputError(f'{guarded}: cannot be written ({error.strerror}); choose another output folder.') from error
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            owner = file.read().strip() or 'another run'
+            file.close()
+            raise InputError(f'{guarded}: in use by {owner}; wait for it or choose another output folder.') from None
+        # The owner before us may have removed the file between our opening and locking it: then we hold nothing.
+        with suppress(FileNotFoundError):
+            if os.path.samestat(os.fstat(file.fileno()), path.stat()):
+                return file
+        file.close()
+
+
+@contextmanager
+def locked_folder(folder: Path) -> Iterator[None]:
+    """Make ``folder`` and hold the lock inside it.
+
+    Raises:
+        InputError: as :func:`locked`.
+    """
+    with locked(folder / LOCK_NAME, folder):
+        yield
 
 
 def sha256_file(path: Path) -> str:

@@ -161,7 +161,8 @@ def bind(section: type[Section], values: Any, where: str) -> Section:
         place = [str(part) for part in first['loc']]
         if first['type'] == 'extra_forbidden':
             known = _keys_at(section, place[:-1])
-            raise InputError(f'{where}: unknown key {".".join(place)!r}; did you mean {nearest_name(place[-1], known)!r}?') from None
+            raise InputError(f'{where}: unknown key {".".join(place)!r}; '
+                             f'did you mean {nearest_name(place[-1], known)!r}?') from None
         message = first['msg'].removeprefix('Value error, ')
         raise InputError(f'{where}: {".".join(place) or "section"}: {message[0].lower()}{message[1:]}.') from None
 
@@ -405,7 +406,7 @@ class MinimaxDiTTrainOptions(Options):
 
     optim_g, scheduler, warmup_iter, total_iter: as in BasicSR.  accumulation: parts that a batch is cut into.
     label_dropout: share of samples trained without their label.  max_timestep: only timesteps below it are trained,
-    useful when sampling starts from noised prototypes.  ema_decay: 0 turns averaging off.
+    useful when sampling starts from noised prototypes.  ema_decay: with 0 the average is the newest weights.
     """
 
     total_iter: PositiveInt
@@ -489,7 +490,7 @@ class ExtractOptions(Options):
     not depend on it.
     """
 
-    dataroot: str | Annotated[list[str], Field(min_length=1)]
+    dataroot: Annotated[list[str], Field(min_length=1)]
     save_dir: str
     patch_size: PositiveInt = 256
     stride: PositiveInt | None = None
@@ -504,6 +505,11 @@ class ExtractOptions(Options):
     strict: bool = False
     lmdb: bool = False
     num_workers: Annotated[PositiveInt | None, Field(exclude=True)] = None
+
+    @field_validator('dataroot', mode='before')
+    @classmethod
+    def _one_root(cls, value: Any) -> Any:
+        return [value] if isinstance(value, str) else value
 
     @field_validator('threshold', mode='before')
     @classmethod

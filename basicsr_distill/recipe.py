@@ -2,8 +2,10 @@
 
 import difflib
 import logging
+import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from basicsr_distill.errors import InputError
 from basicsr_distill.experiment import check_own_sections, read_option_file, to_experiment
@@ -32,8 +34,9 @@ def distill(path: Path, stages: Sequence[str], force_yml: Sequence[str] = ()) ->
                        if {'cluster', 'sample'} & set(stages) else None)
     sample_options = bind(SampleOptions, section('sample'), f'{path}: sample') if 'sample' in stages else None
 
-    if 'finetune' in stages:
+    if {'finetune', 'sample'} & set(stages):
         check_own_sections(path, options, is_train=True)
+        _check_agreement(path, options)
 
     if 'extract' in stages:
         from basicsr_distill.stages import extract
@@ -51,6 +54,25 @@ def distill(path: Path, stages: Sequence[str], force_yml: Sequence[str] = ()) ->
         from basicsr_distill.stages import sample
 
         _tell('sample', sample.run(sample_options, to_experiment(path, options, is_train=True, root=Path.cwd())))
+
+
+def _check_agreement(path: Path, options: dict[str, Any]) -> None:
+    """The sections of a recipe are one experiment: refuse one that trains on another's patches or mixes scales.
+
+    Raises:
+        InputError: names both keys.
+    """
+    train_set = options['datasets'].get('train') or {}
+    made = {'dataroot': options['extract']['save_dir'], 'labels_file': f'{options["cluster"]["save_dir"]}/labels.csv'} if (
+        'cluster' in options) else {'dataroot': options['extract']['save_dir']}
+    for key, expected in made.items():
+        if key in train_set and os.path.normpath(train_set[key]) != os.path.normpath(expected):
+            raise InputError(f'{path}: datasets.train.{key}: is {train_set[key]}, but this recipe makes {expected}; '
+                             'let them agree.')
+    scales = {name: int((options.get(section) or {}).get('scale', 4)) for name, section in (
+        ('extract.scale', 'extract'), ('sample.scale', 'sample'))} | {'scale': int(options.get('scale', 4))}
+    if len(set(scales.values())) > 1:
+        raise InputError(f'{path}: {", ".join(f"{name} is {value}" for name, value in scales.items())}; let them agree.')
 
 
 def _tell(stage: str, folder: Path) -> None:

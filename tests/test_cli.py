@@ -75,3 +75,18 @@ def test_kill_minus_nine_and_auto_resume_end_in_the_same_weights(hr_folder: Path
                      for name in ('whole', 'killed'))
     for key in ('params', 'params_ema'):
         assert all(torch.equal(whole[key][name], value) for name, value in killed[key].items())
+
+
+def test_a_signal_to_the_whole_group_still_ends_in_a_checkpoint(hr_folder: Path, tmp_path: Path) -> None:
+    """Job schedulers signal the data workers too."""
+    options = train_options(hr_folder, 'long', total_iter=1_000_000, num_worker_per_gpu=2)
+    options['logger'] = {'print_freq': 1, 'save_checkpoint_freq': 1_000_000}
+    write_options(tmp_path / 'long.yml', options)
+    with (tmp_path / 'log').open('w') as log:
+        process = subprocess.Popen([sys.executable, '-m', 'basicsr_distill', 'train', '-opt', 'long.yml'], cwd=tmp_path,
+                                   stdout=log, stderr=log, start_new_session=True)
+    while 'iter:       3' not in (tmp_path / 'log').read_text() and process.poll() is None:
+        time.sleep(0.05)
+    os.killpg(process.pid, signal.SIGTERM)
+    assert process.wait(60) == 143
+    assert list((tmp_path / 'experiments/long/training_states').glob('*.state'))

@@ -1,6 +1,7 @@
 """Training and testing through option files, in this process."""
 
 import json
+import os
 import signal
 import threading
 from pathlib import Path
@@ -16,6 +17,7 @@ from skimage.metrics import peak_signal_noise_ratio
 from basicsr_distill import engine
 from basicsr_distill.errors import InputError
 from basicsr_distill.experiment import read_option_file, to_experiment
+from basicsr_distill.files import locked
 
 TINY_EDSR = {'type': 'EDSR', 'num_in_ch': 3, 'num_out_ch': 3, 'num_feat': 8, 'num_block': 1, 'upscale': 4, 'img_range': 255.,
              'rgb_mean': [0.4488, 0.4371, 0.4040]}
@@ -125,7 +127,15 @@ def test_enlarged_set_takes_a_larger_batch(hr_folder: Path, tmp_path: Path) -> N
     (lambda o: o.update(model_type='SRModl'), "did you mean 'SRModel'"),
     (lambda o: o['train']['pixel_opt'].update(type='L1Los'), "train.pixel_opt.type: .* did you mean 'L1Loss'"),
     (lambda o: o['train'].pop('total_iter'), 'total_iter'),
-    (lambda o: o['train']['optim_g'].update(type='Adamw'), "AdamW"),
+    (lambda o: o['train']['optim_g'].update(type='Adamw'), "train.optim_g.type: 'Adamw' .* did you mean 'AdamW'"),
+    (lambda o: o['train'].update(optim_g=None), "train: section 'optim_g' is missing"),
+    (lambda o: o['train']['optim_g'].update(lrr=1), "train.optim_g: Adam takes no key 'lrr'; did you mean 'lr'"),
+    (lambda o: o['train']['scheduler'].update(gama=1), "train.scheduler: .* did you mean 'gamma'"),
+    (lambda o: o['train'].update(total_iter='many'), "train.total_iter: 'many' is not a whole number"),
+    (lambda o: o['train'].update(total_iter=0), 'train.total_iter: 0 is not'),
+    (lambda o: o['network_g'].update(num_fea=8), "network_g: EDSR takes no key 'num_fea'; did you mean 'num_feat'"),
+    (lambda o: o['network_g'].pop('num_in_ch'), "network_g: EDSR needs the key 'num_in_ch'"),
+    (lambda o: o.update(val={'metrics': {'psnr': {'type': 'calculate_psnr', 'crop_bordr': 4}}}), "needs the key 'crop_border'"),
     (lambda o: o.update(name='../up'), 'name: .*plain folder name'),
     (lambda o: o.update(path={'pretrain_network_g': 'no.pth'}), 'path.pretrain_network_g: no.pth does not exist'),
     (lambda o: o.pop('network_g'), "key 'network_g' is missing"),
@@ -139,6 +149,53 @@ def test_wrong_options_are_named(hr_folder: Path, tmp_path: Path, change: Any, m
     with pytest.raises(InputError, match=message):
         train(write_options(tmp_path / 'x.yml', options))
     assert not [path for path in Path('experiments').rglob('*') if path.suffix in ('.pth', '.state')]
+
+
+def test_a_damaged_checkpoint_leaves_the_earlier_experiment_alone(hr_folder: Path, tmp_path: Path) -> None:
+    path = write_options(tmp_path / 'x.yml', train_options(hr_folder, total_iter=2))
+    train(path)
+    Path('bad.pth').write_bytes(b'PK damaged')
+    options = train_options(hr_folder, total_iter=2)
+    options['path'] = {'pretrain_network_g': 'bad.pth'}
+    before = sorted(Path('.').rglob('*'))
+    with pytest.raises(InputError, match=r'path\.pretrain_network_g: bad\.pth'):
+        train(write_options(path, options))
+    assert sorted(Path('.').rglob('*')) == before
+
+
+def test_two_runs_of_one_name_do_not_meet(hr_folder: Path, tmp_path: Path) -> None:
+    path = write_options(tmp_path / 'x.yml', train_options(hr_folder, total_iter=2))
+    half_written = Path('experiments/tiny/models/net_g_5.pth.part')
+    half_written.parent.mkdir(parents=True)
+    half_written.touch()
+    Path('experiments/tiny/training_states').mkdir()
+    with locked(Path('experiments/.tiny.lock'), Path('experiments/tiny')):
+        for auto_resume in (True, False):
+            with pytest.raises(InputError, match=f'experiments/tiny: in use by process {os.getpid()}'):
+                train(path, auto_resume=auto_resume)
+    assert half_written.exists()
+
+
+def test_the_kept_option_file_can_be_used_again(hr_folder: Path, tmp_path: Path) -> None:
+    train(write_options(tmp_path / 'x.yml', train_options(hr_folder, total_iter=2)))
+    kept = Path('experiments/tiny/x.yml')
+    kept.write_text(kept.read_text().replace('total_iter: 2', 'total_iter: 4'))
+    train(kept, auto_resume=True)
+    assert Path('experiments/tiny/training_states/4.state').is_file()
+    train(kept)
+    assert Path('experiments/tiny/x.yml').is_file() and len(list(Path('experiments').glob('tiny_archived_*'))) == 1
+
+
+@pytest.mark.parametrize('cut', ['truncated', 'small'])
+def test_what_a_worker_finds_wrong_is_one_sentence(hr_folder: Path, tmp_path: Path, cut: str) -> None:
+    if cut == 'truncated':
+        victim = hr_folder / '03.png'
+        victim.write_bytes(victim.read_bytes()[:200])
+    options = train_options(hr_folder, cache='none', num_worker_per_gpu=1, gt_size=32 if cut == 'truncated' else 128)
+    with pytest.raises(InputError) as error:
+        train(write_options(tmp_path / 'x.yml', options))
+    assert '\n' not in str(error.value)
+    assert ('03.png' if cut == 'truncated' else 'gt_size') in str(error.value)
 
 
 def test_force_yml(tmp_path: Path) -> None:

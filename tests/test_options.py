@@ -47,6 +47,11 @@ def test_malformed_documents_are_refused(text: str) -> None:
         parse_yaml(text, 'x.yml')
 
 
+def test_a_merged_key_may_be_replaced() -> None:
+    text = 'a: &a {x: 1, y: 2}\nb: {<<: *a, x: 3}'
+    assert parse_yaml(text, 'x')['b'] == yaml.safe_load(text)['b'] == {'x': 3, 'y': 2}
+
+
 def test_alias_bomb_is_refused_before_it_expands() -> None:
     letters = 'abcdefghij'
     lines = ['a: &a [' + ','.join(['"lol"'] * 9) + ']']

@@ -98,6 +98,8 @@ def test_the_set_depends_on_seeds_alone(in_folder: Path) -> None:
     (lambda o: o['train']['diversity_opt'].update(wheight=1), r'train: unknown key .*diversity_opt'),
     (lambda o: o.update(extrakt=o.pop('extract')), r"section 'extract' is missing; is 'extrakt' meant"),
     (lambda o: o['extract'].update(dataroot='nothing'), 'nothing'),
+    (lambda o: o['extract'].update(save_dir='mine/patches'), r'datasets\.train\.dataroot: is out/patches, but .* mine/patches'),
+    (lambda o: o['sample'].update(scale=2), r'extract\.scale is 4, sample\.scale is 2'),
 ])
 def test_every_section_is_checked_before_the_first_stage(in_folder: Path, change: Any, message: str) -> None:
     options = recipe()
@@ -121,3 +123,20 @@ def test_the_recipe_is_an_option_file_of_basicsr_train(in_folder: Path) -> None:
                             text=True)
     assert result.returncode == 0, result.stderr
     assert Path('experiments/tiny/models/net_g_latest.pth').is_file()
+
+
+def test_a_checkpoint_trained_further_is_not_taken_for_the_recipe(in_folder: Path) -> None:
+    path = write(recipe())
+    distill(path, ('extract', 'cluster', 'finetune'))
+    weights = Path('experiments/tiny/models/net_g_latest.pth')
+    weights.write_bytes(weights.read_bytes() + b' ')
+    with pytest.raises(InputError, match='was changed after this stage finished'):
+        distill(path, ('finetune',))
+
+
+def test_labels_outside_the_table_are_refused_before_the_patches_are_encoded(in_folder: Path) -> None:
+    options = recipe()
+    options['network_g']['num_labels'] = 1
+    with pytest.raises(InputError, match='set num_labels: 2'):
+        distill(write(options), STAGES)
+    assert not list(Path('experiments').rglob('*.npy'))

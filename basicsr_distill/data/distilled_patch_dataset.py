@@ -1,6 +1,7 @@
 """``DistilledPatchDataset``: HR images with LR partners, from a distilled set or any folder of photos."""
 
 import logging
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -40,7 +41,7 @@ class DistilledPatchDataset(Dataset[dict[str, Any]]):
 
     ``dataroot_gt`` is a distilled set (the folder with ``HR/`` and ``manifest.csv``), its ``HR`` folder, or any folder of HR
     images, searched recursively. A distilled set brings its own LR images and its own list, so that ``dataroot_lq``,
-    ``meta_info_file``, ``filename_tmpl`` and ``io_backend`` left over from another set are ignored with a warning. For a plain
+    ``meta_info_file``, ``filename_tmpl`` and ``io_backend`` left over from another set are ignored. For a plain
     folder they are honoured, and without ``dataroot_lq`` the LR images are made here, MATLAB-compatible, from HR images
     cropped to a multiple of the scale.
 
@@ -107,8 +108,13 @@ class DistilledPatchDataset(Dataset[dict[str, Any]]):
             if missing := sorted(set(self.options.labels) - known):
                 raise InputError(f'labels: {root} has no cluster {missing[0]}; it has {sorted(known)}.')
             rows = [row for row in rows if row.label in self.options.labels]
-        # Index first: the first N are then spread evenly over the clusters.
-        rows = sorted(rows, key=lambda row: (row.index, row.label))[:self._count(len(rows))]
+        # First the first of every label, then the second: the first N are spread evenly over the clusters.
+        seen: Counter[int] = Counter()
+        ranked = []
+        for row in sorted(rows, key=lambda row: (row.label, row.index)):
+            ranked.append((seen[row.label], row.label, row))
+            seen[row.label] += 1
+        rows = [row for _, _, row in sorted(ranked, key=lambda item: item[:2])][:self._count(len(rows))]
         return [_Pair(root / HR_FOLDER / row.name, lr if (lr := lr_folder / row.name).is_file() else None) for row in rows]
 
     def _pairs_of_folder(self, root: Path) -> list[_Pair]:

@@ -7,6 +7,7 @@ from (seed, p // n), augmented with generators seeded from (seed, p). So the str
 and ranks, and it can be entered at any point.
 """
 
+import os
 import random
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -102,5 +103,13 @@ def build_train_loader(dataset: Any, options: dict[str, Any], seed: int, iterati
         num_workers=num_workers,
         pin_memory=bool(options.get('pin_memory')) and torch.cuda.is_available(),
         # What `prefetch_mode: cpu` asks of BasicSR's queue, a worker's own queue does.
+        worker_init_fn=_leave_signals_to_the_loop if num_workers else None,
         prefetch_factor=max(2, options.get('num_prefetch_queue', 1)) if num_workers else None,
     )
+
+
+def _leave_signals_to_the_loop(worker: int) -> None:
+    """A job scheduler or a terminal signals the whole process group; workers leave it, since they must live on until the
+    loop has written its checkpoint. They end with the loop's process in any case, which torch's workers watch.
+    """
+    os.setpgrp()

@@ -5,12 +5,14 @@ from typing import Any
 
 from basicsr_distill import distributed
 from basicsr_distill.errors import InputError
-from basicsr_distill.experiment import STAGE_SECTIONS, to_experiment
+from basicsr_distill.experiment import STAGE_SECTIONS, settle_device, to_experiment
+from basicsr_distill.files import sha256_file
 from basicsr_distill.stages.record import fingerprint_stage
 from basicsr_distill.stages.sharding import shared_stage_folder
 
-# How often to log or to save does not change what is trained.
+# How often to log, save or validate does not change what is trained; what num_gpu does is in the batch.
 _FREE_KEYS = {'logger', 'val', 'num_gpu'}
+_CHECKPOINT = 'models/net_g_latest.pth'
 
 
 def run(path: Path, options: dict[str, Any]) -> Path:
@@ -34,11 +36,16 @@ def run(path: Path, options: dict[str, Any]) -> Path:
     inputs = {key: fingerprint_stage(Path(train_set[key]) if key == 'dataroot' else Path(train_set[key]).parent)
               for key in ('dataroot', 'labels_file')}
     trained = {key: value for key, value in options.items() if key not in _FREE_KEYS and key not in STAGE_SECTIONS}
+    settle_device(opt)
+    trained['global_batch'] = train_set['batch_size_per_gpu'] * max(distributed.world_size(), opt['num_gpu'], 1)
     with shared_stage_folder(folder, 'finetune', trained, inputs) as stage:
         if not stage.finished:
             _train(path, opt)
             if distributed.is_main():
-                stage.finish({'iterations': opt['train']['total_iter']})
+                stage.finish({'iterations': opt['train']['total_iter']}, [_CHECKPOINT])
+        elif stage.record['outputs'].get(_CHECKPOINT) != sha256_file(folder / _CHECKPOINT):
+            raise InputError(f'{folder / _CHECKPOINT}: was changed after this stage finished; choose another name, or remove '
+                             f'{folder} to train again.')
     return folder
 
 

@@ -1,6 +1,7 @@
 """The dataset that stands in for PairedImageDataset."""
 
 import logging
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from conftest import save_rgb
 from numpy.typing import NDArray
 
 from basicsr_distill.errors import InputError
-from basicsr_distill.manifest import SampleRow, write_table
+from basicsr_distill.manifest import SampleRow, read_table, write_table
 from basicsr_distill.ops.bicubic import make_lr
 
 
@@ -110,6 +111,13 @@ def test_subsets_are_spread_over_the_clusters(distilled_set: Path) -> None:
         build(distilled_set, labels=[7])
     with pytest.raises(InputError, match='7 images are asked for'):
         build(distilled_set, num_images=7)
+
+
+def test_subsets_are_spread_though_draws_were_left_out(distilled_set: Path) -> None:
+    table = distilled_set / 'manifest.csv'
+    rows = [replace(row, index=row.index + 30 * row.label) for row in read_table(table, SampleRow)]
+    write_table(table, rows, SampleRow)
+    assert [pair.hr.name[:3] for pair in build(distilled_set, 'val', num_images=4).pairs] == ['000', '001', '000', '001']
 
 
 def test_a_distilled_set_ignores_what_another_set_left_behind(distilled_set: Path, tmp_path: Path,
