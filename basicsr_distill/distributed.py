@@ -3,6 +3,8 @@
 import datetime
 import os
 import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -107,6 +109,28 @@ def gather(item: Any) -> list[Any]:
     items: list[Any] = [None] * world_size()
     dist.all_gather_object(items, item)
     return items
+
+
+@contextmanager
+def together() -> Iterator[None]:
+    """Work that every rank does its part of: afterwards all go on, or all raise what the first of them could not do.
+
+    Without it the ranks that succeed would wait for one that is gone, until the process group breaks down.
+
+    Raises:
+        InputError, OSError: as some rank did; any other exception leaves its rank at once.
+    """
+    own: Exception | None = None
+    told: Exception | None = None  # of a class that every rank can unpickle
+    try:
+        yield
+    except InputError as error:
+        own, told = error, InputError(str(error))
+    except OSError as error:
+        own, told = error, OSError(error.errno, error.strerror or str(error), error.filename)
+    failures = [failure for failure in gather(told) if failure is not None]
+    if failures:
+        raise failures[0] from own
 
 
 def cleanup() -> None:

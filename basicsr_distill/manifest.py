@@ -1,21 +1,26 @@
-"""The one table of patches and images, ``manifest.csv``, and BasicSR's ``meta_info.txt``.
+"""What a folder of patches or images says about itself: the one table ``manifest.csv``, BasicSR's ``meta_info.txt``, records
+in JSON, and the names of its parts.
 
 Rows are plain dataclasses; the column names are their field names, so a table explains itself and survives any file
 name that CSV quoting can hold (spaces, newlines, unicode).
 """
 
 import csv
+import json
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from basicsr_distill.errors import InputError
-from basicsr_distill.files import replacing, safe_join
+from basicsr_distill.files import replacing, safe_join, write_atomic
 
 MANIFEST_NAME = 'manifest.csv'
 META_INFO_NAME = 'meta_info.txt'
+# Folders of the patches and of a distilled set's images.
+IMAGES_FOLDER = 'images'
+HR_FOLDER = 'HR'
 
 
 @dataclass(frozen=True)
@@ -42,8 +47,9 @@ class PatchRow:
 class SampleRow:
     """One distilled image.
 
-    name: file name in HR/ and LR_bicubic/X{scale}/.  label: its cluster.  index: number within the label, from 0.
-    seed: of its noise.  checkpoint_sha256: of the weights that drew it.  prototype: the real patch it started from
+    name: file name in HR/ and LR_bicubic/X{scale}/.  label: its cluster.  index: number of the draw within the label,
+    from 0; draws that were not chosen leave gaps.  seed: of the stage, the same in every row; an image's noise comes from
+    (seed, label, index).  checkpoint_sha256: of the weights that drew it.  prototype: the real patch it started from
     (empty from pure noise).  psnr_db: of the image after bicubic down and up, decibels (inf never occurs).
     """
 
@@ -121,3 +127,17 @@ def write_meta_info(path: Path, names: Iterable[str], shape: Sequence[int]) -> N
     size = ','.join(str(n) for n in shape)
     with replacing(path) as temp, temp.open('w', encoding='utf-8', newline='\n') as file:
         file.writelines(f'{name} ({size})\n' for name in names)
+
+
+def json_text(record: Mapping[str, Any]) -> str:
+    """A record as JSON with sorted keys, so that equal records are equal bytes.
+
+    Raises:
+        ValueError: a float is not finite.
+    """
+    return json.dumps(record, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False) + '\n'
+
+
+def write_json(path: Path, record: Mapping[str, Any]) -> None:
+    """Write :func:`json_text` atomically."""
+    write_atomic(path, json_text(record))

@@ -78,6 +78,49 @@ def test_missing_scontrol_asks_for_the_address(environment, tmp_path):
         distributed.init('slurm')
 
 
+def run_two_processes(script):
+    """Standard output of both ranks."""
+    port = free_port()
+    processes = [
+        subprocess.Popen([sys.executable, str(script)], stdout=subprocess.PIPE, text=True, env={
+            **os.environ, 'PYTHONPATH': str(REPOSITORY), 'CUDA_VISIBLE_DEVICES': '', 'RANK': str(rank),
+            'WORLD_SIZE': '2', 'LOCAL_RANK': str(rank), 'MASTER_ADDR': '127.0.0.1', 'MASTER_PORT': port})
+        for rank in range(2)
+    ]
+    return [process.communicate(timeout=120)[0].strip() for process in processes]
+
+
+def test_what_one_rank_cannot_do_all_ranks_raise(tmp_path):
+    script = tmp_path / 'script.py'
+    script.write_text(textwrap.dedent("""
+        import errno
+        from basicsr_distill import distributed as d
+        from basicsr_distill.errors import InputError
+        d.init('pytorch')
+        class OwnError(InputError):
+            def __init__(self, name, reason, detail):  # cannot be unpickled
+                super().__init__(f'{name}: {detail}')
+        def attempt(work):
+            try:
+                with d.together():
+                    work()
+                print('done')
+            except Exception as error:
+                print(type(error).__name__, error)
+        def refuse():
+            if d.rank() == 1:
+                raise OwnError('x.png', 'broken', 'not an image')
+        def full():
+            if d.rank() == 1:
+                raise OSError(errno.ENOSPC, 'No space left on device')
+        for work in (refuse, full, lambda: None):
+            attempt(work)
+        d.cleanup()
+    """))
+    expected = 'InputError x.png: not an image\nOSError [Errno 28] No space left on device\ndone'
+    assert run_two_processes(script) == [expected, expected]
+
+
 def test_two_processes_meet(tmp_path):
     script = tmp_path / 'script.py'
     script.write_text(textwrap.dedent("""
@@ -91,13 +134,6 @@ def test_two_processes_meet(tmp_path):
         d.cleanup()
         assert d.world_size() == 1
     """))
-    port = free_port()
-    processes = [
-        subprocess.Popen([sys.executable, str(script)], stdout=subprocess.PIPE, text=True, env={
-            **os.environ, 'PYTHONPATH': str(REPOSITORY), 'CUDA_VISIBLE_DEVICES': '', 'RANK': str(rank),
-            'WORLD_SIZE': '2', 'LOCAL_RANK': str(rank), 'MASTER_ADDR': '127.0.0.1', 'MASTER_PORT': port})
-        for rank in range(2)
-    ]
-    outputs = [process.communicate(timeout=120)[0].strip() for process in processes]
+    outputs = run_two_processes(script)
     both = "[{'from': 0}, {'from': 1}] spawn"
     assert outputs == [f'0 2 True {both}', f'1 2 False {both}']

@@ -11,6 +11,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
+from basicsr_distill import images
 from basicsr_distill.errors import InputError
 from basicsr_distill.images import (
     UnreadableImageError,
@@ -100,7 +101,29 @@ def test_many_files_are_listed_quickly(tmp_path: Path) -> None:
     assert time.perf_counter() - start < 5
 
 
-def test_fingerprint_changes_with_names_and_sizes_alone(tmp_path: Path) -> None:
+def test_fingerprint_changes_with_both_ends_of_files_at_equal_size(tmp_path: Path) -> None:
+    data = bytearray(300_000)
+    (tmp_path / '1.ppm').write_bytes(data)
+    before = fingerprint_images(find_images([tmp_path]))
+    for place in (0, 65_000, 240_000, 299_999):
+        changed = bytearray(data)
+        changed[place] = 1
+        (tmp_path / '1.ppm').write_bytes(changed)
+        assert fingerprint_images(find_images([tmp_path])) != before, place
+    (tmp_path / '1.ppm').write_bytes(data)
+    assert fingerprint_images(find_images([tmp_path])) == before
+
+
+def test_fingerprint_of_many_files_opens_few(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for number in range(3000):
+        os.close(os.open(tmp_path / f'{number}.png', os.O_CREAT))
+    opened = []
+    monkeypatch.setattr(images, '_ends', lambda path, size: opened.append(path) or b'')
+    fingerprint_images(find_images([tmp_path]))
+    assert 900 < len(opened) <= 1024
+
+
+def test_fingerprint_does_not_change_with_place_or_time(tmp_path: Path) -> None:
     touch(tmp_path / 'one' / '1.png')
     touch(tmp_path / 'two' / '1.png')
     before = fingerprint_images(find_images([tmp_path / 'one']))

@@ -1,7 +1,7 @@
 """The second stage: patches get pseudo-labels, the clusters of what an image encoder sees in them."""
 
+import io
 import logging
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -16,20 +16,18 @@ from basicsr_distill import distributed
 from basicsr_distill.encoders import build_encoder
 from basicsr_distill.errors import InputError
 from basicsr_distill.figures import save_feature_map, save_montage
-from basicsr_distill.files import replacing
+from basicsr_distill.files import replacing, write_atomic
 from basicsr_distill.images import read_rgb
-from basicsr_distill.manifest import MANIFEST_NAME, PatchRow, read_table, write_csv
+from basicsr_distill.manifest import IMAGES_FOLDER, MANIFEST_NAME, PatchRow, read_table, write_csv
 from basicsr_distill.ops.kmeans import Clusters, choose_num_clusters, cluster, distances
 from basicsr_distill.options import ClusterOptions
 from basicsr_distill.parallel import default_workers, one_thread_per_operation, ordered_map
-from basicsr_distill.stages.extract import IMAGES_DIR
-from basicsr_distill.stages.record import StageRun, fingerprint_stage
+from basicsr_distill.stages.record import StageRun, fingerprint_stage, photo_folders, refuse_overlap
 from basicsr_distill.stages.sharding import hide_bar, load_part, own_parts, save_part, shared_stage_folder
 
 LABELS_NAME = 'labels.csv'
 FEATURES_NAME = 'features.npy'
 CENTERS_NAME = 'centers.npy'
-_PARTS_DIR = 'parts'
 # A part holds about so many patches, in whole batches.
 _PATCHES_PER_PART = 256
 _MONTAGE_COLUMNS = 8
@@ -54,7 +52,9 @@ def run(options: ClusterOptions, patches: Path) -> Path:
     Raises:
         InputError: the patches are not there or cannot be read, the encoder's weights cannot be loaded, or k is larger
             than the number of patches.
+        OSError: the disk is full.
     """
+    refuse_overlap(options.save_dir, photo_folders(patches), 'cluster.save_dir')
     inputs = {'patches': fingerprint_stage(patches)}
     names = [row.name for row in read_table(patches / MANIFEST_NAME, PatchRow)]
     if isinstance(options.num_clusters, int) and options.num_clusters > len(names):
@@ -63,28 +63,23 @@ def run(options: ClusterOptions, patches: Path) -> Path:
     folder = Path(options.save_dir)
     with shared_stage_folder(folder, 'cluster', options.model_dump(mode='json'), inputs) as stage:
         if not stage.finished:
-            paths = [patches / IMAGES_DIR / name for name in names]
-            with one_thread_per_operation():
-                _encode_own_parts(options, paths, folder)
-            distributed.barrier()
-            if distributed.is_main():
-                _publish(options, names, paths, stage)
-            distributed.barrier()
+            paths = [patches / IMAGES_FOLDER / name for name in names]
+            with distributed.together(), one_thread_per_operation():
+                _encode_own_parts(options, paths, stage.parts)
+            with distributed.together():
+                if distributed.is_main():
+                    _publish(options, names, paths, stage)
     return folder
-
-
-def _part_path(folder: Path, number: int) -> Path:
-    return folder / _PARTS_DIR / f'{number:06d}.npz'
 
 
 def _encode_own_parts(options: ClusterOptions, paths: Sequence[Path], folder: Path) -> None:
     """This rank's features, saved part by part; parts and batches do not depend on the ranks, so neither do the bits."""
-    (folder / _PARTS_DIR).mkdir(exist_ok=True)
+    folder.mkdir(exist_ok=True)
     encoder = build_encoder(options.encoder)
     size = encoder.batch_size
     part_size = max(1, _PATCHES_PER_PART // size) * size
     pending = [(number, part) for number, part in own_parts(paths, part_size)
-               if not _part_path(folder, number).is_file()]
+               if not (folder / _part_name(number)).is_file()]
     prepared = ordered_map(lambda path: encoder.prepare(read_rgb(path)), [path for _, part in pending for path in part],
                            options.num_workers or default_workers())
     with tqdm(total=sum(len(part) for _, part in pending), desc='cluster: encode', unit='patch',
@@ -100,13 +95,17 @@ def _encode_own_parts(options: ClusterOptions, paths: Sequence[Path], folder: Pa
             if broken.size:
                 raise InputError(f'{part[broken[0]]}: the encoder gives features that are not finite; use another '
                                  'precision or encoder.')
-            save_part(_part_path(folder, number), {'features': features})
+            save_part(folder / _part_name(number), {'features': features})
+
+
+def _part_name(number: int) -> str:
+    return f'{number:06d}.npz'
 
 
 def _publish(options: ClusterOptions, names: Sequence[str], paths: Sequence[Path], stage: StageRun) -> None:
     """Join the features, cluster them and write everything."""
     folder = stage.folder
-    features = _join_features(folder, len(names))
+    features = _join_features(stage.parts, folder / FEATURES_NAME, len(names))
     num_clusters = (choose_num_clusters(features, options.seed) if options.num_clusters == 'auto'
                     else options.num_clusters)
     clusters = cluster(features, num_clusters, options.seed, options.balance)
@@ -114,35 +113,27 @@ def _publish(options: ClusterOptions, names: Sequence[str], paths: Sequence[Path
         log.warning('Only %d distinct clusters of %d: the features of many patches are identical.',
                     len(clusters.centers), num_clusters)
     write_csv(folder / LABELS_NAME, ('name', 'label'), zip(names, clusters.labels.tolist()))
-    _save_array(folder / CENTERS_NAME, clusters.centers)
+    centers = io.BytesIO()
+    np.save(centers, clusters.centers, allow_pickle=False)
+    write_atomic(folder / CENTERS_NAME, centers.getvalue())
     _save_montage(folder / 'montage.png', features, clusters, paths)
     _save_map(folder / 'map.png', features, clusters.labels, options.seed)
-    shutil.rmtree(folder / _PARTS_DIR)
     stage.finish({'patches': len(names), 'clusters': len(clusters.centers)},
                  [LABELS_NAME, FEATURES_NAME, CENTERS_NAME], figures=['montage.png', 'map.png'],
                  cluster_sizes=clusters.sizes, feature_size=features.shape[1])
 
 
-def _join_features(folder: Path, count: int) -> NDArray[np.float32]:
-    """features.npy from the parts, mapped into memory."""
-    path = folder / FEATURES_NAME
-    parts = sorted((folder / _PARTS_DIR).glob('*.npz'))
+def _join_features(folder: Path, path: Path, count: int) -> NDArray[np.float32]:
+    """features.npy at ``path`` from the parts in ``folder``, mapped into memory."""
+    parts = sorted(folder.glob('*.npz'))
     size = load_part(parts[0])['features'].shape[1]
-    with replacing(path) as temp:
-        joined = np.lib.format.open_memmap(temp, mode='w+', dtype=np.float32, shape=(count, size))
-        first = 0
-        for part in parts:
-            features = load_part(part)['features']
-            joined[first:first + len(features)] = features
-            first += len(features)
-        joined.flush()
-        del joined
-    return np.load(path, mmap_mode='r')
-
-
-def _save_array(path: Path, array: NDArray[np.float32]) -> None:
+    header = {'descr': np.lib.format.dtype_to_descr(np.dtype(np.float32)), 'fortran_order': False, 'shape': (count, size)}
+    # Written, not mapped: a full disk would kill the process that writes to a mapping.
     with replacing(path) as temp, temp.open('wb') as file:
-        np.save(file, array, allow_pickle=False)
+        np.lib.format.write_array_header_1_0(file, header)
+        for part in parts:
+            file.write(load_part(part)['features'].tobytes())
+    return np.load(path, mmap_mode='r')
 
 
 def _save_montage(path: Path, features: NDArray[np.float32], clusters: Clusters, paths: Sequence[Path]) -> None:

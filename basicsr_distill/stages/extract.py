@@ -41,6 +41,7 @@ from basicsr_distill.images import (
 )
 from basicsr_distill.leaks import SceneIndex
 from basicsr_distill.manifest import (
+    IMAGES_FOLDER,
     MANIFEST_NAME,
     META_INFO_NAME,
     PatchRow,
@@ -53,12 +54,10 @@ from basicsr_distill.ops.psnr import psnr_after_bicubic
 from basicsr_distill.ops.selection import hardest_db, histogram_text, threshold_db
 from basicsr_distill.options import ExtractOptions, PsnrMetric
 from basicsr_distill.parallel import default_workers, one_thread_per_operation, ordered_map
-from basicsr_distill.stages.record import StageRun
+from basicsr_distill.stages.record import StageRun, refuse_overlap
 from basicsr_distill.stages.sharding import hide_bar, load_part, own_parts, save_part, shared_stage_folder
 
-IMAGES_DIR = 'images'
 QUARANTINE_NAME = 'quarantine.csv'
-_PARTS_DIR = 'parts'
 _IMAGES_PER_PART = 32
 # Decoded images kept between the passes, bytes per rank.
 _CACHE_BYTES = 512 << 20
@@ -77,12 +76,14 @@ def run(options: ExtractOptions) -> Path:
         were set aside.
 
     Raises:
-        InputError: nothing to extract, a broken image under ``strict``, or the folder cannot be used.
+        InputError: nothing to extract, a broken image under ``strict``, an image that changes meanwhile, or a folder that
+            cannot be used.
+        OSError: the disk is full, or too small for what is to come.
     """
-    roots = [options.dataroot] if isinstance(options.dataroot, str) else options.dataroot
-    images = find_images([Path(root) for root in roots])
+    refuse_overlap(options.save_dir, options.dataroot, 'extract.save_dir')
+    images = find_images([Path(root) for root in options.dataroot])
     if not images:
-        raise InputError(f'{" and ".join(roots)}: no image found; extract.dataroot must hold PNG, JPEG, BMP, WebP, '
+        raise InputError(f'{" and ".join(options.dataroot)}: no image found; extract.dataroot must hold PNG, JPEG, BMP, WebP, '
                          'TIFF or PPM files.')
     tests = find_images([Path(root) for root in options.leak_check]) if options.leak_check else []
     folder = Path(options.save_dir)
@@ -148,26 +149,33 @@ class _Extraction:
         decides_alone = (options.deduplicate == 'off' and not options.drop_hardest and options.max_patches is None)
         self.known_threshold_db = (
             options.threshold if decides_alone and isinstance(options.threshold, float) else None)
-        (self.folder / IMAGES_DIR).mkdir(exist_ok=True)
-        (self.folder / _PARTS_DIR).mkdir(exist_ok=True)
+        (self.folder / IMAGES_FOLDER).mkdir(exist_ok=True)
+        stage.parts.mkdir(exist_ok=True)
 
     def run(self) -> None:
         """Both passes, and what rank 0 publishes."""
-        self._score_own_parts()
-        distributed.barrier()
-        scored = self._read_parts()
-        self._refuse_unusable(scored)
-        patches, counts, facts = self._select(scored)
-        self._write_own_patches(scored, patches)
-        distributed.barrier()
-        if distributed.is_main():
-            self._publish(scored, patches, counts, facts)
-        distributed.barrier()
+        try:
+            with distributed.together():
+                self._score_own_parts()
+            with distributed.together():
+                scored = self._read_parts()
+                self._refuse_unusable(scored)
+                patches, counts, facts = self._select(scored)
+            with distributed.together():
+                self._write_own_patches(scored, patches)
+        except InputError:
+            # Whatever mends it changes the options or the photographs, so no rerun could go on from here.
+            if distributed.is_main() and not self.stage.resumed:
+                self.stage.abandon()
+            raise
+        with distributed.together():
+            if distributed.is_main():
+                self._publish(scored, patches, counts, facts)
 
     # First pass
 
     def _part_path(self, number: int) -> Path:
-        return self.folder / _PARTS_DIR / f'{number:06d}.npz'
+        return self.stage.parts / f'{number:06d}.npz'
 
     def _score_own_parts(self) -> None:
         pending = [(number, part) for number, part in own_parts(range(len(self.images)), _IMAGES_PER_PART)
@@ -224,7 +232,7 @@ class _Extraction:
         if all(image.reason for image in scored):
             reasons = Counter(image.reason for image in scored)
             listed = ', '.join(f'{count} {reason.replace("_", " ")}' for reason, count in sorted(reasons.items()))
-            raise InputError(f'{self.options.dataroot}: none of the {len(scored)} images can be used ({listed}); '
+            raise InputError(f'{" and ".join(self.options.dataroot)}: none of the {len(scored)} images can be used ({listed}); '
                              f'extract.patch_size is {self.size}.')
 
     # Selection
@@ -258,8 +266,8 @@ class _Extraction:
         if not chosen.size:
             advice = (f'threshold: {np.median(finite):.2f} would keep half' if finite.size
                       else 'flat patches are never kept')
-            raise InputError(f'{options.dataroot}: no patch is left below {limit:.2f} dB ({histogram_text(psnr_db)}); '
-                             f'extract.{advice}.')
+            raise InputError(f'{" and ".join(options.dataroot)}: no patch is left below {limit:.2f} dB '
+                             f'({histogram_text(psnr_db)}); extract.{advice}.')
         facts = {'threshold_db': round(limit, 6), 'psnr_db': {
             name: round(float(value), 6)
             for name, value in zip(('min', 'median', 'max'), (finite.min(), np.median(finite), finite.max()))}}
@@ -278,7 +286,7 @@ class _Extraction:
                 if missing:
                     pending.append((index, np.array(missing)))
         self._check_space(sum(len(windows) for _, windows in pending))
-        results = ordered_map(self._write_image, pending, self.num_workers)
+        results = ordered_map(partial(self._write_image, scored), pending, self.num_workers)
         try:
             for _ in tqdm(results, total=len(pending), desc='extract: write', unit='image', disable=hide_bar()):
                 pass
@@ -289,10 +297,17 @@ class _Extraction:
                                            'make room and run the same command again') from error
             raise
 
-    def _write_image(self, job: tuple[int, NDArray[np.int64]]) -> None:
+    def _write_image(self, scored: Sequence[_Scored], job: tuple[int, NDArray[np.int64]]) -> None:
         index, windows = job
         rgb = self.cached.pop(index, None)
-        self._write_patches(index, read_rgb(self.images[index].path) if rgb is None else rgb, windows)
+        if rgb is None:
+            path = self.images[index].path
+            data = read_bytes(path)
+            if hashlib.sha256(data).hexdigest() != scored[index].sha256:
+                raise InputError(f'{path}: changed while being extracted; leave the photographs alone and extract into an empty '
+                                 'save_dir.')
+            rgb = decode_rgb(data, str(path)).rgb
+        self._write_patches(index, rgb, windows)
 
     def _write_patches(self, index: int, rgb: NDArray[np.uint8], windows: NDArray[np.int64]) -> None:
         for window in windows:
@@ -305,8 +320,8 @@ class _Extraction:
         # A patch rarely deflates to less than a sixth; what cannot fit even so is not begun.
         need, free = count * self.size * self.size * 3 // 6, shutil.disk_usage(self.folder).free
         if need > free:
-            raise InputError(f'{self.folder}: {count} patches need at least {need >> 20} MB, {free >> 20} MB are free; '
-                             'choose another save_dir or set extract.max_patches.')
+            raise OSError(errno.ENOSPC, f'{self.folder}: {count} patches need at least {need >> 20} MB, {free >> 20} MB are '
+                                        'free; make room and run the same command again')
 
     # Places and names
 
@@ -322,7 +337,7 @@ class _Extraction:
         return rgb[top:top + self.size, left:left + self.size]
 
     def _patch_path(self, index: int, top: int, left: int) -> Path:
-        return self.folder / IMAGES_DIR / patch_name(self.images[index].relative, index, top, left)
+        return self.folder / IMAGES_FOLDER / patch_name(self.images[index].relative, index, top, left)
 
     # Publication
 
@@ -353,8 +368,7 @@ class _Extraction:
         if self.options.lmdb:
             from basicsr_distill.stages.pack_lmdb import pack_lmdb
 
-            pack_lmdb(self.folder / IMAGES_DIR, names, self.folder / 'images.lmdb')
-        shutil.rmtree(self.folder / _PARTS_DIR)
+            pack_lmdb(self.folder / IMAGES_FOLDER, names, self.folder / 'images.lmdb')
         self.stage.finish(counts, outputs, figures=['psnr.png'], **facts)
 
     def _rows(self, scored: Sequence[_Scored], patches: '_Patches', names: Sequence[str]) -> Any:

@@ -2,7 +2,8 @@
 
 ``stage.json`` is written last and atomically, so its presence means that the folder is whole. While a stage works,
 ``stage.started.json`` holds the options and inputs it began with: a rerun with the same ones resumes, with others it is
-refused. Nothing here imports torch, so that skipping finished stages is quick.
+refused. What only an unfinished stage needs lies in ``parts/``, which goes once ``stage.json`` stands. Nothing here imports
+torch, so that skipping finished stages is quick.
 """
 
 import json
@@ -15,10 +16,12 @@ from pathlib import Path
 from typing import Any
 
 from basicsr_distill.errors import InputError
-from basicsr_distill.files import LOCK_NAME, TEMP_SUFFIX, locked_folder, remove_temporaries, sha256_file, write_atomic
+from basicsr_distill.files import LOCK_NAME, TEMP_SUFFIX, locked_folder, remove_temporaries, sha256_file
+from basicsr_distill.manifest import json_text, write_json
 
 STAGE_NAME = 'stage.json'
 STARTED_NAME = 'stage.started.json'
+PARTS_FOLDER = 'parts'
 _RECORDED_PACKAGES = ('basicsr-distill', 'basicsr', 'torch', 'diffusers', 'open_clip_torch', 'scikit-learn', 'numpy',
                       'opencv-python')
 
@@ -41,6 +44,31 @@ def read_stage(folder: Path) -> dict[str, Any]:
     return json.loads(path.read_text(encoding='utf-8')) if path.is_file() else {}
 
 
+def photo_folders(patches: Path) -> list[str]:
+    """The folders that an extract stage took its images from, as its options named them."""
+    roots = read_stage(patches).get('options', {}).get('dataroot', [])
+    return [roots] if isinstance(roots, str) else list(roots)
+
+
+def refuse_overlap(save_dir: str, photos: Iterable[str], where: str) -> None:
+    """Refuse an output folder whose pictures a later run would take for photographs.
+
+    Args:
+        save_dir: output folder of a stage.
+        photos: folders of photographs.
+        where: the option's name, for the message.
+
+    Raises:
+        InputError: one of the folders is or lies inside the other.
+    """
+    folder = Path(save_dir).resolve()
+    for photo_folder in photos:
+        root = Path(photo_folder).resolve()
+        if folder == root or root in folder.parents or folder in root.parents:
+            raise InputError(f'{where}: {save_dir} and the photographs in {photo_folder} must lie apart, or a later run would '
+                             'take our pictures for photographs; choose another save_dir.')
+
+
 @dataclass(frozen=True)
 class StageRun:
     """A stage at work in ``folder``; ``finished`` says that an earlier run already did exactly this."""
@@ -51,13 +79,18 @@ class StageRun:
     resumed: bool
     record: dict[str, Any] = field(default_factory=dict)
 
+    @property
+    def parts(self) -> Path:
+        """Folder of what only an unfinished stage needs."""
+        return self.folder / PARTS_FOLDER
+
     def finish(self, counts: Mapping[str, int], outputs: Iterable[str] = (), **facts: Any) -> None:
         """Publish the folder: write ``stage.json`` with counts, digests of the ``outputs`` named, and other facts."""
         remove_temporaries(self.folder)
         record = {**self.header, 'versions': _versions(), 'counts': dict(counts),
                   'outputs': {name: sha256_file(self.folder / name) for name in outputs}, **facts}
-        write_atomic(self.folder / STAGE_NAME, _dump(record))
-        (self.folder / STARTED_NAME).unlink(missing_ok=True)
+        write_json(self.folder / STAGE_NAME, record)
+        _remove_leftovers(self.folder)
 
     def abandon(self) -> None:
         """Empty the folder, so that nothing half-made stands in the way of a run with corrected options."""
@@ -82,7 +115,7 @@ def stage_folder(folder: Path, stage: str, options: Mapping[str, Any], inputs: M
         InputError: the folder cannot be written, another run holds it, or it holds the (half-)finished work of other
             options or inputs.
     """
-    header = json.loads(_dump({'stage': stage, 'options': dict(options), 'inputs': dict(inputs)}))
+    header = json.loads(json_text({'stage': stage, 'options': dict(options), 'inputs': dict(inputs)}))
     with locked_folder(folder):
         done = read_stage(folder)
         started_path = folder / STARTED_NAME
@@ -95,9 +128,9 @@ def stage_folder(folder: Path, stage: str, options: Mapping[str, Any], inputs: M
             raise InputError(f'{folder}: holds files of another origin; choose an empty save_dir.')
         if not done:
             remove_temporaries(folder)
-            write_atomic(started_path, _dump(header))
+            write_json(started_path, header)
         else:
-            started_path.unlink(missing_ok=True)
+            _remove_leftovers(folder)
         yield StageRun(folder, header, finished=bool(done), resumed=bool(started) and not done, record=done)
 
 
@@ -127,5 +160,7 @@ def _versions() -> dict[str, str]:
     return versions
 
 
-def _dump(record: Mapping[str, Any]) -> str:
-    return json.dumps(record, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False) + '\n'
+def _remove_leftovers(folder: Path) -> None:
+    """Only once ``stage.json`` stands: a stage killed before it can still resume."""
+    (folder / STARTED_NAME).unlink(missing_ok=True)
+    shutil.rmtree(folder / PARTS_FOLDER, ignore_errors=True)

@@ -1,5 +1,8 @@
 """A stage on many ranks: one output folder that all of them fill, and work saved in parts that any can resume."""
 
+import errno
+import os
+import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -14,6 +17,9 @@ from basicsr_distill.files import replacing
 from basicsr_distill.stages.record import StageRun, read_stage, stage_folder
 
 Item = TypeVar('Item')
+# What costs time to make: scores and features, latents, images, checkpoints.
+_WORK_SUFFIXES = frozenset({'.npz', '.npy', '.png', '.pth', '.state'})
+_DISK_ERRORS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS})
 
 
 @contextmanager
@@ -21,19 +27,18 @@ def shared_stage_folder(folder: Path, stage: str, options: Mapping[str, Any],
                         inputs: Mapping[str, str]) -> Iterator[StageRun]:
     """:func:`stage_folder` for all ranks: rank 0 holds the folder, the others work in it, and a refusal reaches all.
 
-    When a fresh run ends in an InputError, what it made is removed, so that corrected options are not refused for it; a
-    resumed run keeps its earlier work.
+    When a fresh run ends in an InputError before it has finished any part of its work, its folder is emptied, so that
+    corrected options are not refused for it; otherwise the work is kept.
+
+    Raises:
+        InputError: as :func:`stage_folder`.
+        OSError: the disk is full or read-only; the message names the folder.
     """
     with ExitStack() as stack:
-        run, refusal = StageRun(folder, {}, finished=False, resumed=False), ''
-        if distributed.is_main():
-            try:
+        run = StageRun(folder, {}, finished=False, resumed=False)
+        with distributed.together():
+            if distributed.is_main():
                 run = stack.enter_context(stage_folder(folder, stage, options, inputs))
-            except InputError as error:
-                refusal = str(error)
-        refusal = distributed.gather(refusal)[0]
-        if refusal:
-            raise InputError(refusal)
         if not distributed.is_main():
             done = read_stage(folder)
             run = StageRun(folder, {}, finished=bool(done), resumed=False, record=done)
@@ -42,9 +47,19 @@ def shared_stage_folder(folder: Path, stage: str, options: Mapping[str, Any],
         try:
             yield run
         except InputError:
-            if distributed.is_main() and not run.resumed:
+            if distributed.is_main() and not (run.finished or run.resumed or _holds_work(folder)):
                 run.abandon()
             raise
+        except OSError as error:
+            # A message of its own says more than ours would.
+            if error.errno not in _DISK_ERRORS or error.strerror != os.strerror(error.errno):
+                raise
+            raise OSError(error.errno, f'{folder}: {error.strerror.lower()}, {shutil.disk_usage(folder).free >> 20} MB are free; '
+                                       'mend this and run the same command again') from error
+
+
+def _holds_work(folder: Path) -> bool:
+    return any(path.suffix in _WORK_SUFFIXES for path in folder.rglob('*'))
 
 
 def own_parts(items: Sequence[Item], part_size: int) -> list[tuple[int, Sequence[Item]]]:

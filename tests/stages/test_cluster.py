@@ -196,6 +196,12 @@ def test_missing_or_changed_patches_are_refused(patches: Path, tmp_path: Path) -
         cluster.run(options(patches), patches)
 
 
+def test_clusters_among_the_photographs_are_refused(patches: Path) -> None:
+    with pytest.raises(InputError, match=r'cluster\.save_dir: .* must lie apart'):
+        cluster.run(options(patches, 'photos/clusters'), patches)
+    assert not (patches.parent / 'photos' / 'clusters').exists()
+
+
 def test_missing_weights_leave_the_folder_free_for_another_encoder(patches: Path) -> None:
     with pytest.raises(InputError, match='cannot be loaded'):
         cluster.run(options(patches, encoder={'type': 'open_clip', 'name': 'local-dir:/nowhere'}), patches)

@@ -1,3 +1,4 @@
+import errno
 import json
 import logging
 import multiprocessing
@@ -371,5 +372,76 @@ def test_the_folder_feeds_a_stock_dataset(photo_folder: Path, tmp_path: Path) ->
 def test_a_full_disk_is_foreseen(photo_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     usage = shutil.disk_usage(photo_folder)
     monkeypatch.setattr(extract.shutil, 'disk_usage', lambda path: usage._replace(free=1000))
-    with pytest.raises(InputError, match=r'patches need at least \d+ MB'):
+    with pytest.raises(OSError, match=r'patches need at least \d+ MB') as caught:
         extract.run(options(photo_folder))
+    assert caught.value.errno == errno.ENOSPC
+    monkeypatch.undo()
+    monkeypatch.setattr(extract, 'score_windows', lambda *_: pytest.fail('scored again'))
+    assert (extract.run(options(photo_folder)) / 'stage.json').is_file()
+
+
+@pytest.mark.parametrize('threshold', ['median', 30.0])
+def test_a_disk_that_fills_up_is_one_sentence(photo_folder: Path, monkeypatch: pytest.MonkeyPatch,
+                                              threshold: float | str) -> None:
+    def full(path: Path, rgb: np.ndarray) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+
+    monkeypatch.setattr(extract, 'write_png', full)
+    with pytest.raises(OSError, match=r'patches: .*(are free|are needed).* run the same command again') as caught:
+        extract.run(options(photo_folder, threshold=threshold))
+    assert caught.value.errno == errno.ENOSPC
+    monkeypatch.undo()
+    assert (extract.run(options(photo_folder, threshold=threshold)) / 'stage.json').is_file()
+
+
+@pytest.mark.parametrize('name', ['photos', 'photos/patches', '.'])
+def test_patches_among_the_photographs_are_refused(photo_folder: Path, name: str) -> None:
+    before = sorted(photo_folder.rglob('*'))
+    with pytest.raises(InputError, match=r'extract\.save_dir: .* must lie apart'):
+        extract.run(options(photo_folder, name))
+    assert sorted(photo_folder.rglob('*')) == before
+
+
+def test_an_image_that_changes_between_the_passes_is_refused(photo_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(extract, '_CACHE_BYTES', 0)
+    select = extract._Extraction._select
+    coffee = photo_folder / 'coffee.png'
+
+    def meddle(self: extract._Extraction, scored: list) -> object:
+        data = bytearray(coffee.read_bytes())
+        data[-20] ^= 1
+        coffee.write_bytes(data)
+        return select(self, scored)
+
+    monkeypatch.setattr(extract._Extraction, '_select', meddle)
+    with pytest.raises(InputError, match=r'coffee\.png: changed while being extracted'):
+        extract.run(options(photo_folder))
+    assert not list((photo_folder.parent / 'patches').iterdir())
+
+
+_STRICT_RANKS = '''
+import sys
+from pathlib import Path
+from basicsr_distill import distributed
+from basicsr_distill.errors import InputError
+from basicsr_distill.options import ExtractOptions
+from basicsr_distill.stages import extract
+extract._IMAGES_PER_PART = 4
+distributed.init('pytorch')
+try:
+    extract.run(ExtractOptions(dataroot=sys.argv[1], save_dir=sys.argv[2], patch_size=64, stride=48, strict=True))
+except InputError as error:
+    Path(sys.argv[3], f'rank{distributed.rank()}').write_text(str(error))
+distributed.cleanup()
+'''
+
+
+def test_a_refusal_on_one_rank_is_a_refusal_on_all(photo_folder: Path, tmp_path: Path) -> None:
+    (photo_folder / 'z.jpg').write_bytes(b'no picture')  # alone in the second rank's part
+    (tmp_path / 'ranks.py').write_text(_STRICT_RANKS)
+    subprocess.run([sys.executable, '-m', 'torch.distributed.run', '--nproc_per_node=2', '--master_port=29515',
+                    tmp_path / 'ranks.py', photo_folder, tmp_path / 'patches', tmp_path], check=True, capture_output=True,
+                   env={**os.environ, 'OMP_NUM_THREADS': '1'})
+    told = {(tmp_path / name).read_text() for name in ('rank0', 'rank1')}
+    assert told == {f'{photo_folder / "z.jpg"}: not an image; remove or replace the file.'}
+    assert not list((tmp_path / 'patches').iterdir())

@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from basicsr_distill.errors import InputError
-from basicsr_distill.stages.record import fingerprint_stage, read_stage, stage_folder
+from basicsr_distill.stages import record as module
+from basicsr_distill.stages.record import fingerprint_stage, photo_folders, read_stage, refuse_overlap, stage_folder
 
 OPTIONS = {'threshold': 23.0, 'nested': {'k': [1, 2]}}
 INPUTS = {'photos': 'abc'}
@@ -92,6 +93,44 @@ def test_a_run_killed_right_after_stage_json_is_finished(tmp_path: Path) -> None
         assert run.finished
         assert not run.resumed
     assert not (tmp_path / 'stage.started.json').exists()
+
+
+def test_parts_go_only_once_the_stage_is_finished(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt), \
+            stage_folder(tmp_path, 'extract', OPTIONS, INPUTS) as run:
+        run.parts.mkdir()
+        (run.parts / '0.npz').write_text('hours')
+
+        def killed(*_: object) -> None:
+            raise KeyboardInterrupt
+
+        patch.setattr(module, 'write_json', killed)
+        run.finish({})
+    assert (tmp_path / 'parts' / '0.npz').exists()
+    with monkeypatch.context() as patch, stage_folder(tmp_path, 'extract', OPTIONS, INPUTS) as run:
+        patch.setattr(module, '_remove_leftovers', lambda folder: None)  # as if killed right behind stage.json
+        run.finish({})
+    assert (tmp_path / 'parts').exists() and (tmp_path / 'stage.started.json').exists()
+    with stage_folder(tmp_path, 'extract', OPTIONS, INPUTS) as run:
+        assert run.finished
+    assert [path.name for path in tmp_path.iterdir()] == ['stage.json']
+
+
+@pytest.mark.parametrize(('output', 'photos'), [('photos', 'photos'), ('photos/deep/out', 'photos'), ('.', 'photos'),
+                                                ('link/out', 'photos'), ('photos/../photos/x', 'photos')])
+def test_outputs_among_the_photographs_are_refused(tmp_path: Path, output: str, photos: str) -> None:
+    (tmp_path / 'photos').mkdir()
+    (tmp_path / 'link').symlink_to(tmp_path / 'photos')
+    with pytest.raises(InputError, match=r'extract\.save_dir: .* must lie apart'):
+        refuse_overlap(str(tmp_path / output), [str(tmp_path / 'elsewhere'), str(tmp_path / photos)], 'extract.save_dir')
+    refuse_overlap(str(tmp_path / 'photos_patches'), [str(tmp_path / photos)], 'extract.save_dir')
+
+
+def test_the_photographs_of_patches_are_known(tmp_path: Path) -> None:
+    assert photo_folders(tmp_path) == []
+    finish(tmp_path / 'one', dataroot='photos')
+    finish(tmp_path / 'two', dataroot=['a', 'b'])
+    assert photo_folders(tmp_path / 'one') == ['photos'] and photo_folders(tmp_path / 'two') == ['a', 'b']
 
 
 def test_abandon_empties_the_folder(tmp_path: Path) -> None:
