@@ -15,6 +15,7 @@ from torch import Tensor
 
 from basicsr_distill.errors import InputError
 from basicsr_distill.options import OpenClipEncoderOptions, TextureEncoderOptions
+from basicsr_distill.precision import DTYPES
 
 # The batch decides the last bits of a feature, so the texture encoder, which works image by image, may use any.
 _TEXTURE_BATCH = 32
@@ -68,7 +69,7 @@ class OpenClipEncoder:
         precision = options.precision
         if precision == 'auto':
             precision = 'bf16' if self._device.type == 'cuda' else 'fp32'
-        self._dtype = {'fp32': torch.float32, 'bf16': torch.bfloat16, 'fp16': torch.float16}[precision]
+        self._dtype = DTYPES[precision]
         self._model, self._preprocess = _load_open_clip(options, self._device)
 
     def prepare(self, rgb: NDArray[np.uint8]) -> Tensor:

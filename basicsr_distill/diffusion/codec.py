@@ -7,15 +7,17 @@ expects.
 from pathlib import Path
 from typing import Any, Protocol
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from basicsr_distill.diffusion.block_pca import BlockPca
 from basicsr_distill.errors import InputError
 from basicsr_distill.options import AutoencoderKlCodecOptions, AutoencoderTinyCodecOptions, BlockPcaCodecOptions
+from basicsr_distill.precision import DTYPES
 
 FITTED_NAME = 'codec.safetensors'
-_DTYPES = {'fp32': torch.float32, 'bf16': torch.bfloat16, 'fp16': torch.float16}
 
 
 class Codec(Protocol):
@@ -108,7 +110,12 @@ def build_codec(options: CodecSection, fitted_dir: Path | None = None) -> Codec:
     else:
         network = _from_pretrained(diffusers.AutoencoderTiny, options)
         factor = network.spatial_scale_factor
-    return _Autoencoder(network, factor, _DTYPES[options.precision])
+    return _Autoencoder(network, factor, DTYPES[options.precision])
+
+
+def to_uint8(pixels: Tensor) -> NDArray[np.uint8]:
+    """Decoded pixels as images, (N, H, W, 3), uint8."""
+    return (pixels * 255).round().to(torch.uint8).permute(0, 2, 3, 1).contiguous().cpu().numpy()
 
 
 def unfitted_block_pca(options: BlockPcaCodecOptions) -> BlockPca:
@@ -129,7 +136,7 @@ def _from_pretrained(network_type: Any, options: AutoencoderKlCodecOptions | Aut
     try:
         return network_type.from_pretrained(options.pretrained, subfolder=options.subfolder,
                                             local_files_only=options.local_files_only,
-                                            torch_dtype=_DTYPES[options.precision])
+                                            torch_dtype=DTYPES[options.precision])
     except (OSError, ValueError) as error:
         reason = str(error).strip().splitlines()[0].rstrip('.')
         raise InputError(f'codec.pretrained: {options.pretrained}: no {network_type.__name__} could be loaded '

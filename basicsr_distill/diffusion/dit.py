@@ -187,7 +187,7 @@ def init_label_rows(conditioner: CombinedTimestepLabelEmbeddings, num_labels: in
     """Set the first ``num_labels`` rows of a trained label table.
 
     Args:
-        how: ``null`` copies the null row, ``mean`` the mean of the trained rows, ``rows`` leaves what is there.
+        how: ``null_row`` copies the null row, ``mean`` the mean of the trained rows, ``rows`` leaves what is there.
 
     Raises:
         InputError: the table has fewer rows.

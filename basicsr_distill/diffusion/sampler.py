@@ -1,6 +1,6 @@
 """Drawing latents from a denoiser with diffusers' schedulers, every image with random numbers of its own."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -46,7 +46,7 @@ def image_generator(seed: int, label: int, index: int) -> torch.Generator:
 @torch.no_grad()
 def sample_latents(denoiser: Denoiser, labels: Tensor, shape: tuple[int, int, int], generators: Sequence[torch.Generator],
                    settings: SamplerSettings, learns_variance: bool = False, start: Tensor | None = None,
-                   strength: float = 1.0, progress: Callable[[], None] = lambda: None) -> Tensor:
+                   strength: float = 1.0) -> Tensor:
     """Draw one latent for each label.
 
     Args:
@@ -58,7 +58,6 @@ def sample_latents(denoiser: Denoiser, labels: Tensor, shape: tuple[int, int, in
         learns_variance: the denoiser's output has the variance behind; ``ddpm`` uses it.
         start: clean latents (N, C, h, w) to start from; pure noise when absent.
         strength: how far they are noised, as a share of the steps.
-        progress: called after each step.
 
     Returns:
         (N, C, h, w), float32.
@@ -81,7 +80,6 @@ def sample_latents(denoiser: Denoiser, labels: Tensor, shape: tuple[int, int, in
         if settings.scheduler != 'ddpm':
             output = output[:, : shape[0]]
         x_t = scheduler.step(output, t, x_t, **ancestral).prev_sample
-        progress()
     return x_t.float()
 
 

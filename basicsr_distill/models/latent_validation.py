@@ -5,9 +5,9 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from numpy.typing import NDArray
 from torch import Tensor
 
+from basicsr_distill.diffusion.codec import to_uint8
 from basicsr_distill.diffusion.process import add_noise
 from basicsr_distill.diffusion.sampler import SamplerSettings, image_generator, sample_latents
 from basicsr_distill.images import write_png
@@ -76,8 +76,3 @@ def sample_grid(net: Any, dataset: Any, codec: Any, device: torch.device) -> tup
 def save_grid(path: Path, grid: Tensor) -> None:
     """Write pixels (3, H, W) in [0, 1] as PNG."""
     write_png(path, to_uint8(grid[None])[0])
-
-
-def to_uint8(pixels: Tensor) -> NDArray[Any]:
-    """Pixels (N, 3, H, W) in [0, 1] as images (N, H, W, 3), uint8."""
-    return (pixels * 255).round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1).contiguous().cpu().numpy()

@@ -4,7 +4,7 @@ import math
 from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -31,8 +31,7 @@ from basicsr_distill.models.ema import ParameterAverage
 from basicsr_distill.models.estimate import estimate_step
 from basicsr_distill.models.latent_validation import noise_errors, sample_grid, save_grid
 from basicsr_distill.options import LatentPatchDatasetOptions, MinimaxDiTTrainOptions, bind
-
-_AUTOCAST = {'bf16': torch.bfloat16, 'fp16': torch.float16}
+from basicsr_distill.precision import DTYPES
 
 
 @MODEL_REGISTRY.register()
@@ -83,7 +82,8 @@ class MinimaxDiTModel(BaseModel):
         self.net_g.train()
         if self.train_options.compile:
             self.net_g.compile()
-        self.autocast_dtype = _AUTOCAST.get(self.train_options.precision)
+        dtype = DTYPES[self.train_options.precision]
+        self.autocast = partial(torch.autocast, self.device.type, dtype, enabled=dtype != torch.float32)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.train_options.precision == 'fp16')
         self.trained = [parameter for parameter in self.net.parameters() if parameter.requires_grad]
         self.losses = self._build_losses()
@@ -100,7 +100,7 @@ class MinimaxDiTModel(BaseModel):
         zero = torch.zeros(1, dtype=torch.int64, device=self.device)
 
         def run() -> Tensor:
-            with torch.autocast(self.device.type, self.autocast_dtype, enabled=self.autocast_dtype is not None):
+            with self.autocast():
                 return self.net(x_t, zero, zero).float()
 
         estimate = estimate_step(self.net, run)
@@ -170,7 +170,7 @@ class MinimaxDiTModel(BaseModel):
         timesteps = (part['time'] * options.max_timestep).long()
         alpha_bar_t = self.alpha_bar[timesteps]
         x_t = add_noise(x0, part['noise'], alpha_bar_t)
-        with torch.autocast(self.device.type, self.autocast_dtype, enabled=self.autocast_dtype is not None):
+        with self.autocast():
             output = self.net_g(x_t, timesteps, labels, drop_mask=part['drop'] < options.label_dropout)
         output = output.float()
         eps_pred = output[:, : x0.shape[1]]
@@ -199,7 +199,7 @@ class MinimaxDiTModel(BaseModel):
             self._check_finite({'the gradient': norm}, current_iter)
         self.scaler.step(self.optimizer_g)
         self.scaler.update()
-        if self.scaler.get_scale() >= scale and self.train_options.ema_decay > 0:
+        if self.scaler.get_scale() >= scale:
             self.average.update(self.net.trained_state(), self.train_options.ema_decay, self.train_options.ema_warmup)
 
     def _check_finite(self, terms: dict[str, Tensor], current_iter: int) -> None:
@@ -225,9 +225,6 @@ class MinimaxDiTModel(BaseModel):
     @contextmanager
     def averaged_weights(self) -> Iterator[None]:
         """The averaged parameters in the network's place."""
-        if self.train_options.ema_decay == 0:
-            yield
-            return
         live = {name: value.clone() for name, value in self.net.trained_state().items()}
         self.net.load_trained_state(self.average.state_dict(), 'average')
         try:

@@ -9,6 +9,7 @@ import torch
 from latent_recipe import make_stages, recipe, write_recipe
 
 from basicsr_distill import engine
+from basicsr_distill.data.latent_patch_dataset import LatentPatchDataset
 from basicsr_distill.diffusion.process import add_noise, linear_alpha_bar, simple_loss
 from basicsr_distill.errors import InputError
 from basicsr_distill.experiment import read_option_file, to_experiment
@@ -42,7 +43,7 @@ def checkpoint(folder, iteration='latest'):
 def model_with_batch(root, options):
     """A model on prepared latents, fed one batch."""
     opt = experiment(root, options)
-    dataset = engine._build_dataset(Path('x'), 'train', opt['datasets']['train'])
+    dataset = LatentPatchDataset(opt['datasets']['train'])
     dataset.prepare()
     model = MinimaxDiTModel(opt)
     torch.manual_seed(0)
@@ -165,6 +166,12 @@ def test_a_loss_that_is_not_finite_is_named_and_the_checkpoint_kept(root):
     with pytest.raises(FloatingPointError, match=r'Iteration 2: .*l_simple'):
         model.optimize_parameters(2)
     assert_same(before, model.net.trained_state())
+
+
+@pytest.mark.parametrize('warmup', [False, True])
+def test_without_averaging_the_average_is_the_newest_weights(root, warmup):
+    saved = checkpoint(train(root, recipe(root, ema_decay=0, ema_warmup=warmup)))
+    assert_same(saved['params_ema'], saved['params'])
 
 
 def test_average_warms_up():
