@@ -1,13 +1,22 @@
 """The denoiser that learns the patches."""
 
+from pathlib import Path
 from typing import Any
 
 import torch
 from basicsr.utils.registry import ARCH_REGISTRY
+from diffusers import DiTTransformer2DModel
 from torch import Tensor, nn
 
-from basicsr_distill.diffusion.difffit import attach_difffit
-from basicsr_distill.diffusion.dit import init_label_rows, load_dit, scratch_dit, share_conditioner
+from basicsr_distill.checkpoint import load_weights
+from basicsr_distill.diffusion.difffit import attach_difffit, fold_difffit
+from basicsr_distill.diffusion.dit import (
+    init_label_rows,
+    load_dit,
+    scratch_dit,
+    share_conditioner,
+    unshare_conditioner,
+)
 from basicsr_distill.errors import InputError
 from basicsr_distill.options import ScratchDiTOptions, bind
 
@@ -92,6 +101,18 @@ class MinimaxDiT(nn.Module):
                                  f'{tuple(parameter.shape)}; network_g must be as it was when the file was written.')
             parameter.copy_(state[name])
 
+    def to_plain(self) -> DiTTransformer2DModel:
+        """The same model as diffusers has it, scales and LoRA factors folded into the weights.
+
+        This network is folded with it, and no longer one to train.
+        """
+        fold_difffit(self.dit)
+        for name, module in list(self.dit.named_modules()):
+            if hasattr(module, 'get_base_layer'):  # of peft
+                module.merge()
+                self.dit.set_submodule(name, module.get_base_layer())
+        return unshare_conditioner(self.dit, self.conditioner)
+
     def _attach_lora(self, rank: int) -> None:
         try:
             import peft
@@ -101,3 +122,22 @@ class MinimaxDiT(nn.Module):
         config = peft.LoraConfig(r=rank, lora_alpha=rank, target_modules=LORA_TARGETS)
         peft.inject_adapter_in_model(config, self.dit)
         self.conditioner.class_embedder.embedding_table.weight.requires_grad_()
+
+
+def load_trained(options: dict[str, Any], checkpoint: Path, weights: str) -> MinimaxDiT:
+    """A network with what a training has made of it.
+
+    Args:
+        options: ``network_g`` of the training.
+        checkpoint: that it wrote.
+        weights: ``params`` or ``params_ema``.
+
+    Raises:
+        InputError: the checkpoint is not of this network, or lacks these weights.
+    """
+    network = MinimaxDiT(**{key: value for key, value in options.items() if key != 'type'})
+    states = load_weights(checkpoint)
+    if weights not in states:
+        raise InputError(f'{checkpoint}: holds no {weights}; it has {" and ".join(sorted(states))}.')
+    network.load_trained_state(states[weights], str(checkpoint))
+    return network

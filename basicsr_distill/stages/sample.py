@@ -5,7 +5,6 @@ devices do not change which set comes out. Then the ones to keep are chosen and 
 """
 
 import logging
-import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -19,16 +18,18 @@ from torch import Tensor
 from tqdm import tqdm
 
 from basicsr_distill import distributed
-from basicsr_distill.checkpoint import load_weights
-from basicsr_distill.data.latent_patch_dataset import IMAGES_FOLDER, LatentPatchDataset
-from basicsr_distill.diffusion.codec import build_codec
+from basicsr_distill.archs.minimax_dit_arch import MinimaxDiT, load_trained
+from basicsr_distill.data.latent_patch_dataset import LatentPatchDataset
+from basicsr_distill.diffusion.codec import build_codec, to_uint8
 from basicsr_distill.diffusion.sampler import SamplerSettings, image_generator, sample_latents
-from basicsr_distill.encoders import build_encoder, encode_images
+from basicsr_distill.encoders import Encoder, build_encoder, encode_images
 from basicsr_distill.errors import InputError
 from basicsr_distill.figures import save_montage
 from basicsr_distill.files import sha256_file, write_atomic
 from basicsr_distill.images import is_whole_png, read_rgb, write_png
 from basicsr_distill.manifest import (
+    HR_FOLDER,
+    IMAGES_FOLDER,
     MANIFEST_NAME,
     META_INFO_NAME,
     SampleRow,
@@ -41,18 +42,16 @@ from basicsr_distill.ops.coverage import herding, k_center, nearest
 from basicsr_distill.ops.kmeans import cluster, distances
 from basicsr_distill.ops.psnr import psnr_after_bicubic
 from basicsr_distill.options import ClusterOptions, PrototypeInitOptions, SampleOptions
+from basicsr_distill.precision import DTYPES
 from basicsr_distill.stages.cluster import FEATURES_NAME
 from basicsr_distill.stages.dataset_card import CardFacts, dataset_card
-from basicsr_distill.stages.record import StageRun, fingerprint_stage, read_stage
+from basicsr_distill.stages.record import StageRun, fingerprint_stage, photo_folders, read_stage, refuse_overlap
 from basicsr_distill.stages.sharding import hide_bar, own_parts, shared_stage_folder
 
-HR_FOLDER = 'HR'
 CARD_NAME = 'README.md'
 NEAREST_NAME = 'nearest.csv'
-_CANDIDATES_FOLDER = 'candidates'
 _MONTAGE_COLUMNS = 10
 _CLOSEST_PAIRS = 8
-_DTYPES = {'fp32': torch.float32, 'bf16': torch.bfloat16, 'fp16': torch.float16}
 
 log = logging.getLogger(__name__)
 
@@ -92,6 +91,7 @@ def run(options: SampleOptions, host: dict[str, Any]) -> Path:
 
     Raises:
         InputError: nothing was trained there, or the folder holds the work of other options or inputs.
+        OSError: the disk is full.
     """
     checkpoint = Path(host['path']['models']) / 'net_g_latest.pth'
     if not checkpoint.is_file():
@@ -99,6 +99,7 @@ def run(options: SampleOptions, host: dict[str, Any]) -> Path:
     section = host['datasets']['train']
     if host['network_g'].get('type') != 'MinimaxDiT' or section.get('type') != 'LatentPatchDataset':
         raise InputError('sample: network_g must be a MinimaxDiT and datasets.train a LatentPatchDataset.')
+    refuse_overlap(options.save_dir, photo_folders(Path(section['dataroot'])), 'sample.save_dir')
     inputs = {'checkpoint': sha256_file(checkpoint), 'patches': fingerprint_stage(Path(section['dataroot'])),
               'clusters': fingerprint_stage(Path(section['labels_file']).parent)}
     folder = Path(options.save_dir)
@@ -128,12 +129,17 @@ class _Sampling:
     def run(self) -> None:
         """Draw this rank's images; rank 0 publishes all."""
         draws = self._plan()
-        (self.folder / _CANDIDATES_FOLDER).mkdir(exist_ok=True)
-        self._draw_own(draws)
-        distributed.barrier()
-        if distributed.is_main():
-            self._publish(draws)
-        distributed.barrier()
+        self.stage.parts.mkdir(exist_ok=True)
+        encoder: Encoder | None = None
+        with distributed.together():
+            if distributed.is_main():
+                # Needed last, but what is missing for it must be known before the long work.
+                encoder = build_encoder(self.encoder_options)
+        with distributed.together():
+            self._draw_own(draws)
+        with distributed.together():
+            if encoder is not None:
+                self._publish(draws, encoder)
 
     # Drawing
 
@@ -167,7 +173,7 @@ class _Sampling:
             return
         network, codec = self._network(), build_codec(
             self.patches.options.codec, Path(str(self.patches.options.latents_dir))).to(self.device)
-        dtype = _DTYPES[self.options.precision]
+        dtype = DTYPES[self.options.precision]
 
         def denoise(x_t: Tensor, timesteps: Tensor, labels: Tensor, drop_mask: Tensor | None = None) -> Tensor:
             return network(x_t.to(dtype), timesteps, labels, drop_mask)
@@ -191,30 +197,23 @@ class _Sampling:
                     pixels = codec.decode(latents)
                 if not torch.isfinite(pixels).all():
                     raise InputError('sample.precision: the images are not finite; use fp32 or bf16.')
-                for draw, rgb in zip(part, _to_uint8(pixels)):
+                for draw, rgb in zip(part, to_uint8(pixels)):
                     write_png(self._candidate_path(draw), rgb)
                 bar.update(len(part))
 
-    def _network(self) -> Any:
-        from basicsr.archs import build_network
-
-        network = build_network(self.host['network_g'])
-        weights = load_weights(self.checkpoint)
-        if self.options.weights not in weights:
-            raise InputError(f'{self.checkpoint}: holds no {self.options.weights}; set sample.weights.')
-        network.load_trained_state(weights[self.options.weights], str(self.checkpoint))
+    def _network(self) -> MinimaxDiT:
+        network = load_trained(self.host['network_g'], self.checkpoint, self.options.weights)
         if self.labels.max() >= network.num_labels:
             raise InputError(f'network_g.num_labels: the patches have labels up to {self.labels.max()}.')
-        return network.requires_grad_(False).eval().to(self.device, _DTYPES[self.options.precision])
+        return network.requires_grad_(False).eval().to(self.device, DTYPES[self.options.precision])
 
     def _candidate_path(self, draw: _Draw) -> Path:
-        return self.folder / _CANDIDATES_FOLDER / draw.name
+        return self.stage.parts / draw.name
 
     # Choice and publication
 
-    def _publish(self, draws: Sequence[_Draw]) -> None:
+    def _publish(self, draws: Sequence[_Draw], encoder: Encoder) -> None:
         candidates = [_Candidate(draw, rgb, score) for draw, rgb, score in self._scored(draws)]
-        encoder = build_encoder(self.encoder_options)
         features = encode_images(encoder, [candidate.rgb for candidate in candidates])
         chosen, counts = self._choose(candidates, features)
         kept = [candidates[number] for number in chosen]
@@ -222,7 +221,6 @@ class _Sampling:
             self._write_pair(candidate)
         self._write_tables(kept, features[chosen])
         facts = self._facts(kept)
-        shutil.rmtree(self.folder / _CANDIDATES_FOLDER)
         self.stage.finish(counts, [MANIFEST_NAME, META_INFO_NAME, NEAREST_NAME],
                           figures=['montage.png', 'nearest.png'], **facts)
 
@@ -317,10 +315,6 @@ class _Sampling:
             options=self.options, network=self.host['network_g'], codec=self.patches.options.codec, **facts))
         write_atomic(self.folder / CARD_NAME, card)
         return facts
-
-
-def _to_uint8(pixels: Tensor) -> NDArray[np.uint8]:
-    return (pixels * 255).round().to(torch.uint8).permute(0, 2, 3, 1).contiguous().cpu().numpy()
 
 
 def _psnr_db(a: NDArray[np.uint8], b: NDArray[np.uint8]) -> float:

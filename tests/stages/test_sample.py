@@ -1,8 +1,10 @@
 """A distilled set drawn from a trained denoiser, in this process."""
 
 import csv
+import errno
 import json
 import os
+import shutil
 import sys
 from pathlib import Path
 
@@ -12,10 +14,12 @@ import pytest
 import torch
 
 from basicsr_distill import engine
+from basicsr_distill.archs.minimax_dit_arch import MinimaxDiT, load_trained
 from basicsr_distill.diffusion.codec import build_codec
 from basicsr_distill.diffusion.sampler import SamplerSettings, image_generator, sample_latents
 from basicsr_distill.errors import InputError
 from basicsr_distill.experiment import read_option_file, to_experiment
+from basicsr_distill.export import export_dit
 from basicsr_distill.images import read_rgb
 from basicsr_distill.manifest import SampleRow, read_table
 from basicsr_distill.ops.bicubic import make_lr
@@ -116,7 +120,7 @@ def test_an_interrupted_run_ends_with_the_same_files(trained, tmp_path, monkeypa
         patch.setattr(sample, 'write_png', failing)
         with pytest.raises(KeyboardInterrupt):
             sample.run(options(tmp_path / 'half', oversample=2), trained)
-    kept = sorted((tmp_path / 'half' / 'candidates').glob('*.png'))
+    kept = sorted((tmp_path / 'half' / 'parts').glob('*.png'))
     assert len(kept) == 3 and not (tmp_path / 'half' / 'stage.json').exists()
     half = sample.run(options(tmp_path / 'half', oversample=2), trained)
     first, second = files(whole), files(half)
@@ -172,6 +176,65 @@ def test_the_most_similar_patch_of_every_image_is_told(trained, tmp_path):
     patch = cv2.imread(str(Path(trained['datasets']['train']['dataroot']) / 'images' / line['patch'])).astype(float)
     error = np.square(patch - cv2.imread(str(folder / 'HR' / line['name']))).mean()
     assert float(line['psnr_db']) == pytest.approx(10 * np.log10(255**2 / error), abs=1e-3)
+
+
+def test_what_publication_needs_is_looked_for_before_drawing(trained, tmp_path, monkeypatch):
+    section = trained['datasets']['train']
+    clusters = tmp_path / 'clusters'
+    shutil.copytree(Path(section['labels_file']).parent, clusters)
+    record = json.loads((clusters / 'stage.json').read_text())
+    record['options']['encoder'] = {'type': 'open_clip', 'name': 'local-dir:/nowhere'}
+    (clusters / 'stage.json').write_text(json.dumps(record))
+    host = {**trained, 'datasets': {'train': {**section, 'labels_file': str(clusters / 'labels.csv')}}}
+    monkeypatch.setattr(sample, 'sample_latents', lambda *_, **__: pytest.fail('drawn'))
+    with pytest.raises(InputError, match='cannot be loaded'):
+        sample.run(options(tmp_path / 'set'), host)
+    assert not list((tmp_path / 'set').iterdir())
+
+
+def test_latents_are_read_and_not_written_but_those_that_are_lost(trained, tmp_path):
+    folder = Path(trained['path']['experiments_root']) / 'latents'
+    before = {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in folder.rglob('*') if path.is_file()}
+    given = {'init': {'type': 'prototype', 'strength': 0.2}, 'num_steps': 5}
+    expected = images(sample.run(options(tmp_path / 'one', **given), trained))
+    assert {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in before} == before
+    lost = folder / trained['datasets']['train']['name'] / '00000.npy'
+    lost.unlink()
+    assert images(sample.run(options(tmp_path / 'two', **given), trained)) == expected
+    assert lost.read_bytes() == before[lost][0]
+
+
+def test_a_full_disk_is_one_sentence(trained, tmp_path, monkeypatch):
+    def full(path, rgb):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+
+    monkeypatch.setattr(sample, 'write_png', full)
+    with pytest.raises(OSError, match=r'set: no space left on device, \d+ MB are free'):
+        sample.run(options(tmp_path / 'set'), trained)
+
+
+def test_a_set_among_the_photographs_is_refused(trained, tmp_path):
+    section = trained['datasets']['train']
+    patches = tmp_path / 'patches'
+    shutil.copytree(section['dataroot'], patches)
+    (patches / 'stage.json').write_text(json.dumps({'stage': 'extract', 'options': {'dataroot': str(tmp_path / 'photos')}}))
+    host = {**trained, 'datasets': {'train': {**section, 'dataroot': str(patches)}}}
+    with pytest.raises(InputError, match=r'sample\.save_dir: .* must lie apart'):
+        sample.run(options(tmp_path / 'photos' / 'set'), host)
+
+
+def test_an_exported_denoiser_draws_the_same(trained, tmp_path):
+    export_dit(trained, tmp_path / 'dit')
+    assert {path.name for path in tmp_path.iterdir()} == {'dit'}
+    plain = MinimaxDiT(2, pretrained=str(tmp_path / 'dit'), label_init='rows', local_files_only=True, tuning='full').eval()
+    network = load_trained(trained['network_g'], Path(trained['path']['models']) / 'net_g_latest.pth', 'params_ema').eval()
+    given = (torch.randn(3, 16, 4, 4), torch.tensor([5, 300, 900]), torch.tensor([0, 1, 2]))
+    with torch.no_grad():
+        assert torch.equal(plain(*given), network(*given))
+    with pytest.raises(InputError, match='exists already'):
+        export_dit(trained, tmp_path / 'dit')
+    with pytest.raises(InputError, match=r'holds no params_old; it has params and params_ema'):
+        export_dit(trained, tmp_path / 'other', 'params_old')
 
 
 def test_missing_training_is_named(trained, tmp_path):

@@ -1,0 +1,33 @@
+"""Write a recipe's trained DiT as a plain diffusers model: scales folded into the weights, nothing of ours left.
+
+    python scripts/export_dit.py -opt options/distill/demo.yml --output demo/dit
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+from basicsr_distill.errors import InputError
+from basicsr_distill.experiment import read_option_file, to_experiment
+from basicsr_distill.export import export_dit
+
+
+def main() -> int:
+    """Run the command line; 2 if the input is wrong."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('-opt', type=Path, required=True, help='the recipe that was trained')
+    parser.add_argument('--output', type=Path, required=True, help='folder to make')
+    parser.add_argument('--weights', choices=['params_ema', 'params'], default='params_ema')
+    args = parser.parse_args()
+    try:
+        host = to_experiment(args.opt, read_option_file(args.opt), is_train=True, root=Path.cwd())
+        export_dit(host, args.output, args.weights)
+    except InputError as error:
+        print(f'export_dit: {error}', file=sys.stderr)
+        return 2
+    print(f'{args.output}: written')
+    return 0
+
+
+if __name__ == '__main__':
+    sys.exit(main())
