@@ -33,6 +33,8 @@ _SCHEDULERS = {
 }
 # What a model or metric function gets beside the keys of its section.
 _GIVEN = {'self', 'img', 'img2', 'params', 'optimizer'}
+# What a model adds to the section of a loss, by the data it trains on.
+_ADDED = {'num_labels', 'latent_dim'}
 # What BasicSR itself reads from a section.
 _HOST_KEYS = {'type', 'better'}
 
@@ -91,7 +93,7 @@ def _check_keys(path: Path, where: str, section: dict[str, Any], component: Call
     if unknown and not takes_any:
         hint = f'; did you mean {nearest_name(unknown[0], names)!r}?' if names else '.'
         raise InputError(f'{path}: {where}: {section["type"]} takes no key {unknown[0]!r}{hint}')
-    required = sorted(parameter.name for parameter in parameters if parameter.name in names - set(section)
+    required = sorted(parameter.name for parameter in parameters if parameter.name in names - set(section) - _ADDED
                       and parameter.default is parameter.empty)
     if required:
         raise InputError(f'{path}: {where}: {section["type"]} needs the key {required[0]!r}.')
