@@ -3,6 +3,8 @@
 import csv
 import io
 import json
+import math
+import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -150,6 +152,10 @@ class LatentPatchDataset(Dataset[dict[str, Any]]):
         self._check_size(codec)
         flips = (False, True) if self.options.use_hflip else (False,)
         has_spread = isinstance(self.options.codec, AutoencoderKlCodecOptions)
+        floats = math.prod(codec.latent_shape(self.rows[0].size)) * len(flips) * (1 + has_spread)
+        need, free = 4 * floats * SHARD_SIZE * len(pending), shutil.disk_usage(folder).free
+        if need > free:
+            raise InputError(f'{folder}: the latents need {need >> 20} MB, {free >> 20} MB are free; make room.')
         with tqdm(total=len(pending) * SHARD_SIZE, desc='encode', unit='patch', disable=None) as bar:
             for shard in pending:
                 rows = self.rows[shard * SHARD_SIZE:(shard + 1) * SHARD_SIZE]

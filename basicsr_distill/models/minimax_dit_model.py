@@ -85,6 +85,7 @@ class MinimaxDiTModel(BaseModel):
         dtype = DTYPES[self.train_options.precision]
         self.autocast = partial(torch.autocast, self.device.type, dtype, enabled=dtype != torch.float32)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.train_options.precision == 'fp16')
+        self.num_parts = self.train_options.accumulation
         self.trained = [parameter for parameter in self.net.parameters() if parameter.requires_grad]
         self.losses = self._build_losses()
         optimizer = dict(self.opt['train']['optim_g'])
@@ -136,11 +137,28 @@ class MinimaxDiTModel(BaseModel):
         self.batch = {key: value.to(self.device, non_blocking=True) for key, value in data.items()}
 
     def optimize_parameters(self, current_iter: int) -> None:
-        """One step of the optimizer; the batch is cut into ``accumulation`` parts.
+        """One step of the optimizer; the batch is cut into ``accumulation`` parts, once twice as many if memory runs out.
 
         Raises:
             FloatingPointError: a loss term, or the gradient, is not finite; names it, and leaves the weights untouched.
+            InputError: the GPU's memory does not suffice.
         """
+        try:
+            self._train(current_iter)
+        except torch.OutOfMemoryError as error:
+            halved = 2 * self.train_options.accumulation
+            # One rank alone must not change its ways: the others would wait for collectives that it skips.
+            if self.opt['dist'] or self.num_parts == halved or halved > len(self.batch['label']):
+                raise InputError(f'train.accumulation: out of GPU memory with {self.num_parts} part(s) a batch; set '
+                                 f'{2 * self.num_parts} or more, network_g.gradient_checkpointing: true or a smaller '
+                                 'batch.') from error
+            self.num_parts = halved
+            get_root_logger().warning('Out of GPU memory: batches are now cut into %d parts; set train.accumulation: %d.',
+                                      halved, halved)
+            torch.cuda.empty_cache()
+            self._train(current_iter)
+
+    def _train(self, current_iter: int) -> None:
         parts = self._parts()
         log_gradients = current_iter % self.opt['logger']['print_freq'] == 0
         self.optimizer_g.zero_grad(set_to_none=True)
@@ -159,7 +177,7 @@ class MinimaxDiTModel(BaseModel):
         self.log_dict = self.reduce_loss_dict(total)
 
     def _parts(self) -> list[dict[str, Tensor]]:
-        count = min(self.train_options.accumulation, len(self.batch['label']))
+        count = min(self.num_parts, len(self.batch['label']))
         chunks = {key: value.tensor_split(count) for key, value in self.batch.items()}
         return [{key: value[number] for key, value in chunks.items()} for number in range(count)]
 

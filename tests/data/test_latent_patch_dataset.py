@@ -128,6 +128,14 @@ def test_a_validation_set_uses_the_codec_of_the_training_set(root, tmp_path):
     np.testing.assert_allclose(val.latent_mean(1)[:, 0, 0], flat, atol=1e-5)
 
 
+def test_a_full_disk_is_told_before_encoding(root, monkeypatch):
+    usage = type('Usage', (), {'free': 1000})
+    monkeypatch.setattr(latent_patch_dataset.shutil, 'disk_usage', lambda path: usage)
+    with pytest.raises(InputError, match=r'the latents need \d+ MB, 0 MB are free'):
+        prepared(root)
+    assert not list(root.rglob('*.npy'))
+
+
 def test_workers_get_no_copy_of_the_latents(root):
     dataset = prepared(root)
     dataset.latent_mean(0)

@@ -174,6 +174,22 @@ def test_without_averaging_the_average_is_the_newest_weights(root, warmup):
     assert_same(saved['params_ema'], saved['params'])
 
 
+def test_out_of_memory_halves_the_parts_once_and_then_stops(root):
+    limit = 2
+
+    def refuse_large(module, inputs):
+        if len(inputs[0]) > limit:
+            raise torch.OutOfMemoryError('CUDA out of memory')
+
+    model, _ = model_with_batch(root, recipe(root))
+    model.net.register_forward_pre_hook(refuse_large)
+    model.optimize_parameters(1)
+    assert model.num_parts == 2 and model.log_dict['l_simple'] > 0
+    limit = 1
+    with pytest.raises(InputError, match=r'train\.accumulation: out of GPU memory with 2 part'):
+        model.optimize_parameters(2)
+
+
 def test_average_warms_up():
     average = ParameterAverage({'w': torch.zeros(1)})
     value = 0.0
