@@ -150,10 +150,11 @@ def test_prototypes_at_little_strength_stay_near_their_patches(trained, tmp_path
     assert 'noised real patches' in (folder / 'README.md').read_text()
 
 
-def test_oversampling_keeps_the_band_and_covers_the_label(trained, tmp_path):
+@pytest.mark.parametrize('band', [(0.05, 0.9), (0.0, 1.0), (0.4, 0.6)])
+def test_oversampling_keeps_the_band_and_covers_the_label(trained, tmp_path, band):
     real = [20.0 + number / 4 for number in range(24)]
-    low, high = np.quantile(real, (0.05, 0.9))
-    folder = sample.run(options(tmp_path / 'set', oversample=6, psnr_band=[0.05, 0.9]), trained)
+    low, high = np.quantile(real, band)
+    folder = sample.run(options(tmp_path / 'set', oversample=6, psnr_band=list(band)), trained)
     counts = json.loads((folder / 'stage.json').read_text())['counts']
     assert counts['images_drawn'] == 36 and counts['images_kept'] == 6
     assert counts['images_outside_psnr_band'] + counts['images_not_chosen'] == 30
