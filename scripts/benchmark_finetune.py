@@ -10,6 +10,7 @@ DiffFit and the same losses. The two take turns, so that other load on the machi
 
 import argparse
 import csv
+import multiprocessing
 import platform
 import resource
 import statistics
@@ -111,6 +112,39 @@ def our_model(dit_folder: Path, root: Path, precision: str, device: torch.device
                   'diversity_opt': {'type': 'DiversityLoss'}, 'high_frequency_opt': {'type': 'HighFrequencyLoss'}}})
 
 
+def make_step(kind: str, args: argparse.Namespace, root: Path) -> Callable[[], Any]:
+    """One training step of the plain loop (``plain``) or of ours in a precision."""
+    torch.set_num_threads(args.threads)
+    torch.manual_seed(0)
+    device, latent_px = torch.device(args.device), args.size_px // 8
+    labels = torch.arange(args.batch, device=device) % NUM_LABELS
+    if kind == 'plain':
+        plain = PlainLoop(root / 'dit', device)
+        pixels = torch.rand(args.batch, 3, args.size_px, args.size_px, device=device)
+        return lambda: plain.step(pixels, labels)
+    model = our_model(root / 'dit', root, kind, device, args.gradient_checkpointing)
+    shape = (args.batch, 4, latent_px, latent_px)
+    batch = {'latent': torch.randn(shape), 'noise': torch.randn(shape), 'label': labels.cpu(),
+             'time': torch.rand(args.batch), 'drop': torch.rand(args.batch)}
+
+    def step() -> None:
+        model.feed_data(batch)
+        model.optimize_parameters(1)
+
+    return step
+
+
+def peak_memory_mib(kind: str, args: argparse.Namespace, root: Path) -> float:
+    """Peak of two steps, MiB: of the GPU's memory, or growth of a fresh process."""
+    before_kib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    step = make_step(kind, args, root)
+    step()
+    step()
+    if args.device != 'cpu':
+        return torch.cuda.max_memory_allocated() / 2**20
+    return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before_kib) / 1024
+
+
 def timed(run: Callable[[], Any], device: torch.device) -> tuple[float, float]:
     """Seconds of wall time and of processor time."""
     if device.type == 'cuda':
@@ -136,58 +170,40 @@ def main() -> None:
     parser.add_argument('--gradient_checkpointing', action='store_true')
     parser.add_argument('--peak_tflops', type=float, help='of the device in bf16, to tell the share of it that is reached')
     args = parser.parse_args()
-    torch.set_num_threads(args.threads)
-    torch.manual_seed(0)
-    device, latent_px = torch.device(args.device), args.size_px // 8
-    pixels = torch.rand(args.batch, 3, args.size_px, args.size_px, device=device)
-    labels = torch.arange(args.batch, device=device) % NUM_LABELS
-    shape = (args.batch, 4, latent_px, latent_px)
-    batch = {'latent': torch.randn(shape), 'noise': torch.randn(shape), 'label': labels.cpu(), 'time': torch.rand(args.batch),
-             'drop': torch.rand(args.batch)}
+    device, kinds = torch.device(args.device), [*([] if args.no_plain else ['plain']), *args.precisions]
 
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
-        dit_folder = random_dit_folder(args.size, args.size_px, root / 'dit')
-        steps: dict[str, Callable[[], Any]] = {}
-        if not args.no_plain:
-            plain = PlainLoop(dit_folder, device)
-            steps['plain'] = lambda: plain.step(pixels, labels)
-        for precision in args.precisions:
-            model = our_model(dit_folder, root, precision, device, args.gradient_checkpointing)
-
-            def step(model: MinimaxDiTModel = model) -> None:
-                model.feed_data(batch)
-                model.optimize_parameters(1)
-
-            steps[precision] = step
+        random_dit_folder(args.size, args.size_px, root / 'dit')
+        with multiprocessing.get_context('spawn').Pool(1, maxtasksperchild=1) as pool:
+            peak_mib = {kind: pool.apply(peak_memory_mib, (kind, args, root)) for kind in kinds}
+        steps = {kind: make_step(kind, args, root) for kind in kinds}
         with FlopCounterMode(display=False) as flops:
-            steps[args.precisions[-1]]()
-        seconds: dict[str, list[tuple[float, float]]] = {name: [] for name in steps}
+            steps[kinds[-1]]()
+        seconds: dict[str, list[tuple[float, float]]] = {kind: [] for kind in kinds}
         for number in range(args.rounds + 1):
-            for name, run in steps.items():
+            for kind, run in steps.items():
                 elapsed = timed(run, device)
                 if number:
-                    seconds[name].append(elapsed)
+                    seconds[kind].append(elapsed)
 
-    wall = {name: statistics.median(value[0] for value in values) for name, values in seconds.items()}
-    processor = {name: statistics.median(value[1] for value in values) for name, values in seconds.items()}
+    wall, processor = ({kind: statistics.median(value[part] for value in values) for kind, values in seconds.items()}
+                       for part in (0, 1))
     print(f'DiT-{args.size}/2, {args.size_px} px, batch {args.batch}, {args.threads} thread(s), {device}, '
           f'torch {torch.__version__}, {platform.machine()}')
-    for name in steps:
-        print(f'{name:>6}: {wall[name]:8.3f} s wall, {processor[name]:8.3f} s processor')
-    peak_mib = (torch.cuda.max_memory_allocated() / 2**20 if device.type == 'cuda'
-                else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
-    print(f'RESULT peak_memory_mib={peak_mib:.0f}')
+    for kind in kinds:
+        print(f'{kind:>6}: {wall[kind]:8.3f} s wall, {processor[kind]:8.3f} s processor, peak {peak_mib[kind]:.0f} MiB')
     clock = wall if device.type == 'cuda' else processor
-    for name in steps:
-        print(f'RESULT {name}_step_s={clock[name]:.3f}')
-        if name != 'plain':
-            print(f'RESULT {name}_samples_per_s={args.batch / clock[name]:.2f}')
-        if name != 'plain' and not args.no_plain:
-            print(f'RESULT {name}_speedup={clock["plain"] / clock[name]:.2f}')
+    for kind in kinds:
+        print(f'RESULT {kind}_step_s={clock[kind]:.3f}')
+        print(f'RESULT {kind}_peak_memory_mib={peak_mib[kind]:.0f}')
+        if kind != 'plain':
+            print(f'RESULT {kind}_samples_per_s={args.batch / clock[kind]:.2f}')
+        if kind != 'plain' and not args.no_plain:
+            print(f'RESULT {kind}_speedup={clock["plain"] / clock[kind]:.2f}')
     if args.peak_tflops:
-        share = flops.get_total_flops() / clock[args.precisions[-1]] / (args.peak_tflops * 1e12)
-        print(f'RESULT {args.precisions[-1]}_share_of_peak={share:.3f}')
+        share = flops.get_total_flops() / clock[kinds[-1]] / (args.peak_tflops * 1e12)
+        print(f'RESULT {kinds[-1]}_share_of_peak={share:.3f}')
 
 
 if __name__ == '__main__':

@@ -133,8 +133,11 @@ def save_fitted(codec: BlockPca, folder: Path) -> None:
 
 
 def _from_pretrained(network_type: Any, options: AutoencoderKlCodecOptions | AutoencoderTinyCodecOptions) -> Any:
+    from diffusers.utils import is_accelerate_available
+
     try:
         return network_type.from_pretrained(options.pretrained, subfolder=options.subfolder,
+                                            low_cpu_mem_usage=is_accelerate_available(),
                                             local_files_only=options.local_files_only,
                                             torch_dtype=DTYPES[options.precision])
     except (OSError, ValueError) as error:

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from diffusers import DiTTransformer2DModel
 from diffusers.models.embeddings import CombinedTimestepLabelEmbeddings
+from diffusers.utils import is_accelerate_available
 from torch import Tensor, nn
 
 from basicsr_distill.errors import InputError
@@ -111,7 +112,8 @@ def load_dit(source: str, subfolder: str | None = None, local_files_only: bool =
     if subfolder is None and not (path / 'config.json').is_file():
         subfolder = 'transformer'
     try:
-        return DiTTransformer2DModel.from_pretrained(source, subfolder=subfolder, local_files_only=local_files_only)
+        return DiTTransformer2DModel.from_pretrained(source, subfolder=subfolder, local_files_only=local_files_only,
+                                                     low_cpu_mem_usage=is_accelerate_available())
     except (OSError, ValueError) as error:
         reason = str(error).strip().splitlines()[0].rstrip('.')
         raise InputError(f'network_g.pretrained: {source}: no DiT could be loaded ({reason}); give a hub id, a diffusers '
