@@ -13,13 +13,12 @@ import pytest
 import skimage.data
 import torch
 from numpy.typing import NDArray
+from support import save_rgb
 
 import basicsr_distill  # noqa: F401  (prepares BasicSR's import for every test module)
 
 torch.set_num_threads(1)
 cv2.setNumThreads(1)
-
-REPOSITORY = Path(__file__).parents[1]
 
 
 @pytest.fixture(scope='session')
@@ -32,13 +31,6 @@ def astronaut() -> NDArray[np.uint8]:
 def chelsea() -> NDArray[np.uint8]:
     """A photograph, (300, 451, 3), uint8, RGB."""
     return skimage.data.chelsea()
-
-
-def save_rgb(path: Path, image: NDArray[np.uint8]) -> Path:
-    """Write an RGB image, making its folder."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    assert cv2.imwrite(str(path), image[..., ::-1])
-    return path
 
 
 @pytest.fixture

@@ -9,8 +9,8 @@ import numpy as np
 import skimage.data
 import torch
 from basicsr.archs import build_network
-from conftest import save_rgb
 from numpy.typing import NDArray
+from support import save_rgb
 from torch import nn
 from torchvision.models import vgg
 

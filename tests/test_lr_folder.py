@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from basicsr.data import build_dataset
 from basicsr.utils.matlab_functions import imresize
-from conftest import REPOSITORY, save_rgb
 from numpy.typing import NDArray
+from support import REPOSITORY, save_rgb
 
 from basicsr_distill.errors import InputError
 from basicsr_distill.lr_folder import generate_lr_folder

@@ -11,8 +11,8 @@ import pytest
 import torch
 from basicsr.models import lr_scheduler
 from basicsr.utils.registry import ARCH_REGISTRY, DATASET_REGISTRY, LOSS_REGISTRY, METRIC_REGISTRY, MODEL_REGISTRY
-from conftest import REPOSITORY
 from sr_experiments import SlimVgg19, make_surroundings, save_slim_vgg19, shrink
+from support import REPOSITORY
 from torchvision.models import alexnet
 
 from basicsr_distill import engine

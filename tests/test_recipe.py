@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 import yaml
 from basicsr.utils.matlab_functions import imresize
-from conftest import save_rgb
 from numpy.typing import NDArray
+from support import save_rgb
 
 from basicsr_distill.errors import InputError
 from basicsr_distill.manifest import SampleRow, read_table

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import REPOSITORY
 from sr_experiments import SlimVgg19, make_surroundings, save_slim_vgg19, shrink
+from support import REPOSITORY
 
 from basicsr_distill import engine
 from basicsr_distill.errors import InputError

@@ -18,13 +18,12 @@ from torchvision.transforms.functional import normalize
 from basicsr_distill.errors import InputError
 from basicsr_distill.files import safe_join
 from basicsr_distill.images import find_images, read_rgb
-from basicsr_distill.manifest import MANIFEST_NAME, SampleRow, read_table
+from basicsr_distill.manifest import HR_FOLDER, MANIFEST_NAME, SampleRow, read_table
 from basicsr_distill.ops.bicubic import make_lr
 from basicsr_distill.options import DistilledPatchDatasetOptions
 
 # Decoded images are kept in memory up to this much; a distilled set takes a few megabytes.
 MAX_CACHE_BYTES = 4 << 30
-HR_FOLDER = 'HR'
 
 
 @dataclass(frozen=True)

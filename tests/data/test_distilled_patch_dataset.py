@@ -11,8 +11,8 @@ import pytest
 import torch
 from basicsr.data import build_dataset
 from basicsr.utils.matlab_functions import imresize
-from conftest import save_rgb
 from numpy.typing import NDArray
+from support import save_rgb
 
 from basicsr_distill.errors import InputError
 from basicsr_distill.manifest import SampleRow, read_table, write_table

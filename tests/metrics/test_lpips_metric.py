@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import torch
 from basicsr.metrics import calculate_metric
-from conftest import save_rgb
 from numpy.typing import NDArray
+from support import save_rgb
 
 from basicsr_distill.backbones import backbone_file
 from basicsr_distill.errors import InputError
