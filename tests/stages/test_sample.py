@@ -5,6 +5,7 @@ import errno
 import json
 import os
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 
@@ -236,6 +237,23 @@ def test_an_exported_denoiser_draws_the_same(trained, tmp_path):
         export_dit(trained, tmp_path / 'dit')
     with pytest.raises(InputError, match=r'holds no params_old; it has params and params_ema'):
         export_dit(trained, tmp_path / 'other', 'params_old')
+
+
+def test_two_ranks_draw_the_same_set(trained, tmp_path):
+    whole = sample.run(options(tmp_path / 'whole', oversample=2), trained)
+    root = Path(trained['path']['models']).parents[2]
+    command = [sys.executable, '-m', 'torch.distributed.run', '--nproc_per_node', '2', '--master_port', '29619', '-m',
+               'basicsr_distill', 'distill', '-opt', str(root / 'tiny.yml'), '--launcher', 'pytorch', '--stage', 'sample',
+               '--force_yml', f'extract={{dataroot: photos, save_dir: {root}/patches, patch_size: 32}}',
+               f'cluster={{save_dir: {root}/clusters, encoder: {{type: texture}}}}',
+               f'sample={{images_per_cluster: 3, num_steps: 4, batch_size: 2, oversample: 2, save_dir: {tmp_path / "half"}}}']
+    run = subprocess.run(command, cwd=root, capture_output=True, text=True, timeout=240,
+                         env={**os.environ, 'PYTHONPATH': str(Path(__file__).parents[2]), 'CUDA_VISIBLE_DEVICES': ''})
+    assert run.returncode == 0, run.stderr[-3000:]
+    first, second = files(whole), files(tmp_path / 'half')
+    for records in (first, second):
+        records['stage.json'] = records['stage.json'].replace(b'whole', b'x').replace(b'half', b'x')
+    assert first == second
 
 
 def test_missing_training_is_named(trained, tmp_path):
