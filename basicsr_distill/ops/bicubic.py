@@ -73,7 +73,7 @@ def axis_matrix(length: int, scale: int, up: bool) -> NDArray[np.float64]:
     taps = left[:, None] + np.arange(int(np.ceil(4 * stretch)) + 2)
     weights = _cubic((centres[:, None] - taps) / stretch)
     matrix = np.zeros((count, length))
-    np.add.at(matrix, (np.arange(count)[:, None], mirror(taps, length)), weights / weights.sum(axis=1, keepdims=True))
+    np.add.at(matrix, (np.arange(count)[:, None], _mirror(taps, length)), weights / weights.sum(axis=1, keepdims=True))
     return matrix
 
 
@@ -85,7 +85,7 @@ def _cubic(x: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.where(x <= 1, near, np.where(x <= 2, far, 0))
 
 
-def mirror(positions: NDArray[np.int64], length: int) -> NDArray[np.int64]:
+def _mirror(positions: NDArray[np.int64], length: int) -> NDArray[np.int64]:
     """Fold positions beyond the borders back, the border sample repeated, as often as short axes need."""
     positions = positions % (2 * length)
     return np.where(positions < length, positions, 2 * length - 1 - positions)

@@ -1,5 +1,6 @@
 """How much of a patch survives bicubic down- and upsampling: the score that picks training patches."""
 
+from dataclasses import dataclass
 from functools import lru_cache
 
 import cv2
@@ -8,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from basicsr_distill.ops.bicubic import axis_matrix, mirror
+from basicsr_distill.ops.bicubic import axis_matrix
 from basicsr_distill.options import PsnrMetric
 
 # ITU-R BT.601 luma of 8-bit studio range, as MATLAB's rgb2ycbcr gives it; the offset cancels in a difference.
@@ -19,8 +20,8 @@ _GREY_WEIGHTS = (19595, 38470, 7471)
 
 # Values filtered at once on a CPU: they stay in the core's own cache, larger stacks are slower.
 _CPU_CHUNK = 1 << 18
-# An enlarged sample depends on no input farther away than this.
-_REACH = 2
+# LR rows computed together; see _Band.
+_LR_ROWS = (4, 2, 1)
 
 
 def psnr_after_bicubic(patches: Tensor, scale: int = 4, metric: PsnrMetric = 'matlab_rgb') -> Tensor:
@@ -55,54 +56,90 @@ def _planes(patches: Tensor, metric: PsnrMetric, white: float) -> Tensor:
     """What the score compares: RGB, luma or grey, (N, C, H, W), in [0, ``white``]; uint8 only for RGB."""
     if metric == 'matlab_rgb':
         return patches
-    patches = patches.to(torch.float32)
+    red, green, blue = patches.to(torch.float32).split(1, dim=1)
     if metric == 'matlab_y':
-        return torch.einsum('nchw,c->nhw', patches, patches.new_tensor(_Y_WEIGHTS))[:, None]
-    levels = (patches * (255 / white)).round().to(torch.int32)
-    red, green, blue = (levels[:, channel] * weight for channel, weight in enumerate(_GREY_WEIGHTS))
-    return ((red + green + blue + 0x8000) >> 16)[:, None].to(torch.float32) * (white / 255)
+        return (red * _Y_WEIGHTS[0]).add_(green, alpha=_Y_WEIGHTS[1]).add_(blue, alpha=_Y_WEIGHTS[2])
+    weighted = [(plane * (255 / white)).round_().to(torch.int32) * weight
+                for plane, weight in zip((red, green, blue), _GREY_WEIGHTS)]
+    return (sum(weighted, start=torch.tensor(0x8000)) >> 16).to(torch.float32) * (white / 255)
 
 
 def _mean_square_error(planes: Tensor, scale: int, cv2_grey: bool) -> Tensor:
     """What shrinking and enlarging loses of every plane, (N, H, W) -> (N,)."""
     count, height, width = planes.shape
+    shrink, enlarge = _row_bands(height, scale, cv2_grey, planes.device)
+    shrink_columns, enlarge_columns = _column_maps(width, scale, cv2_grey, planes.device)
     # Image rows outermost: a map of the rows then acts on contiguous rows of all planes at once.
-    rows = planes.permute(1, 0, 2).to(torch.float32, memory_format=torch.contiguous_format).reshape(height, -1)
-    shrink, enlarge = _row_maps(height, scale, cv2_grey, planes.device)
-    columns = _column_map(width, scale, cv2_grey, planes.device)
-    shrunk = ((shrink @ rows).view(-1, width) @ columns[0].mT @ columns[1].mT).view(-1, rows.shape[1])
-    windows = shrunk.unfold(0, 2 * _REACH + 1, 1).mT
-    error = torch.baddbmm(rows.view(-1, scale, rows.shape[1]), enlarge.expand(len(windows), -1, -1), windows, beta=-1)
+    padded, rows = shrink.input_for(height, count * width, planes.device)
+    rows.view(height, count, width).copy_(planes.permute(1, 0, 2))
+    shrunk = shrink.windows(padded, count * width)
+    shrunk = torch.bmm(shrink.weights, shrunk).view(-1, width) @ shrink_columns
+    padded, low_rows = enlarge.input_for(height // scale, count * width, planes.device)
+    torch.mm(shrunk, enlarge_columns, out=low_rows.view(-1, width))
+    blocks, block = enlarge.weights.shape[:2]
+    error = torch.baddbmm(rows.view(blocks, block, -1), enlarge.weights, enlarge.windows(padded, count * width), beta=-1)
     # Row by row first: one long sum in float32 would be off by 1e-4 dB.
     return torch.linalg.vector_norm(error.view(height, count, width), dim=2).square_().mean(dim=0) / width
 
 
+@dataclass(frozen=True)
+class _Band:
+    """A banded map of image rows in blocks of output rows, each from one window of input rows: four times as fast as a
+    sparse product, six times as fast as a dense one.
+
+    weights: (blocks, rows of a block, rows of a window).  step: input rows from window to window.  margin: rows of zeros
+    that the input needs before its first row; borders are in the weights.
+    """
+
+    weights: Tensor
+    step: int
+    margin: int
+
+    @classmethod
+    def of(cls, matrix: NDArray[np.float64], block: int, device: torch.device) -> '_Band':
+        """Cut a map (outputs, inputs) into blocks of ``block`` rows, which divides the outputs."""
+        blocks = len(matrix) // block
+        step = matrix.shape[1] // blocks
+        used = [np.flatnonzero(rows.any(axis=0)) for rows in matrix.reshape(blocks, block, -1)]
+        margin = max(0, *(number * step - int(columns[0]) for number, columns in enumerate(used)))
+        length = margin + max(int(columns[-1]) + 1 - number * step for number, columns in enumerate(used))
+        padded = np.zeros((len(matrix), margin + (blocks - 1) * step + length))
+        padded[:, margin:margin + matrix.shape[1]] = matrix[:, :padded.shape[1] - margin]
+        weights = np.stack([padded[number * block:(number + 1) * block, number * step:number * step + length]
+                            for number in range(blocks)])
+        # A tensor born under inference_mode could never take part in a later backward pass.
+        with torch.inference_mode(False):
+            return cls(torch.as_tensor(weights, dtype=torch.float32, device=device), step, margin)
+
+    def input_for(self, count: int, values: int, device: torch.device) -> tuple[Tensor, Tensor]:
+        """Memory for ``count`` input rows of ``values``: with its margins, which are zero, and the rows alone."""
+        total = max((len(self.weights) - 1) * self.step + self.weights.shape[2], self.margin + count)
+        padded = torch.empty(total, values, device=device)
+        padded[:self.margin] = 0
+        padded[self.margin + count:] = 0
+        return padded, padded[self.margin:self.margin + count]
+
+    def windows(self, padded: Tensor, values: int) -> Tensor:
+        """The overlapping windows of such memory, (blocks, rows of a window, values); nothing is copied."""
+        return padded.as_strided((len(self.weights), self.weights.shape[2], values), (self.step * values, values, 1))
+
+
 @lru_cache(maxsize=32)
-def _column_map(length: int, scale: int, cv2_grey: bool, device: torch.device) -> tuple[Tensor, Tensor]:
-    """The maps (outputs, inputs) that shrink an axis of ``length`` samples and enlarge it again, float32."""
+def _row_bands(length: int, scale: int, cv2_grey: bool, device: torch.device) -> tuple[_Band, _Band]:
+    """The maps that shrink ``length`` image rows and enlarge them again."""
+    small = length // scale
+    together = next(rows for rows in _LR_ROWS if small % rows == 0)
+    return (_Band.of(_shrink(length, scale, cv2_grey), together, device),
+            _Band.of(_enlarge(small, scale, cv2_grey), together * scale, device))
+
+
+@lru_cache(maxsize=32)
+def _column_maps(length: int, scale: int, cv2_grey: bool, device: torch.device) -> tuple[Tensor, Tensor]:
+    """The same for columns, as dense matrices (inputs, outputs), float32."""
     with torch.inference_mode(False):
-        down, up = (torch.as_tensor(matrix, dtype=torch.float32, device=device)
+        down, up = (torch.as_tensor(np.ascontiguousarray(matrix.T), dtype=torch.float32, device=device)
                     for matrix in (_shrink(length, scale, cv2_grey), _enlarge(length // scale, scale, cv2_grey)))
     return down, up
-
-
-@lru_cache(maxsize=32)
-def _row_maps(length: int, scale: int, cv2_grey: bool, device: torch.device) -> tuple[Tensor, Tensor]:
-    """The same for image rows, where few weights differ from zero.
-
-    Returns:
-        The map that shrinks, (length / scale + 4, length), with two rows beyond either border; and the weights (scale, 5)
-        of the shrunk rows around each that give its enlarged ones, the same for every row.
-    """
-    down = _shrink(length, scale, cv2_grey)
-    beyond = np.arange(-_REACH, len(down) + _REACH)
-    inside = np.clip(beyond, 0, len(down) - 1) if cv2_grey else mirror(beyond, len(down))
-    middle = 2 * _REACH
-    around = _enlarge(2 * middle + 1, scale, cv2_grey)[middle * scale:(middle + 1) * scale, _REACH:-_REACH]
-    with torch.inference_mode(False):
-        shrink = torch.as_tensor(down[inside], dtype=torch.float32, device=device)
-        enlarge = torch.as_tensor(around, dtype=torch.float32, device=device)
-        return shrink.to_sparse() if device.type == 'cpu' else shrink, enlarge
 
 
 def _shrink(length: int, scale: int, cv2_grey: bool) -> NDArray[np.float64]:
