@@ -13,7 +13,9 @@ from safetensors.torch import save_file
 from basicsr_distill import encoders
 from basicsr_distill.encoders import build_encoder, encode_images
 from basicsr_distill.errors import InputError
-from basicsr_distill.options import OpenClipEncoderOptions, TextureEncoderOptions
+from basicsr_distill.images import write_png
+from basicsr_distill.options import ClusterOptions, ExtractOptions, OpenClipEncoderOptions, TextureEncoderOptions
+from basicsr_distill.stages import cluster, extract
 
 TINY = {'embed_dim': 24, 'vision_cfg': {'image_size': 32, 'layers': 2, 'width': 32, 'patch_size': 8, 'head_width': 16},
         'text_cfg': {'context_length': 8, 'vocab_size': 64, 'width': 16, 'heads': 2, 'layers': 1}}
@@ -47,6 +49,20 @@ def test_features_equal_open_clips_own(tiny_clip: Path, patches: list[np.ndarray
     assert features.shape == (16, 24)
     np.testing.assert_allclose(features, expected.numpy(), rtol=0, atol=1e-6)
     assert np.abs(np.linalg.norm(features, axis=1) - 1).min() > 1e-3, 'projected, not normalised'
+
+
+def test_the_cluster_stage_stores_open_clips_features(tiny_clip: Path, patches: list[np.ndarray], tmp_path: Path) -> None:
+    for number, rgb in enumerate(patches):
+        (tmp_path / 'photos').mkdir(exist_ok=True)
+        write_png(tmp_path / 'photos' / f'{number:02d}.png', rgb)
+    extract.run(ExtractOptions(dataroot=[str(tmp_path / 'photos')], save_dir=str(tmp_path / 'patches'), patch_size=96,
+                               threshold='q100'))
+    folder = cluster.run(ClusterOptions(save_dir=str(tmp_path / 'clusters'), num_clusters=4, encoder=OpenClipEncoderOptions(
+        name=f'local-dir:{tiny_clip}', batch_size=5)), tmp_path / 'patches')
+    model, _, preprocess = open_clip.create_model_and_transforms(f'local-dir:{tiny_clip}')
+    with torch.no_grad():
+        expected = model.eval().encode_image(torch.stack([preprocess(Image.fromarray(rgb)) for rgb in patches]))
+    np.testing.assert_allclose(np.load(folder / 'features.npy'), expected.numpy(), rtol=0, atol=1e-6)
 
 
 def test_weights_from_a_file(tiny_clip: Path, patches: list[np.ndarray], tmp_path: Path) -> None:
