@@ -15,6 +15,19 @@ from basicsr_distill.errors import InputError
 TEMP_SUFFIX = '.part'
 LOCK_NAME = '.lock'
 
+_held_locks: set[TextIO] = set()
+
+
+def _let_go_in_child() -> None:
+    # A lock belongs to its open file, which fork() shares: a data worker that outlives its killed run by a moment would
+    # keep the next run out. Closing the child's copy leaves the parent's lock in force.
+    for file in _held_locks:
+        file.close()
+    _held_locks.clear()
+
+
+os.register_at_fork(after_in_child=_let_go_in_child)
+
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
@@ -58,9 +71,11 @@ def locked(path: Path, guarded: Path) -> Iterator[None]:
         file.truncate()
         file.write(f'process {os.getpid()} on {socket.gethostname()}')
         file.flush()
+        _held_locks.add(file)
         try:
             yield
         finally:
+            _held_locks.discard(file)
             path.unlink(missing_ok=True)
 
 

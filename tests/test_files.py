@@ -89,6 +89,32 @@ def test_a_second_run_is_refused_by_name_and_a_dead_one_leaves_no_lock(tmp_path:
     assert not (tmp_path / 'out' / '.lock').exists()
 
 
+def _hold_with_a_worker(folder: Path, pids: 'multiprocessing.queues.SimpleQueue[int]') -> None:
+    with locked_folder(folder):
+        worker = os.fork()
+        if not worker:
+            signal.pause()
+        pids.put(worker)
+        signal.pause()
+
+
+def test_a_worker_that_outlives_its_killed_run_does_not_hold_the_lock(tmp_path: Path) -> None:
+    context = multiprocessing.get_context('fork')
+    pids = context.SimpleQueue()
+    owner = context.Process(target=_hold_with_a_worker, args=(tmp_path, pids))
+    owner.start()
+    worker = pids.get()
+    try:
+        with pytest.raises(InputError, match=f'in use by process {owner.pid} on '), locked_folder(tmp_path):
+            pass  # nor does the worker's start take the lock from its run
+        owner.kill()
+        owner.join()
+        with locked_folder(tmp_path):
+            pass
+    finally:
+        os.kill(worker, signal.SIGKILL)
+
+
 def test_a_folder_that_cannot_be_made_is_refused(tmp_path: Path) -> None:
     (tmp_path / 'file').write_text('x')
     with pytest.raises(InputError, match='cannot be written'), locked_folder(tmp_path / 'file' / 'out'):
