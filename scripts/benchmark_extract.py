@@ -115,12 +115,10 @@ def scoring(patches: list[NDArray[np.uint8]], rounds: int) -> dict[str, float]:
     from basicsr.utils.matlab_functions import imresize
 
     def ours() -> None:
-        for rgb in patches:
-            extract.score_windows(rgb, PATCH_SIZE, PATCH_SIZE, SCALE, 'matlab_rgb')
+        extract.score_windows(patches, PATCH_SIZE, PATCH_SIZE, SCALE, 'matlab_rgb')
 
     def ours_luma() -> None:
-        for rgb in patches:
-            extract.score_windows(rgb, PATCH_SIZE, PATCH_SIZE, SCALE, 'matlab_y')
+        extract.score_windows(patches, PATCH_SIZE, PATCH_SIZE, SCALE, 'matlab_y')
 
     def basicsr() -> None:
         for rgb in patches:

@@ -1,7 +1,10 @@
 """How much of a patch survives bicubic down- and upsampling: the score that picks training patches."""
 
+import math
+import threading
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import TypeAlias
 
 import cv2
 import numpy as np
@@ -18,10 +21,14 @@ _Y_WEIGHTS = (65.481 / 255, 128.553 / 255, 24.966 / 255)
 _GREY_WEIGHTS = (19595, 38470, 7471)
 
 
-# Values filtered at once on a CPU: they stay in the core's own cache, larger stacks are slower.
-_CPU_CHUNK = 1 << 18
+# Values filtered at once on a CPU. A quarter of it would stay in a core's own cache and be faster in one thread; but
+# several threads wait for Python's lock between operations, which costs them more.
+VALUES_AT_ONCE = 1 << 21
 # LR rows computed together; see _Band.
 _LR_ROWS = (4, 2, 1)
+
+# A map of columns: the inputs, the weights (inputs, outputs) and the outputs of each part.
+_Blocks: TypeAlias = tuple[tuple[slice, Tensor, slice], ...]
 
 
 def psnr_after_bicubic(patches: Tensor, scale: int = 4, metric: PsnrMetric = 'matlab_rgb') -> Tensor:
@@ -45,7 +52,7 @@ def psnr_after_bicubic(patches: Tensor, scale: int = 4, metric: PsnrMetric = 'ma
     x = _planes(patches, metric, white)
     height, width = x.shape[-2:]
     planes = x.reshape(-1, height, width)
-    chunk = max(1, _CPU_CHUNK // (height * width)) if x.device.type == 'cpu' else len(planes)
+    chunk = max(1, VALUES_AT_ONCE // (height * width)) if x.device.type == 'cpu' else len(planes)
     errors = torch.cat([_mean_square_error(part, scale, metric == 'cv2_grey') for part in planes.split(chunk)])
     mse = errors.view(x.shape[:2]).mean(dim=1) / white**2
     # Rounding noise of the filter is far below half an 8-bit step: what is flat in the picture counts as flat.
@@ -70,16 +77,43 @@ def _mean_square_error(planes: Tensor, scale: int, cv2_grey: bool) -> Tensor:
     shrink, enlarge = _row_bands(height, scale, cv2_grey, planes.device)
     shrink_columns, enlarge_columns = _column_maps(width, scale, cv2_grey, planes.device)
     # Image rows outermost: a map of the rows then acts on contiguous rows of all planes at once.
-    padded, rows = shrink.input_for(height, count * width, planes.device)
+    values = count * width
+    padded, rows = shrink.input_for(height, values, planes.device)
     rows.view(height, count, width).copy_(planes.permute(1, 0, 2))
-    shrunk = shrink.windows(padded, count * width)
-    shrunk = torch.bmm(shrink.weights, shrunk).view(-1, width) @ shrink_columns
-    padded, low_rows = enlarge.input_for(height // scale, count * width, planes.device)
-    torch.mm(shrunk, enlarge_columns, out=low_rows.view(-1, width))
+    shrunk = _scratch('shrunk', (*shrink.weights.shape[:2], values), planes.device)
+    torch.bmm(shrink.weights, shrink.windows(padded, values), out=shrunk)
+    low = _scratch('low', (shrunk.numel() // width, width // scale), planes.device)
+    _map_columns(shrunk.view(-1, width), shrink_columns, low)
+    padded, low_rows = enlarge.input_for(height // scale, values, planes.device)
+    _map_columns(low, enlarge_columns, low_rows.view(-1, width))
     blocks, block = enlarge.weights.shape[:2]
-    error = torch.baddbmm(rows.view(blocks, block, -1), enlarge.weights, enlarge.windows(padded, count * width), beta=-1)
+    error = rows.view(blocks, block, -1).baddbmm_(enlarge.weights, enlarge.windows(padded, values), beta=-1)
     # Row by row first: one long sum in float32 would be off by 1e-4 dB.
     return torch.linalg.vector_norm(error.view(height, count, width), dim=2).square_().mean(dim=0) / width
+
+
+def _map_columns(x: Tensor, blocks: _Blocks, out: Tensor) -> None:
+    for inputs, weights, outputs in blocks:
+        torch.mm(x[:, inputs], weights, out=out[:, outputs])
+
+
+_kept = threading.local()
+
+
+def _scratch(name: str, shape: tuple[int, ...], device: torch.device) -> Tensor:
+    """Memory of float32 for one step of the work, with what the last call left in it.
+
+    On a CPU each thread keeps its own: fresh pages of the system cost twice the arithmetic.
+    """
+    if device.type != 'cpu':
+        return torch.empty(shape, device=device)
+    size = math.prod(shape)
+    memory: Tensor | None = getattr(_kept, name, None)
+    if memory is None or memory.numel() < size:
+        with torch.inference_mode(False):
+            memory = torch.empty(size)
+        setattr(_kept, name, memory)
+    return memory[:size].view(shape)
 
 
 @dataclass(frozen=True)
@@ -87,16 +121,17 @@ class _Band:
     """A banded map of image rows in blocks of output rows, each from one window of input rows: four times as fast as a
     sparse product, six times as fast as a dense one.
 
-    weights: (blocks, rows of a block, rows of a window).  step: input rows from window to window.  margin: rows of zeros
-    that the input needs before its first row; borders are in the weights.
+    weights: (blocks, rows of a block, rows of a window).  name: of its input's memory.  step: input rows from window to
+    window.  margin: rows of zeros that the input needs before its first row; borders are in the weights.
     """
 
     weights: Tensor
+    name: str
     step: int
     margin: int
 
     @classmethod
-    def of(cls, matrix: NDArray[np.float64], block: int, device: torch.device) -> '_Band':
+    def of(cls, name: str, matrix: NDArray[np.float64], block: int, device: torch.device) -> '_Band':
         """Cut a map (outputs, inputs) into blocks of ``block`` rows, which divides the outputs."""
         blocks = len(matrix) // block
         step = matrix.shape[1] // blocks
@@ -109,12 +144,12 @@ class _Band:
                             for number in range(blocks)])
         # A tensor born under inference_mode could never take part in a later backward pass.
         with torch.inference_mode(False):
-            return cls(torch.as_tensor(weights, dtype=torch.float32, device=device), step, margin)
+            return cls(torch.as_tensor(weights, dtype=torch.float32, device=device), name, step, margin)
 
     def input_for(self, count: int, values: int, device: torch.device) -> tuple[Tensor, Tensor]:
         """Memory for ``count`` input rows of ``values``: with its margins, which are zero, and the rows alone."""
         total = max((len(self.weights) - 1) * self.step + self.weights.shape[2], self.margin + count)
-        padded = torch.empty(total, values, device=device)
+        padded = _scratch(self.name, (total, values), device)
         padded[:self.margin] = 0
         padded[self.margin + count:] = 0
         return padded, padded[self.margin:self.margin + count]
@@ -129,17 +164,30 @@ def _row_bands(length: int, scale: int, cv2_grey: bool, device: torch.device) ->
     """The maps that shrink ``length`` image rows and enlarge them again."""
     small = length // scale
     together = next(rows for rows in _LR_ROWS if small % rows == 0)
-    return (_Band.of(_shrink(length, scale, cv2_grey), together, device),
-            _Band.of(_enlarge(small, scale, cv2_grey), together * scale, device))
+    return (_Band.of('rows', _shrink(length, scale, cv2_grey), together, device),
+            _Band.of('low_rows', _enlarge(small, scale, cv2_grey), together * scale, device))
 
 
 @lru_cache(maxsize=32)
-def _column_maps(length: int, scale: int, cv2_grey: bool, device: torch.device) -> tuple[Tensor, Tensor]:
-    """The same for columns, as dense matrices (inputs, outputs), float32."""
-    with torch.inference_mode(False):
-        down, up = (torch.as_tensor(np.ascontiguousarray(matrix.T), dtype=torch.float32, device=device)
-                    for matrix in (_shrink(length, scale, cv2_grey), _enlarge(length // scale, scale, cv2_grey)))
-    return down, up
+def _column_maps(length: int, scale: int, cv2_grey: bool, device: torch.device) -> tuple[_Blocks, _Blocks]:
+    """The same for columns."""
+    return (_column_blocks(_shrink(length, scale, cv2_grey), device),
+            _column_blocks(_enlarge(length // scale, scale, cv2_grey), device))
+
+
+def _column_blocks(matrix: NDArray[np.float64], device: torch.device) -> _Blocks:
+    """A map (outputs, inputs) cut in two: half the arithmetic of the whole, and as much again to be had from more cuts is
+    lost on smaller products."""
+    cut = -(-len(matrix) // 2)
+    blocks = []
+    for outputs in (slice(0, cut), slice(cut, len(matrix))):
+        used = np.flatnonzero(matrix[outputs].any(axis=0))
+        if used.size:
+            inputs = slice(int(used[0]), int(used[-1]) + 1)
+            with torch.inference_mode(False):
+                weights = torch.as_tensor(np.ascontiguousarray(matrix[outputs, inputs].T), dtype=torch.float32, device=device)
+            blocks.append((inputs, weights, outputs))
+    return tuple(blocks)
 
 
 def _shrink(length: int, scale: int, cv2_grey: bool) -> NDArray[np.float64]:

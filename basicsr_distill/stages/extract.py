@@ -9,6 +9,7 @@ the threshold is given in decibels and nothing else has a say, patches are writt
 import errno
 import hashlib
 import logging
+import math
 import re
 import shutil
 import unicodedata
@@ -16,6 +17,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +34,7 @@ from basicsr_distill.images import (
     FoundImage,
     UnreadableImageError,
     decode_rgb,
+    file_bytes,
     find_images,
     fingerprint_images,
     is_whole_png,
@@ -50,7 +53,7 @@ from basicsr_distill.manifest import (
     write_table,
 )
 from basicsr_distill.ops.duplicates import exact_fingerprint, perceptual_fingerprint, repeated
-from basicsr_distill.ops.psnr import psnr_after_bicubic
+from basicsr_distill.ops.psnr import VALUES_AT_ONCE, psnr_after_bicubic
 from basicsr_distill.ops.selection import hardest_db, histogram_text, threshold_db
 from basicsr_distill.options import ExtractOptions, PsnrMetric
 from basicsr_distill.parallel import default_workers, one_thread_per_operation, ordered_map
@@ -61,8 +64,9 @@ QUARANTINE_NAME = 'quarantine.csv'
 _IMAGES_PER_PART = 32
 # Decoded images kept between the passes, bytes per rank.
 _CACHE_BYTES = 512 << 20
-# Values scored at once, which bounds memory.
-_BATCH_VALUES = 1 << 22
+# Images of a worker's task: files, and pixels decoded before they are scored.
+_GROUP_BYTES = 1 << 19
+_GROUP_DECODED_BYTES = 1 << 24
 _FINGERPRINTS = {'exact': exact_fingerprint, 'perceptual': perceptual_fingerprint}
 
 log = logging.getLogger(__name__)
@@ -95,26 +99,34 @@ def run(options: ExtractOptions) -> Path:
     return folder
 
 
-def score_windows(rgb: NDArray[np.uint8], size: int, stride: int, scale: int,
-                  metric: PsnrMetric) -> NDArray[np.float32]:
-    """Scores of all windows of an image's grid.
+def score_windows(images: Sequence[NDArray[np.uint8]], size: int, stride: int, scale: int,
+                  metric: PsnrMetric) -> list[NDArray[np.float32]]:
+    """Scores of all windows of the grids of some images, many windows at a time.
 
     Args:
-        rgb: (H, W, 3), uint8, at least ``size`` on each side.
+        images: (H, W, 3), uint8, at least ``size`` on each side.
         size: side of the square windows, pixels.
         stride: of the grid, pixels; windows start at its multiples and lie wholly inside.
         scale: of :func:`basicsr_distill.ops.psnr.psnr_after_bicubic`.
         metric: as there.
 
     Returns:
-        psnr_db, (rows, columns), float32; flat windows are ``inf``.
+        For every image psnr_db, (rows, columns), float32; flat windows are ``inf``.
     """
-    planes = torch.empty((3, *rgb.shape[:2]), dtype=torch.uint8)
-    cv2.split(rgb, list(planes.numpy()))  # several times as fast as a transposed copy
-    grid = planes.unfold(1, size, stride).unfold(2, size, stride).permute(1, 2, 0, 3, 4)
-    batch = max(1, _BATCH_VALUES // (3 * size * size))
-    scores = [psnr_after_bicubic(part, scale, metric) for row in grid for part in row.split(batch)]
-    return torch.cat(scores).view(grid.shape[:2]).numpy()
+    shapes = [tuple((side - size) // stride + 1 for side in rgb.shape[:2]) for rgb in images]
+    places = [(rgb, row * stride, column * stride) for rgb, shape in zip(images, shapes) for row, column in np.ndindex(shape)]
+    count = max(1, min(len(places), VALUES_AT_ONCE // (3 * size * size)))
+    batch = torch.empty((count, 3, size, size), dtype=torch.uint8)
+    planes = [list(patch) for patch in batch.numpy()]
+    scores = []
+    for first in range(0, len(places), count):
+        some = places[first:first + count]
+        for (rgb, top, left), patch in zip(some, planes):
+            cv2.split(rgb[top:top + size, left:left + size], patch)  # several times as fast as a transposed copy
+        scores.append(psnr_after_bicubic(batch[:len(some)], scale, metric))
+    psnr_db = torch.cat(scores).numpy() if scores else np.zeros(0, np.float32)
+    ends = np.cumsum([math.prod(shape) for shape in shapes])
+    return [grid.reshape(shape) for grid, shape in zip(np.split(psnr_db, ends[:-1]), shapes)]
 
 
 @dataclass
@@ -182,8 +194,8 @@ class _Extraction:
                    if not self._part_path(number).is_file()]
         total = sum(len(part) for _, part in pending)
         with tqdm(total=total, desc='extract: score', unit='image', disable=hide_bar()) as bar:
-            indices = [index for _, part in pending for index in part]
-            results = ordered_map(self._score, indices, self.num_workers)
+            groups = self._groups([index for _, part in pending for index in part])
+            results = chain.from_iterable(ordered_map(self._score, groups, self.num_workers))
             for number, part in pending:
                 scored = []
                 for _ in part:
@@ -191,8 +203,36 @@ class _Extraction:
                     bar.update()
                 save_part(self._part_path(number), _pack(scored))
 
-    def _score(self, index: int) -> _Scored:
-        """Decode one image and score its windows; an unusable image is a reason, not an error."""
+    def _groups(self, indices: Sequence[int]) -> list[list[int]]:
+        """Small images together, large ones alone: work that is long enough to be worth handing to a thread."""
+        groups: list[list[int]] = []
+        room = 0
+        for index in indices:
+            size = file_bytes(self.images[index].path)
+            if not groups or size > room:
+                groups.append([])
+                room = _GROUP_BYTES
+            groups[-1].append(index)
+            room -= size
+        return groups
+
+    def _score(self, indices: Sequence[int]) -> list[_Scored]:
+        """Decode some images and score their windows."""
+        results = []
+        waiting: list[tuple[int, NDArray[np.uint8], _Scored]] = []
+        for index in indices:
+            scored, rgb = self._read(index)
+            results.append(scored)
+            if rgb is not None:
+                waiting.append((index, rgb, scored))
+            if sum(rgb.nbytes for _, rgb, _ in waiting) > _GROUP_DECODED_BYTES:
+                self._score_decoded(waiting)
+                waiting.clear()
+        self._score_decoded(waiting)
+        return results
+
+    def _read(self, index: int) -> tuple[_Scored, NDArray[np.uint8] | None]:
+        """Decode one image; an unusable one is a reason, not an error."""
         image = self.images[index]
         try:
             data = read_bytes(image.path)
@@ -200,29 +240,32 @@ class _Extraction:
         except UnreadableImageError as error:
             if self.options.strict:
                 raise
-            return _Scored(reason=error.reason, detail=error.detail)
+            return _Scored(reason=error.reason, detail=error.detail), None
         rgb = decoded.rgb
         scored = _Scored(hashlib.sha256(data).hexdigest(), rgb.shape[0], rgb.shape[1], ' '.join(decoded.kinds))
         if min(rgb.shape[:2]) < self.size:
             scored.reason, scored.detail = 'too_small', f'{rgb.shape[1]}x{rgb.shape[0]}'
-            return scored
+            return scored, None
         test = self.scenes.find(rgb)
         if test is not None:
             scored.reason, scored.detail = 'leak', f'shows the scene of {test}'
-            return scored
-        scores = score_windows(rgb, self.size, self.stride, self.options.scale, self.options.metric)
-        scored.psnr_db = scores.ravel()
-        if self.options.deduplicate != 'off':
-            fingerprint = _FINGERPRINTS[self.options.deduplicate]
-            scored.fingerprints = np.array([fingerprint(self._crop(rgb, *place)) for place in np.ndindex(scores.shape)],
-                                           np.uint64)
-        if self.known_threshold_db is not None:
-            self._write_patches(index, rgb, np.flatnonzero(scored.psnr_db < self.known_threshold_db))
-        elif self.cached_bytes + rgb.nbytes <= _CACHE_BYTES:
-            # Threads may overshoot the limit by an image each, which is of no consequence.
-            self.cached_bytes += rgb.nbytes
-            self.cached[index] = rgb
-        return scored
+            return scored, None
+        return scored, rgb
+
+    def _score_decoded(self, images: Sequence[tuple[int, NDArray[np.uint8], _Scored]]) -> None:
+        grids = score_windows([rgb for _, rgb, _ in images], self.size, self.stride, self.options.scale, self.options.metric)
+        for (index, rgb, scored), scores in zip(images, grids):
+            scored.psnr_db = scores.ravel()
+            if self.options.deduplicate != 'off':
+                fingerprint = _FINGERPRINTS[self.options.deduplicate]
+                scored.fingerprints = np.array([fingerprint(self._crop(rgb, *place)) for place in np.ndindex(scores.shape)],
+                                               np.uint64)
+            if self.known_threshold_db is not None:
+                self._write_patches(index, rgb, np.flatnonzero(scored.psnr_db < self.known_threshold_db))
+            elif self.cached_bytes + rgb.nbytes <= _CACHE_BYTES:
+                # Threads may overshoot the limit by an image each, which is of no consequence.
+                self.cached_bytes += rgb.nbytes
+                self.cached[index] = rgb
 
     def _read_parts(self) -> list[_Scored]:
         count = -(-len(self.images) // _IMAGES_PER_PART)
@@ -314,11 +357,12 @@ class _Extraction:
             top, left = self._place(rgb.shape[1], int(window))
             path = self._patch_path(index, top, left)
             if not (self.stage.resumed and is_whole_png(path)):
-                write_png(path, rgb[top:top + self.size, left:left + self.size])
+                write_png(path, rgb[top:top + self.size, left:left + self.size], self.options.png_level)
 
     def _check_space(self, count: int) -> None:
         # A patch rarely deflates to less than a sixth; what cannot fit even so is not begun.
-        need, free = count * self.size * self.size * 3 // 6, shutil.disk_usage(self.folder).free
+        least = self.size * self.size * 3 // (6 if self.options.png_level else 1)
+        need, free = count * least, shutil.disk_usage(self.folder).free
         if need > free:
             raise OSError(errno.ENOSPC, f'{self.folder}: {count} patches need at least {need >> 20} MB, {free >> 20} MB are '
                                         'free; make room and run the same command again')

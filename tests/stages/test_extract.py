@@ -66,6 +66,31 @@ def test_keeps_the_half_that_bicubic_loses_most(photo_folder: Path, photos: dict
         'images', 'manifest.csv', 'meta_info.txt', 'psnr.png', 'stage.json']
 
 
+@pytest.mark.parametrize('limits', [(0, 0), (1 << 30, 0), (1 << 30, 1 << 30)], ids=['alone', 'decoded_alone', 'together'])
+@pytest.mark.parametrize('threshold', ['median', 27.0])
+def test_the_grouping_of_images_has_no_say(photo_folder: Path, monkeypatch: pytest.MonkeyPatch, tree_digests,
+                                           threshold: float | str, limits: tuple[int, int]) -> None:
+    whole = tree_digests(extract.run(options(photo_folder, threshold=threshold)))
+    shutil.rmtree(photo_folder.parent / 'patches')
+    (photo_folder / 'broken.jpg').write_bytes(b'no picture')
+    monkeypatch.setattr(extract, '_GROUP_BYTES', limits[0])
+    monkeypatch.setattr(extract, '_GROUP_DECODED_BYTES', limits[1])
+    folder = extract.run(options(photo_folder, threshold=threshold))
+    numbered = {name: digest for name, digest in tree_digests(folder).items() if name.startswith('images/')}
+    assert sorted(numbered.values()) == sorted(digest for name, digest in whole.items() if name.startswith('images/'))
+    rows = read_table(folder / 'manifest.csv', PatchRow)
+    assert len(rows) == len(numbered) > 5
+
+
+@pytest.mark.parametrize('level', [0, 9])
+def test_png_level_changes_bytes_and_no_pixel(photo_folder: Path, level: int) -> None:
+    plain, other = extract.run(options(photo_folder)), extract.run(options(photo_folder, 'other', png_level=level))
+    sizes = [path.stat().st_size for path in sorted((other / 'images').iterdir())]
+    assert (min(sizes) >= 64 * 64 * 3) if level == 0 else (sum(sizes) < 0.9 * len(sizes) * 64 * 64 * 3)
+    for row in read_table(plain / 'manifest.csv', PatchRow):
+        np.testing.assert_array_equal(cv2.imread(str(other / 'images' / row.name)), cv2.imread(str(plain / 'images' / row.name)))
+
+
 @pytest.mark.parametrize('threshold', [24.0, 'q20', 'q100'])
 def test_thresholds(photo_folder: Path, photos: dict[str, np.ndarray], threshold: float | str) -> None:
     scores = np.array(list(plain_scores(photos).values()))
@@ -255,11 +280,11 @@ def test_sigterm_leaves_a_folder_that_resumes(photo_folder: Path, tree_digests, 
     shutil.rmtree(folder)
     writes = []
 
-    def interrupted(path: Path, rgb: np.ndarray) -> None:
+    def interrupted(path: Path, rgb: np.ndarray, level: int) -> None:
         writes.append(path)
         if len(writes) == 5:
             raise SystemExit(143)
-        images.write_png(path, rgb)
+        images.write_png(path, rgb, level)
 
     monkeypatch.setattr(extract, 'write_png', interrupted)
     with pytest.raises(SystemExit):
@@ -383,7 +408,7 @@ def test_a_full_disk_is_foreseen(photo_folder: Path, monkeypatch: pytest.MonkeyP
 @pytest.mark.parametrize('threshold', ['median', 30.0])
 def test_a_disk_that_fills_up_is_one_sentence(photo_folder: Path, monkeypatch: pytest.MonkeyPatch,
                                               threshold: float | str) -> None:
-    def full(path: Path, rgb: np.ndarray) -> None:
+    def full(path: Path, rgb: np.ndarray, level: int) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
 
     monkeypatch.setattr(extract, 'write_png', full)
