@@ -32,7 +32,7 @@ def save_psnr_histogram(path: Path, psnr_db: NDArray[np.float32], threshold_db: 
                  label=f'median {np.median(psnr_db):.2f} dB')
     axes.set_xlabel(f'PSNR after bicubic down and up ({metric}), dB')
     axes.set_ylabel('patches')
-    axes.legend(frameon=False)
+    axes.legend(frameon=False, loc='upper left')
     _save(figure, path)
 
 

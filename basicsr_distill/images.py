@@ -250,7 +250,8 @@ def write_png(path: Path, rgb: NDArray[np.uint8], level: int = 1) -> None:
     """
     temp = path.with_name(f'{path.name}{TEMP_SUFFIX}')
     try:
-        temp.write_bytes(encode_png(rgb, level))
+        with temp.open('wb') as file:
+            file.writelines(_png_parts(rgb, level))
         os.replace(temp, path)
     except BaseException:
         temp.unlink(missing_ok=True)
@@ -272,6 +273,10 @@ def encode_png(rgb: NDArray[np.uint8], level: int = 1) -> bytes:
         rgb: (H, W, 3), uint8.
         level: 1 (fast) to 12 (small), or 0: stored as it is, in a fifteenth of the time, 1.7 times as large.
     """
+    return b''.join(_png_parts(rgb, level))
+
+
+def _png_parts(rgb: NDArray[np.uint8], level: int) -> list[bytes | bytearray]:
     height, width, channels = rgb.shape
     if rgb.dtype != np.uint8 or channels != 3 or not rgb.size:
         raise ValueError(f'An image of shape {rgb.shape} and type {rgb.dtype} cannot be written as RGB PNG.')
@@ -285,12 +290,15 @@ def encode_png(rgb: NDArray[np.uint8], level: int = 1) -> bytes:
         lines[:, 0] = _PNG_FILTER_NONE
         lines[:, 1:] = rows
     header = struct.pack('>IIBBBBB', width, height, 8, 2, 0, 0, 0)
-    return (_PNG_SIGNATURE + _png_chunk(b'IHDR', header) + _png_chunk(b'IDAT', deflate.zlib_compress(lines, level))
-            + _png_chunk(b'IEND', b''))
+    pixels = deflate.zlib_compress(lines, level)
+    return [_PNG_SIGNATURE, *_png_chunk(b'IHDR', header), *_png_chunk(b'IDAT', pixels), *_PNG_END]
 
 
-def _png_chunk(kind: bytes, data: bytes | bytearray) -> bytes:
-    return struct.pack('>I', len(data)) + kind + data + struct.pack('>I', deflate.crc32(data, deflate.crc32(kind)))
+def _png_chunk(kind: bytes, data: bytes | bytearray) -> tuple[bytes, bytes, bytes | bytearray, bytes]:
+    return struct.pack('>I', len(data)), kind, data, struct.pack('>I', deflate.crc32(data, deflate.crc32(kind)))
+
+
+_PNG_END = _png_chunk(b'IEND', b'')
 
 
 def is_whole_png(path: Path) -> bool:
@@ -298,6 +306,6 @@ def is_whole_png(path: Path) -> bool:
     try:
         with path.open('rb') as file:
             file.seek(-12, os.SEEK_END)
-            return file.read() == _png_chunk(b'IEND', b'')
+            return file.read() == b''.join(_PNG_END)
     except OSError:
         return False

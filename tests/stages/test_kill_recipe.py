@@ -1,5 +1,6 @@
 """kill -9 at random moments of the finetune and sample stages: a rerun ends with the files of an uninterrupted run."""
 
+import contextlib
 import hashlib
 import random
 import signal
@@ -19,6 +20,10 @@ ENVIRONMENT = {'PATH': '/usr/bin:/bin', 'PYTHONPATH': str(REPOSITORY), 'OMP_NUM_
                'CUDA_VISIBLE_DEVICES': ''}
 
 
+ITERATIONS, LABELS, PER_LABEL = 300, 2, 30
+IMAGES = LABELS * 2 * PER_LABEL  # twice as many as are kept
+
+
 def start(root):
     command = [sys.executable, '-m', 'basicsr_distill', 'distill', '-opt', str(root / 'tiny.yml'), '--stage', 'finetune',
                'sample']
@@ -28,13 +33,13 @@ def start(root):
 def prepare(root):
     root.mkdir()
     make_stages(root)
-    options = recipe(root, total_iter=300)
+    options = recipe(root, total_iter=ITERATIONS)
     # Paths relative to the working folder, so that both runs have the same options.
     options['datasets']['train'].update(dataroot='patches', labels_file='clusters/labels.csv')
     options['logger']['save_checkpoint_freq'] = 40
     options['extract'] = {'dataroot': 'photos', 'save_dir': 'patches', 'patch_size': 32}
     options['cluster'] = {'save_dir': 'clusters', 'encoder': {'type': 'texture'}}
-    options['sample'] = {'images_per_cluster': 30, 'num_steps': 20, 'batch_size': 2, 'save_dir': 'set', 'oversample': 2}
+    options['sample'] = {'images_per_cluster': PER_LABEL, 'num_steps': 20, 'batch_size': 2, 'save_dir': 'set', 'oversample': 2}
     write_recipe(root / 'tiny.yml', options)
 
 
@@ -43,31 +48,35 @@ def digests(root):
     return {str(path.relative_to(root)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files if path.is_file()}
 
 
+def progress(root):
+    """Share of the work that is on disk: half of it are iterations that a checkpoint holds, half are images drawn."""
+    iterations = max((int(path.stem) for path in root.glob('experiments/tiny/training_states/*.state')), default=0)
+    return 0.5 * iterations / ITERATIONS + 0.5 * sum(1 for _ in root.glob('set/**/*.png')) / IMAGES
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
 def test_ten_kills_change_nothing(tmp_path):
     whole, killed = tmp_path / 'whole', tmp_path / 'killed'
     for root in (whole, killed):
         prepare(root)
-    begin = time.monotonic()
     process = start(whole)
     assert process.wait() == 0, process.stderr.read().decode()[-3000:]
-    duration = time.monotonic() - begin
 
-    generator, kills = random.Random(0), 0
-    while kills < 10:
+    generator = random.Random(0)
+    hit = []
+    for moment in sorted(generator.uniform(0, 0.9) for _ in range(10)):
         process = start(killed)
-        try:
-            # Later and later, so that every part of the run is hit.
-            process.wait(timeout=duration * (0.3 + 0.07 * kills) * generator.uniform(0.8, 1.2))
-            break
-        except subprocess.TimeoutExpired:
-            process.send_signal(signal.SIGKILL)
-            process.wait()
-            kills += 1
+        while progress(killed) < moment and process.poll() is None:
+            time.sleep(0.01)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(timeout=generator.uniform(0, 0.3))
+        process.send_signal(signal.SIGKILL)
+        assert process.wait() == -signal.SIGKILL, process.stderr.read().decode()[-3000:]
+        hit.append(progress(killed))
+    assert 0 < sum(share < 0.5 for share in hit) < 10, 'both stages are hit'
     process = start(killed)
     assert process.wait() == 0, process.stderr.read().decode()[-3000:]
-    assert kills >= 2, "the machine was too quick or too slow for the kills to land"
     assert digests(killed) == digests(whole)
     first, second = (torch.load(root / 'experiments' / 'tiny' / 'models' / 'net_g_latest.pth', weights_only=True)
                      for root in (whole, killed))
