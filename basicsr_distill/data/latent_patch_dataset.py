@@ -115,7 +115,7 @@ class LatentPatchDataset(Dataset[dict[str, Any]]):
         for key, value in record.items():
             if earlier and earlier[key] != value:
                 raise InputError(f'{folder}: holds latents made with another {key} (was {earlier[key]!r}, now {value!r}); '
-                                 'choose another name for the experiment or remove the folder.')
+                                 'give the data set or the experiment another name, or remove the folder.')
         if not earlier:
             write_json(folder / RECORD_NAME, record)
 
