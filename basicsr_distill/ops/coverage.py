@@ -70,6 +70,13 @@ def nearest(samples: Features, references: Features) -> tuple[NDArray[np.int64],
     return index, distance[np.arange(len(samples)), index]
 
 
+def distance_to_others(points: Features, chosen: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Euclidean distance of some of the points, given by index, to the nearest other point, (N,); ``inf`` for a single point."""
+    distance = _distances(points[chosen], points)
+    distance[np.arange(len(chosen)), chosen] = np.inf
+    return distance.min(1)
+
+
 def _distances(a: Features, b: Features) -> NDArray[np.float64]:
     # Partial sums of several threads would meet in any order.
     with threadpool_limits(1):

@@ -9,7 +9,12 @@ from basicsr_distill.options import BlockPcaCodecOptions, PrototypeInitOptions, 
 
 @dataclass(frozen=True)
 class CardFacts:
-    """What a card tells. psnr_db, patches_psnr_db: quantiles after bicubic down and up, of the images and of the patches."""
+    """What a card tells; its figures are quantiles.
+
+    psnr_db: after bicubic down and up, of the images.  nearest_patch: feature distance of an image to the real patch most
+    like it.  coverage: feature distance of a real patch to the image most like it.  patches_*: the same of real patches,
+    to each other, and to as many of them as there are images.
+    """
 
     name: str
     num_images: int
@@ -22,6 +27,10 @@ class CardFacts:
     codec: Any
     psnr_db: dict[str, float]
     patches_psnr_db: dict[str, float]
+    nearest_patch: dict[str, float]
+    patches_nearest_patch: dict[str, float]
+    coverage: dict[str, float]
+    patches_coverage: dict[str, float]
 
 
 def dataset_card(facts: CardFacts) -> str:
@@ -42,8 +51,12 @@ def dataset_card(facts: CardFacts) -> str:
         'chosen': f'{options.images_per_cluster} per label of {options.oversample} times as many drawn '
                   f'({options.select}; {band})',
         'seed': str(options.seed),
-        f'PSNR after bicubic ({facts.metric}), images': _quantiles(facts.psnr_db),
-        'the same, real patches': _quantiles(facts.patches_psnr_db),
+        f'PSNR after bicubic ({facts.metric}), images': f'{_quantiles(facts.psnr_db)} dB',
+        'the same, real patches': f'{_quantiles(facts.patches_psnr_db)} dB',
+        'feature distance of an image to the nearest real patch': _quantiles(facts.nearest_patch),
+        'the same, a real patch to the nearest other': _quantiles(facts.patches_nearest_patch),
+        'feature distance of a real patch to the nearest image': _quantiles(facts.coverage),
+        'the same, to as many real patches drawn at random': _quantiles(facts.patches_coverage),
     }
     table = '\n'.join(f'| {key} | {value} |' for key, value in rows.items())
     return f"""# {facts.name}: a distilled set for super-resolution
@@ -53,7 +66,7 @@ these images in their place.
 
 ![A row of images for every label](montage.png)
 
-| | |
+| | (three figures: 5 %, median, 95 %) |
 |---|---|
 {table}
 
@@ -69,7 +82,8 @@ datasets:
     dataroot_gt: <this folder>
 ```
 
-`nearest.csv` and `nearest.png` show the real patch most like each image, by the encoder's features.
+`nearest.csv` and `nearest.png` show the real patch most like each image, by the encoder's features. Images much nearer to a real
+patch than real patches are to each other are copies of it.
 
 ## Licence
 
@@ -78,7 +92,7 @@ datasets:
 
 
 def _quantiles(values: dict[str, float]) -> str:
-    return f'{values["q05"]:.1f} / {values["median"]:.1f} / {values["q95"]:.1f} dB (5 %, median, 95 %)'
+    return ' / '.join(f'{values[key]:.3g}' for key in ('q05', 'median', 'q95'))
 
 
 def _licence(facts: CardFacts) -> str:

@@ -38,7 +38,7 @@ from basicsr_distill.manifest import (
     write_table,
 )
 from basicsr_distill.ops.bicubic import make_lr
-from basicsr_distill.ops.coverage import herding, k_center, nearest
+from basicsr_distill.ops.coverage import distance_to_others, herding, k_center, nearest
 from basicsr_distill.ops.kmeans import cluster, distances
 from basicsr_distill.ops.psnr import psnr_after_bicubic
 from basicsr_distill.options import ClusterOptions, PrototypeInitOptions, SampleOptions
@@ -52,6 +52,8 @@ CARD_NAME = 'README.md'
 NEAREST_NAME = 'nearest.csv'
 _MONTAGE_COLUMNS = 10
 _CLOSEST_PAIRS = 8
+# Patches whose nearest other patch is sought, for comparison.
+_PROBES = 128
 
 log = logging.getLogger(__name__)
 
@@ -220,7 +222,7 @@ class _Sampling:
         for candidate in kept:
             self._write_pair(candidate)
         self._write_tables(kept, features[chosen])
-        facts = self._facts(kept)
+        facts = self._facts(kept, features[chosen])
         self.stage.finish(counts, [MANIFEST_NAME, META_INFO_NAME, NEAREST_NAME],
                           figures=['montage.png', 'nearest.png'], **facts)
 
@@ -301,20 +303,27 @@ class _Sampling:
     def _patch(self, number: int) -> NDArray[np.uint8]:
         return read_rgb(self.patches.dataroot / IMAGES_FOLDER / self.patches.rows[number].name)
 
-    def _facts(self, kept: Sequence[_Candidate]) -> dict[str, Any]:
+    def _facts(self, kept: Sequence[_Candidate], features: NDArray[np.float32]) -> dict[str, Any]:
         """Figures for stage.json, after the dataset card was written from them."""
-        scores = np.array([item.psnr_db for item in kept])
-        real = np.array([row.psnr_db for row in self.patches.rows])
-        facts = {'psnr_db': {name: round(float(np.quantile(scores, q)), 4)
-                             for name, q in (('q05', 0.05), ('median', 0.5), ('q95', 0.95))},
-                 'patches_psnr_db': {name: round(float(np.quantile(real, q)), 4)
-                                     for name, q in (('q05', 0.05), ('median', 0.5), ('q95', 0.95))}}
+        real = self.features
+        probes = np.arange(0, len(real), -(-len(real) // _PROBES))
+        as_many = np.random.default_rng(self.options.seed).permutation(len(real))[:len(kept)]
+        facts = {'psnr_db': _quantiles([item.psnr_db for item in kept]),
+                 'patches_psnr_db': _quantiles([row.psnr_db for row in self.patches.rows]),
+                 'nearest_patch': _quantiles(nearest(features, real)[1]),
+                 'patches_nearest_patch': _quantiles(distance_to_others(real, probes)),
+                 'coverage': _quantiles(nearest(real, features)[1]),
+                 'patches_coverage': _quantiles(nearest(real, real[as_many])[1])}
         card = dataset_card(CardFacts(
             name=self.host['name'], num_images=len(kept), num_labels=len({item.draw.label for item in kept}),
             size_px=kept[0].rgb.shape[0], scale=self.options.scale, metric=self.patches.rows[0].metric,
             options=self.options, network=self.host['network_g'], codec=self.patches.options.codec, **facts))
         write_atomic(self.folder / CARD_NAME, card)
         return facts
+
+
+def _quantiles(values: Sequence[float] | NDArray[Any]) -> dict[str, float]:
+    return {name: round(float(np.quantile(values, q)), 4) for name, q in (('q05', 0.05), ('median', 0.5), ('q95', 0.95))}
 
 
 def _psnr_db(a: NDArray[np.uint8], b: NDArray[np.uint8]) -> float:

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from basicsr_distill.ops.coverage import herding, k_center, nearest
+from basicsr_distill.ops.coverage import distance_to_others, herding, k_center, nearest
 
 
 @pytest.fixture
@@ -54,3 +54,12 @@ def test_nearest(features):
     for n in range(30):
         gaps = np.linalg.norm(targets.astype(np.float64) - candidates[n], axis=1)
         assert index[n] == gaps.argmin() and distance[n] == pytest.approx(gaps.min(), rel=1e-6)
+
+
+def test_distance_to_others_leaves_out_the_point_itself(features):
+    points = features[0].astype(np.float64)
+    points[7] = points[3]
+    expected = [min(np.linalg.norm(points[n] - points[m]) for m in range(30) if m != n) for n in (3, 11, 29)]
+    measured = distance_to_others(points.astype(np.float32), np.array([3, 11, 29]))
+    np.testing.assert_allclose(measured, expected, atol=1e-6)
+    assert measured[0] == 0

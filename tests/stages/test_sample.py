@@ -180,6 +180,23 @@ def test_the_most_similar_patch_of_every_image_is_told(trained, tmp_path):
     assert float(line['psnr_db']) == pytest.approx(10 * np.log10(255**2 / error), abs=1e-3)
 
 
+def test_the_card_tells_how_near_images_and_patches_are(trained, tmp_path):
+    folder = sample.run(options(tmp_path / 'set'), trained)
+    record = json.loads((folder / 'stage.json').read_text())
+    with (folder / 'nearest.csv').open(newline='') as file:
+        distances = [float(line['feature_distance']) for line in csv.DictReader(file)]
+    assert record['nearest_patch']['median'] == pytest.approx(np.median(distances), abs=1e-4)
+    real = np.load(Path(trained['datasets']['train']['labels_file']).parent / 'features.npy').astype(np.float64)
+    gaps = np.linalg.norm(real[:, None] - real[None], axis=2)
+    np.fill_diagonal(gaps, np.inf)
+    assert record['patches_nearest_patch']['q95'] == pytest.approx(np.quantile(gaps.min(1), 0.95), abs=1e-4)
+    few = sample.run(options(tmp_path / 'few', images_per_cluster=1), trained)
+    assert json.loads((few / 'stage.json').read_text())['coverage']['median'] >= record['coverage']['median'] > 0
+    assert record['patches_coverage']['q05'] == 0, 'those drawn cover themselves'
+    figures = ' / '.join(f'{record["coverage"][key]:.3g}' for key in ('q05', 'median', 'q95'))
+    assert f'| feature distance of a real patch to the nearest image | {figures} |' in (folder / 'README.md').read_text()
+
+
 def test_what_publication_needs_is_looked_for_before_drawing(trained, tmp_path, monkeypatch):
     section = trained['datasets']['train']
     clusters = tmp_path / 'clusters'
