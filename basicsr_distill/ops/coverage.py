@@ -71,7 +71,9 @@ def nearest(samples: Features, references: Features) -> tuple[NDArray[np.int64],
 
 
 def distance_to_others(points: Features, chosen: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Euclidean distance of some of the points, given by index, to the nearest other point, (N,); ``inf`` for a single point."""
+    """Euclidean distance of some of the points, given by index, to the nearest other point, (N,); 0 where there is none."""
+    if len(points) == 1:
+        return np.zeros(len(chosen))
     distance = _distances(points[chosen], points)
     distance[np.arange(len(chosen)), chosen] = np.inf
     return distance.min(1)

@@ -63,3 +63,4 @@ def test_distance_to_others_leaves_out_the_point_itself(features):
     measured = distance_to_others(points.astype(np.float32), np.array([3, 11, 29]))
     np.testing.assert_allclose(measured, expected, atol=1e-6)
     assert measured[0] == 0
+    assert distance_to_others(features[0][:1], np.array([0])).tolist() == [0]
