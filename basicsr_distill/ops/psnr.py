@@ -21,7 +21,7 @@ _Y_WEIGHTS = (65.481 / 255, 128.553 / 255, 24.966 / 255)
 _GREY_WEIGHTS = (19595, 38470, 7471)
 
 
-# Values filtered at once on a CPU. A quarter of it would stay in a core's own cache and be faster in one thread; but
+# Values filtered at once on a CPU. An eighth of it would stay in a core's own cache and be faster in one thread; but
 # several threads wait for Python's lock between operations, which costs them more.
 VALUES_AT_ONCE = 1 << 21
 # LR rows computed together; see _Band.
@@ -31,6 +31,7 @@ _LR_ROWS = (4, 2, 1)
 _Blocks: TypeAlias = tuple[tuple[slice, Tensor, slice], ...]
 
 
+@torch.no_grad()
 def psnr_after_bicubic(patches: Tensor, scale: int = 4, metric: PsnrMetric = 'matlab_rgb') -> Tensor:
     """PSNR of patches against their bicubic down- and upsampled selves, PSNR(X, up(down(X))).
 

@@ -194,7 +194,7 @@ class _Extraction:
                    if not self._part_path(number).is_file()]
         total = sum(len(part) for _, part in pending)
         with tqdm(total=total, desc='extract: score', unit='image', disable=hide_bar()) as bar:
-            groups = self._groups([index for _, part in pending for index in part])
+            groups = [group for _, part in pending for group in self._groups(part)]
             results = chain.from_iterable(ordered_map(self._score, groups, self.num_workers))
             for number, part in pending:
                 scored = []
@@ -204,7 +204,10 @@ class _Extraction:
                 save_part(self._part_path(number), _pack(scored))
 
     def _groups(self, indices: Sequence[int]) -> list[list[int]]:
-        """Small images together, large ones alone: work that is long enough to be worth handing to a thread."""
+        """Small images of a part together, large ones alone: work that is long enough to be worth handing to a thread.
+
+        Sums depend in their last bits on what is computed with them, so a part makes the same groups in every run.
+        """
         groups: list[list[int]] = []
         room = 0
         for index in indices:
