@@ -125,7 +125,7 @@ def stage_folder(folder: Path, stage: str, options: Mapping[str, Any], inputs: M
             _refuse_difference(folder, earlier, header)
         # A run killed at its very start leaves the first file unfinished.
         elif {path.name for path in folder.iterdir()} - {LOCK_NAME, f'{STARTED_NAME}{TEMP_SUFFIX}'}:
-            raise InputError(f'{folder}: holds files of another origin; choose an empty save_dir.')
+            raise InputError(f'{folder}: holds files of another origin; choose {_elsewhere(stage)}.')
         if not done:
             remove_temporaries(folder)
             write_json(started_path, header)
@@ -139,7 +139,11 @@ def _refuse_difference(folder: Path, earlier: Mapping[str, Any], header: Mapping
         {key: earlier.get(key) for key in header}, header)]
     if differences:
         raise InputError(f'{folder}: was made with other options or inputs ({"; ".join(differences)}); '
-                         'choose another save_dir or remove the folder.')
+                         f'choose {_elsewhere(header["stage"])} or remove the folder.')
+
+
+def _elsewhere(stage: str) -> str:
+    return 'another name for the experiment' if stage == 'finetune' else 'another save_dir'
 
 
 def _differences(old: Any, new: Any, name: str = '') -> Iterator[tuple[str, Any, Any]]:

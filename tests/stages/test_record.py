@@ -72,10 +72,11 @@ def test_a_finished_stage_with_other_options_is_refused_untouched(tmp_path: Path
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 
-def test_files_of_another_origin_are_never_touched(tmp_path: Path) -> None:
+@pytest.mark.parametrize(('stage', 'advice'), [('extract', 'another save_dir'), ('finetune', 'another name for the experiment')])
+def test_files_of_another_origin_are_never_touched(tmp_path: Path, stage: str, advice: str) -> None:
     (tmp_path / 'holiday.jpg.part').write_text('x')
-    with pytest.raises(InputError, match='holds files of another origin'), \
-            stage_folder(tmp_path, 'extract', OPTIONS, INPUTS):
+    with pytest.raises(InputError, match=f'holds files of another origin; choose {advice}'), \
+            stage_folder(tmp_path, stage, OPTIONS, INPUTS):
         pass
     assert [path.name for path in tmp_path.iterdir()] == ['holiday.jpg.part']
 
