@@ -4,6 +4,7 @@ import json
 import os
 import signal
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -234,8 +235,14 @@ def test_nan_stops_before_a_checkpoint(hr_folder: Path, tmp_path: Path) -> None:
 def test_signals_end_in_a_checkpoint(hr_folder: Path, tmp_path: Path, signum: signal.Signals, code: int) -> None:
     options = train_options(hr_folder, total_iter=100_000)
     options['logger']['save_checkpoint_freq'] = 1_000_000
-    timer = threading.Timer(3, lambda: signal.raise_signal(signum))
-    timer.start()
+    folder = Path('experiments/tiny')
+
+    def send() -> None:
+        while not any('iter:' in log.read_text() for log in folder.glob('train_*.log')):
+            time.sleep(0.05)
+        os.kill(os.getpid(), signum)  # raise_signal would hit this thread, and Python may then be slow to notice
+
+    threading.Thread(target=send, daemon=True).start()
     with pytest.raises(SystemExit) as stop:
         train(write_options(tmp_path / 'x.yml', options))
     assert stop.value.code == code
