@@ -4,7 +4,7 @@ Importing this package is cheap (no torch): it prepares the host for today's lib
 losses, metrics and models are registered as soon as anyone imports ``basicsr``.
 """
 
-from basicsr_distill.compat import install as _prepare_host
+from basicsr_distill.host.hooks import install as _prepare_host
 
 __version__ = '0.1.0'
 

@@ -14,8 +14,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import FrameType
 
-from basicsr_distill import __version__, compat
+from basicsr_distill import __version__
 from basicsr_distill.errors import InputError
+from basicsr_distill.host import hooks
 
 STAGES = ('extract', 'cluster', 'finetune', 'sample')
 _DISK_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS}
@@ -55,7 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         143 stopped by SIGINT or SIGTERM. Any other failure is raised.
     """
     args = build_parser().parse_args(arguments)
-    compat.fix_main_spec()
+    hooks.fix_main_spec()
     _log_progress()
     # Stages only need to unwind (their folders resume); the training loop replaces this by "checkpoint first".
     with contextlib.suppress(ValueError):  # not the main thread of an embedding program
@@ -84,23 +85,28 @@ def _run(args: argparse.Namespace) -> int:
 
         return report()
     if args.command == 'distill':
-        from basicsr_distill.recipe import distill
+        from basicsr_distill.stages.pipeline import distill
 
         with _process_group(args.launcher):
             distill(args.opt, args.stage, args.force_yml)
         return 0
 
     # Wrong options are refused at once; torch and BasicSR take seconds to import.
-    from basicsr_distill.experiment import read_option_file, to_experiment
+    from basicsr_distill.config.experiment import read_option_file, to_experiment
 
     is_train = args.command == 'train'
     opt = to_experiment(args.opt, read_option_file(args.opt, args.force_yml), is_train, root=Path.cwd(), debug=args.debug,
                         auto_resume=args.auto_resume)
     with _process_group(args.launcher):
-        compat.require_host()
-        from basicsr_distill import engine
+        hooks.require_host()
+        if is_train:
+            from basicsr_distill.training.train import train
 
-        (engine.train if is_train else engine.test)(args.opt, opt)
+            train(args.opt, opt)
+        else:
+            from basicsr_distill.training.test import test
+
+            test(args.opt, opt)
     return 0
 
 
@@ -117,7 +123,7 @@ def _log_progress() -> None:
 
 @contextlib.contextmanager
 def _process_group(launcher: str) -> Iterator[None]:
-    from basicsr_distill import distributed
+    from basicsr_distill.runtime import distributed
 
     distributed.init(launcher)
     try:

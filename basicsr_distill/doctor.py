@@ -8,7 +8,8 @@ import shutil
 from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
 
-from basicsr_distill import __version__, compat
+from basicsr_distill import __version__
+from basicsr_distill.host import hooks
 
 _OPTIONAL = {'tensorboard': ('use_tb_logger: true', 'tb-nightly'), 'wandb': ('logger.wandb', 'wandb')}
 # What the recipes ask for, where the Hugging Face hub keeps it, and where to get it.
@@ -42,7 +43,7 @@ def _packages() -> bool:
             print(f'  {name:<18}{version(name)}')
         except PackageNotFoundError:
             complete = False
-            hint = compat.host_missing_message() if name == 'basicsr' else f'pip install {name}'
+            hint = hooks.host_missing_message() if name == 'basicsr' else f'pip install {name}'
             print(f'  {name:<18}MISSING: {hint}')
     for module, (use, package) in _OPTIONAL.items():
         if importlib.util.find_spec(module) is None:
@@ -68,7 +69,7 @@ def _host() -> None:
     import basicsr
 
     print(f'\nhost: BasicSR {basicsr.__version__} at {Path(basicsr.__file__).parent}')
-    print(f'  mended: {", ".join(patch.name for patch in compat.HOST_PATCHES)}')
+    print(f'  mended: {", ".join(patch.name for patch in hooks.HOST_PATCHES)}')
 
 
 def _weights() -> None:

@@ -21,12 +21,12 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch.nn.functional import interpolate
 
-from basicsr_distill import compat
-from basicsr_distill.images import FoundImage, find_images, read_rgb
+from basicsr_distill.config.options import ExtractOptions, PsnrMetric
+from basicsr_distill.host import hooks
+from basicsr_distill.io.images import FoundImage, find_images, read_rgb
 from basicsr_distill.ops.psnr import psnr_after_bicubic
-from basicsr_distill.options import ExtractOptions, PsnrMetric
-from basicsr_distill.parallel import default_workers, ordered_map
-from basicsr_distill.stages import extract
+from basicsr_distill.runtime.parallel import default_workers, ordered_map
+from basicsr_distill.stages.extract import stage as extract
 
 PATCH_SIZE = 256
 SCALE = 4
@@ -205,7 +205,7 @@ def main() -> None:
     parser.add_argument('--patches', type=int, default=32, help='patches of the scoring and CLIP comparisons')
     parser.add_argument('--exact_patches', type=int, default=250, help='patches whose scores are compared')
     args = parser.parse_args()
-    compat.require_host()
+    hooks.require_host()
     torch.set_num_threads(1)
     cv2.setNumThreads(1)
     images = find_images([Path(root) for root in args.photos])

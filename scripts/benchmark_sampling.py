@@ -23,9 +23,9 @@ from diffusers import AutoencoderKL, AutoencoderTiny
 from torch import Tensor
 
 from basicsr_distill.archs.minimax_dit_arch import MinimaxDiT
+from basicsr_distill.config.options import AutoencoderKlCodecOptions, AutoencoderTinyCodecOptions
 from basicsr_distill.diffusion.codec import build_codec
 from basicsr_distill.diffusion.sampler import SamplerSettings, image_generator, sample_latents
-from basicsr_distill.options import AutoencoderKlCodecOptions, AutoencoderTinyCodecOptions
 
 NUM_LABELS = 7
 DTYPES = {'fp32': torch.float32, 'bf16': torch.bfloat16}

@@ -12,9 +12,9 @@ import numpy as np
 import torch
 from matplotlib import pyplot as plt
 
-from basicsr_distill.files import write_atomic
-from basicsr_distill.images import find_images, read_rgb
-from basicsr_distill.manifest import PatchRow, SampleRow, read_table
+from basicsr_distill.io.files import write_atomic
+from basicsr_distill.io.images import find_images, read_rgb
+from basicsr_distill.io.manifest import PatchRow, SampleRow, read_table
 from basicsr_distill.ops.bicubic import bicubic_upsample, make_lr
 
 DEMO = Path('demo')

@@ -7,9 +7,10 @@ import argparse
 import sys
 from pathlib import Path
 
+from basicsr_distill.archs.minimax_dit_arch import load_trained
+from basicsr_distill.config.experiment import read_option_file, to_experiment
+from basicsr_distill.diffusion.export import export_dit
 from basicsr_distill.errors import InputError
-from basicsr_distill.experiment import read_option_file, to_experiment
-from basicsr_distill.export import export_dit
 
 
 def main() -> int:
@@ -21,7 +22,10 @@ def main() -> int:
     args = parser.parse_args()
     try:
         host = to_experiment(args.opt, read_option_file(args.opt), is_train=True, root=Path.cwd())
-        export_dit(host, args.output, args.weights)
+        if host['network_g'].get('type') != 'MinimaxDiT':
+            raise InputError(f'{args.opt}: network_g.type: only a MinimaxDiT can be exported.')
+        checkpoint = Path(host['path']['models']) / 'net_g_latest.pth'
+        export_dit(load_trained(host['network_g'], checkpoint, args.weights), args.output)
     except InputError as error:
         print(f'export_dit: {error}', file=sys.stderr)
         return 2

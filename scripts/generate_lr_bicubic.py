@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 from basicsr_distill.errors import InputError
-from basicsr_distill.lr_folder import generate_lr_folder
+from basicsr_distill.stages.lr_folder import generate_lr_folder
 
 
 def main() -> int:

@@ -8,7 +8,7 @@ import numpy as np
 import skimage.data
 import yaml
 
-from basicsr_distill.manifest import MANIFEST_NAME, PatchRow, write_table
+from basicsr_distill.io.manifest import MANIFEST_NAME, PatchRow, write_table
 
 SCRATCH = {'num_layers': 2, 'num_attention_heads': 2, 'attention_head_dim': 16, 'patch_size': 2, 'in_channels': 16,
            'sample_size': 4, 'learn_variance': True}
@@ -36,6 +36,13 @@ def make_stages(root, count=24, size=32, num_labels=2):
     options = {'save_dir': 'clusters', 'encoder': {'type': 'texture'}, 'num_clusters': num_labels}
     (clusters / 'stage.json').write_text(json.dumps({'stage': 'cluster', 'options': options}))
     return rows, labels
+
+
+def dataset_section(root, **more):
+    """Section of a LatentPatchDataset over :func:`make_stages`, as the training loop completes it."""
+    return {'name': 'train', 'type': 'LatentPatchDataset', 'phase': 'train', 'dataroot': str(root / 'patches'),
+            'labels_file': str(root / 'clusters' / 'labels.csv'), 'latents_dir': str(root / 'latents'),
+            'codec': {'type': 'block_pca', 'components': 16}, 'batch_size_per_gpu': 4, **more}
 
 
 def recipe(root, name='tiny', **train):

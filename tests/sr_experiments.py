@@ -8,14 +8,15 @@ from typing import Any
 import numpy as np
 import skimage.data
 import torch
+import yaml
 from basicsr.archs import build_network
 from numpy.typing import NDArray
 from support import save_rgb
 from torch import nn
 from torchvision.models import vgg
 
-from basicsr_distill.images import read_rgb
-from basicsr_distill.manifest import SampleRow, write_table
+from basicsr_distill.io.images import read_rgb
+from basicsr_distill.io.manifest import SampleRow, write_table
 from basicsr_distill.ops.bicubic import make_lr
 
 SMALL_NETWORKS: dict[str, dict[str, Any]] = {
@@ -127,4 +128,26 @@ def save_slim_vgg19() -> Path:
     path = Path('experiments/pretrained_models/vgg19-dcbb9e9d.pth')
     path.parent.mkdir(parents=True, exist_ok=True)
     torch.save(SlimVgg19().state_dict(), path)
+    return path
+
+
+TINY_EDSR = {'type': 'EDSR', 'num_in_ch': 3, 'num_out_ch': 3, 'num_feat': 8, 'num_block': 1, 'upscale': 4, 'img_range': 255.,
+             'rgb_mean': [0.4488, 0.4371, 0.4040]}
+
+
+def train_options(hr_folder: Path, name: str = 'tiny', total_iter: int = 12, **train_set: Any) -> dict[str, Any]:
+    return {
+        'name': name, 'model_type': 'SRModel', 'scale': 4, 'num_gpu': 0, 'manual_seed': 5,
+        'datasets': {'train': {'name': 'hr', 'type': 'DistilledPatchDataset', 'dataroot_gt': str(hr_folder), 'gt_size': 32,
+                               'use_hflip': True, 'use_rot': True, 'batch_size_per_gpu': 3, **train_set}},
+        'network_g': dict(TINY_EDSR),
+        'train': {'optim_g': {'type': 'Adam', 'lr': 1e-3}, 'total_iter': total_iter, 'ema_decay': 0.9,
+                  'scheduler': {'type': 'MultiStepLR', 'milestones': [8], 'gamma': 0.5},
+                  'pixel_opt': {'type': 'L1Loss', 'loss_weight': 1.0, 'reduction': 'mean'}},
+        'logger': {'print_freq': 4, 'save_checkpoint_freq': 5},
+    }
+
+
+def write_options(path: Path, options: dict[str, Any]) -> Path:
+    path.write_text(yaml.safe_dump(options))
     return path

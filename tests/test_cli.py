@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from test_engine import train_options, write_options
+from sr_experiments import train_options, write_options
 
 from basicsr_distill.cli import build_parser, main
 

@@ -8,9 +8,9 @@ import torch
 from sr_experiments import SlimVgg19, make_surroundings, save_slim_vgg19, shrink
 from support import REPOSITORY
 
-from basicsr_distill import engine
+from basicsr_distill.config.experiment import read_option_file, to_experiment
 from basicsr_distill.errors import InputError
-from basicsr_distill.experiment import read_option_file, to_experiment
+from basicsr_distill.training import train as train_loop
 
 GUIDE = REPOSITORY / 'docs' / 'SWAP_IN.md'
 PUBLISHED = Path(__file__).parent / 'published'
@@ -45,7 +45,7 @@ def _workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def train_two_iterations(path: Path) -> None:
     options = shrink(read_option_file(path))
     make_surroundings(options)
-    engine.train(path, to_experiment(path, options, is_train=True, root=Path.cwd()))
+    train_loop.train(path, to_experiment(path, options, is_train=True, root=Path.cwd()))
     state = torch.load(f'experiments/{options["name"]}/training_states/2.state', weights_only=True)
     assert state['iter'] == 2
     validated = {section['name'] for phase, section in options['datasets'].items() if phase != 'train'}

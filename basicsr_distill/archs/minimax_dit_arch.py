@@ -8,7 +8,7 @@ from basicsr.utils.registry import ARCH_REGISTRY
 from diffusers import DiTTransformer2DModel
 from torch import Tensor, nn
 
-from basicsr_distill.checkpoint import load_weights
+from basicsr_distill.config.options import ScratchDiTOptions, bind
 from basicsr_distill.diffusion.difffit import attach_difffit, fold_difffit
 from basicsr_distill.diffusion.dit import (
     init_label_rows,
@@ -18,7 +18,7 @@ from basicsr_distill.diffusion.dit import (
     unshare_conditioner,
 )
 from basicsr_distill.errors import InputError
-from basicsr_distill.options import ScratchDiTOptions, bind
+from basicsr_distill.io.weights import load_weights
 
 LORA_TARGETS = ['to_q', 'to_k', 'to_v', 'to_out.0', 'ff.net.0.proj', 'ff.net.2']
 

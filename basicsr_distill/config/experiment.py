@@ -11,8 +11,7 @@ from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
-from basicsr_distill.errors import InputError
-from basicsr_distill.options import (
+from basicsr_distill.config.options import (
     DistilledPatchDatasetOptions,
     LatentPatchDatasetOptions,
     LpipsMetricOptions,
@@ -24,6 +23,7 @@ from basicsr_distill.options import (
     load_option_file,
     parse_yaml,
 )
+from basicsr_distill.errors import InputError
 
 # Sections of a recipe that are stages of ``basicsr distill``; the training loop has no use for them.
 STAGE_SECTIONS = ('extract', 'cluster', 'sample')

@@ -15,12 +15,12 @@ from torch import Tensor
 from torch.utils.data import Dataset
 from torchvision.transforms.functional import normalize
 
+from basicsr_distill.config.options import DistilledPatchDatasetOptions
 from basicsr_distill.errors import InputError
-from basicsr_distill.files import safe_join
-from basicsr_distill.images import find_images, read_rgb
-from basicsr_distill.manifest import HR_FOLDER, MANIFEST_NAME, SampleRow, read_table
+from basicsr_distill.io.files import safe_join
+from basicsr_distill.io.images import find_images, read_rgb
+from basicsr_distill.io.manifest import HR_FOLDER, MANIFEST_NAME, SampleRow, read_table
 from basicsr_distill.ops.bicubic import make_lr
-from basicsr_distill.options import DistilledPatchDatasetOptions
 
 # Decoded images are kept in memory up to this much; a distilled set takes a few megabytes.
 MAX_CACHE_BYTES = 4 << 30
@@ -46,7 +46,7 @@ class DistilledPatchDataset(Dataset[dict[str, Any]]):
 
     Args:
         opt: the dataset's section with BasicSR's ``phase`` and ``scale``; its keys are those of
-            :class:`~basicsr_distill.options.DistilledPatchDatasetOptions`. ``labels`` keeps those clusters; ``num_images``
+            :class:`~basicsr_distill.config.options.DistilledPatchDatasetOptions`. ``labels`` keeps those clusters; ``num_images``
             keeps that many, taken evenly from the clusters; ``cache: ram`` decodes every image once.
 
     Items: ``lq`` (3, h, w) and ``gt`` (3, h*scale, w*scale), float32, RGB (or one luma channel with ``color: y``), [0, 1] before

@@ -17,19 +17,19 @@ from torch import Tensor
 from torch.utils.data import Dataset
 from tqdm import tqdm
 
-from basicsr_distill import distributed
-from basicsr_distill.diffusion.codec import FITTED_NAME, Codec, build_codec, save_fitted, unfitted_block_pca
-from basicsr_distill.errors import InputError
-from basicsr_distill.files import safe_join, sha256_file, write_atomic
-from basicsr_distill.images import read_rgb
-from basicsr_distill.manifest import IMAGES_FOLDER, MANIFEST_NAME, PatchRow, read_table, write_json
-from basicsr_distill.options import (
+from basicsr_distill.config.options import (
     AutoencoderKlCodecOptions,
     BlockPcaCodecOptions,
     LatentPatchDatasetOptions,
     bind,
 )
-from basicsr_distill.parallel import default_workers, one_thread_per_operation, ordered_map
+from basicsr_distill.diffusion.codec import FITTED_NAME, Codec, build_codec, save_fitted, unfitted_block_pca
+from basicsr_distill.errors import InputError
+from basicsr_distill.io.files import safe_join, sha256_file, write_atomic
+from basicsr_distill.io.images import read_rgb
+from basicsr_distill.io.manifest import IMAGES_FOLDER, MANIFEST_NAME, PatchRow, read_table, write_json
+from basicsr_distill.runtime import distributed
+from basicsr_distill.runtime.parallel import default_workers, one_thread_per_operation, ordered_map
 
 RECORD_NAME = 'latents.json'
 # Patches per file of latents: the unit of work of a rank, and of resuming.
@@ -49,7 +49,7 @@ class LatentPatchDataset(Dataset[dict[str, Any]]):
 
     Args:
         opt: the section of the option file with BasicSR's ``phase``; its keys are those of
-            :class:`~basicsr_distill.options.LatentPatchDatasetOptions`.
+            :class:`~basicsr_distill.config.options.LatentPatchDatasetOptions`.
 
     Raises:
         InputError: the patches or labels are missing or do not belong together.

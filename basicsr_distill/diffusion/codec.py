@@ -12,10 +12,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from basicsr_distill.config.options import AutoencoderKlCodecOptions, AutoencoderTinyCodecOptions, BlockPcaCodecOptions
 from basicsr_distill.diffusion.block_pca import BlockPca
 from basicsr_distill.errors import InputError
-from basicsr_distill.options import AutoencoderKlCodecOptions, AutoencoderTinyCodecOptions, BlockPcaCodecOptions
-from basicsr_distill.precision import DTYPES
+from basicsr_distill.runtime.precision import DTYPES
 
 FITTED_NAME = 'codec.safetensors'
 
@@ -127,7 +127,7 @@ def save_fitted(codec: BlockPca, folder: Path) -> None:
     """Write what was fitted to ``folder``, atomically."""
     from safetensors.torch import save
 
-    from basicsr_distill.files import write_atomic
+    from basicsr_distill.io.files import write_atomic
 
     write_atomic(folder / FITTED_NAME, save({name: value.contiguous() for name, value in codec.state_dict().items()}))
 

@@ -16,8 +16,8 @@ from diffusers.models.embeddings import CombinedTimestepLabelEmbeddings
 from diffusers.utils import is_accelerate_available
 from torch import Tensor, nn
 
+from basicsr_distill.config.options import ScratchDiTOptions
 from basicsr_distill.errors import InputError
-from basicsr_distill.options import ScratchDiTOptions
 
 _NORM_EPS = 1e-6
 # Layers, heads and channels per head of the published sizes (Peebles and Xie 2023, Table 1).
@@ -121,7 +121,7 @@ def load_dit(source: str, subfolder: str | None = None, local_files_only: bool =
 
 
 def _from_original(path: Path) -> DiTTransformer2DModel:
-    from basicsr_distill.checkpoint import load_weights
+    from basicsr_distill.io.weights import load_weights
 
     state = load_weights(path)
     state = state.get('ema', state)

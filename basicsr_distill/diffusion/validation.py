@@ -10,7 +10,7 @@ from torch import Tensor
 from basicsr_distill.diffusion.codec import to_uint8
 from basicsr_distill.diffusion.process import add_noise
 from basicsr_distill.diffusion.sampler import SamplerSettings, image_generator, sample_latents
-from basicsr_distill.images import write_png
+from basicsr_distill.io.images import write_png
 
 # Places between no noise and the most noise that is trained.
 _LEVELS = (0.1, 0.3, 0.5, 0.7, 0.9)

@@ -13,9 +13,9 @@ from PIL import Image
 from skimage.feature import local_binary_pattern
 from torch import Tensor
 
+from basicsr_distill.config.options import OpenClipEncoderOptions, TextureEncoderOptions
 from basicsr_distill.errors import InputError
-from basicsr_distill.options import OpenClipEncoderOptions, TextureEncoderOptions
-from basicsr_distill.precision import DTYPES
+from basicsr_distill.runtime.precision import DTYPES
 
 # The batch decides the last bits of a feature, so the texture encoder, which works image by image, may use any.
 _TEXTURE_BATCH = 32

@@ -1,8 +1,8 @@
 """The one place that knows the host's age: BasicSR 1.4.2 (2022) on today's Python and libraries.
 
 :func:`install` puts two finders on ``sys.meta_path`` and imports nothing. When somebody imports ``basicsr``, modules
-that have since disappeared are answered for, and once the host is there it is checked, mended (``host_patches``) and
-given the plugin's components (``registration``).
+that have since disappeared are answered for, and once the host is there it is checked, mended (``host.patches``) and
+given the plugin's components (``host.registration``).
 """
 
 import importlib
@@ -16,10 +16,10 @@ from types import ModuleType
 from typing import TYPE_CHECKING
 
 from basicsr_distill.errors import InputError
-from basicsr_distill.registration import COMPONENT_PACKAGES, register_all
+from basicsr_distill.host.registration import COMPONENT_PACKAGES, register_all
 
 if TYPE_CHECKING:
-    from basicsr_distill.host_patches import HostPatch
+    from basicsr_distill.host.patches.table import HostPatch
 
 HOST = 'basicsr'
 HOST_VERSION = '1.4.2'
@@ -92,9 +92,9 @@ def _complete_host(host: ModuleType) -> None:
     """Check the freshly executed host, mend it and register the plugin's components."""
     _check_host(host)
     try:
-        from basicsr_distill import host_patches
+        from basicsr_distill.host.patches import table
 
-        HOST_PATCHES[:] = host_patches.apply_all()
+        HOST_PATCHES[:] = table.apply_all()
     except ImportError as error:
         if not (error.name or '').startswith(f'{HOST}.'):
             raise

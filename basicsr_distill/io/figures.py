@@ -8,8 +8,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from basicsr_distill.files import replacing
-from basicsr_distill.images import write_png
+from basicsr_distill.io.files import replacing
+from basicsr_distill.io.images import write_png
 
 # Okabe and Ito's colours, apart for most colour-blind readers.
 _COLOURS = ('#0072B2', '#E69F00', '#009E73', '#CC79A7', '#D55E00', '#56B4E9', '#F0E442', '#000000')

@@ -32,7 +32,7 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from basicsr_distill.errors import InputError
-from basicsr_distill.files import TEMP_SUFFIX
+from basicsr_distill.io.files import TEMP_SUFFIX
 
 IMAGE_SUFFIXES = frozenset({'.png', '.jpg', '.jpeg', '.bmp', '.webp', '.tif', '.tiff', '.ppm'})
 # A photograph of 134 megapixels is 400 MB decoded; what claims more is taken for a decompression bomb.
@@ -241,7 +241,7 @@ def _silence_opencv() -> None:
 def write_png(path: Path, rgb: NDArray[np.uint8], level: int = 1) -> None:
     """Write an image as PNG; a reader finds the whole file or none. Equal pixels give equal bytes.
 
-    Unlike :func:`basicsr_distill.files.write_atomic` this does not wait for the disk: there may be millions, and a file
+    Unlike :func:`basicsr_distill.io.files.write_atomic` this does not wait for the disk: there may be millions, and a file
     that a power cut halved is found by :func:`is_whole_png`.
 
     Args:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from basicsr_distill.errors import InputError
-from basicsr_distill.files import replacing, safe_join, write_atomic
+from basicsr_distill.io.files import replacing, safe_join, write_atomic
 
 MANIFEST_NAME = 'manifest.csv'
 META_INFO_NAME = 'meta_info.txt'

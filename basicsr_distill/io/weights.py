@@ -3,7 +3,6 @@
 import errno
 import logging
 import os
-import random
 import re
 import shutil
 import zipfile
@@ -11,14 +10,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from basicsr_distill import distributed
 from basicsr_distill.errors import InputError
-from basicsr_distill.files import remove_temporaries, replacing
+from basicsr_distill.io.files import replacing
 
 _LOGGER = logging.getLogger('basicsr')
 
@@ -140,68 +137,3 @@ def _first_sentence(error: Exception) -> str:
     if isinstance(error, (RuntimeError, OSError)) or 'safetensors' in type(error).__module__:
         return str(error).split('\n')[0].split('. ')[0][:120]
     return type(error).__name__
-
-
-def newest_valid_state(states_dir: str | Path, models_dir: str | Path) -> Path | None:
-    """The training state to resume from: the newest that is whole, together with its networks.
-
-    Files that an interrupted writer left behind are removed (by rank 0), so no one may be writing there.
-
-    Args:
-        states_dir: folder of ``{iter}.state``.
-        models_dir: folder of ``net_*_{iter}.pth`` (or ``.safetensors``).
-
-    Returns:
-        The ``.state`` of the highest iteration that loads and whose networks all load; None when there is none. Each
-        state passed over is named in a warning.
-    """
-    states_dir, models_dir = Path(states_dir), Path(models_dir)
-    if distributed.is_main():
-        for folder in (states_dir, models_dir):
-            remove_temporaries(folder)
-    iterations = [int(path.stem) for path in states_dir.glob('*.state') if path.stem.isdecimal()]
-    for iteration in sorted(iterations, reverse=True):
-        state = states_dir / f'{iteration}.state'
-        networks = [*models_dir.glob(f'net_*_{iteration}.pth'), *models_dir.glob(f'net_*_{iteration}.safetensors')]
-        broken = [path for path in (state, *networks) if not is_loadable(path)]
-        if networks and not broken:
-            return state
-        reason = f'{broken[0].name} is damaged' if broken else f'{models_dir} holds no network of it'
-        _LOGGER.warning(f'Training state {state} is passed over: {reason}.')
-    return None
-
-
-def capture_rng() -> dict[str, Any]:
-    """The random state of this process: Python, numpy's global generator, torch on the CPU and on every GPU.
-
-    Returns:
-        Tensors, numbers and strings only, so that a file holding it loads with ``weights_only=True``.
-    """
-    version, words, gauss_next = random.getstate()
-    numpy_state = np.random.get_state(legacy=False)
-    keys = torch.from_numpy(numpy_state['state']['key'].astype(np.int64))
-    state: dict[str, Any] = {
-        'python': {'version': version, 'words': torch.tensor(words, dtype=torch.int64), 'gauss_next': gauss_next},
-        'numpy': {'bit_generator': numpy_state['bit_generator'], 'key': keys, 'pos': int(numpy_state['state']['pos']),
-                  'has_gauss': int(numpy_state['has_gauss']), 'gauss': float(numpy_state['gauss'])},
-        'torch': torch.get_rng_state(),
-    }
-    if torch.cuda.is_initialized():
-        state['cuda'] = torch.cuda.get_rng_state_all()
-    return state
-
-
-def restore_rng(state: Mapping[str, Any]) -> None:
-    """Set every generator as :func:`capture_rng` found it; call it last before the loop goes on.
-
-    Args:
-        state: what :func:`capture_rng` returned, on any device. In a training state ``rng`` lists one per rank.
-    """
-    python, numpy = state['python'], state['numpy']
-    random.setstate((python['version'], tuple(python['words'].tolist()), python['gauss_next']))
-    words = {'key': numpy['key'].cpu().numpy().astype(np.uint32), 'pos': numpy['pos']}
-    np.random.set_state({**numpy, 'state': words})
-    torch.set_rng_state(state['torch'].cpu())
-    if torch.cuda.is_available():
-        for device, cuda_state in enumerate(state.get('cuda', ())[:torch.cuda.device_count()]):
-            torch.cuda.set_rng_state(cuda_state.cpu(), device)

@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from basicsr_distill import distributed
+from basicsr_distill.runtime import distributed
 
 
 class LatentMemory(nn.Module):

@@ -13,9 +13,9 @@ from basicsr.metrics.metric_util import reorder_image
 from basicsr.utils.registry import METRIC_REGISTRY
 from numpy.typing import NDArray
 
-from basicsr_distill.backbones import backbone_file
-from basicsr_distill.checkpoint import load_weights
 from basicsr_distill.errors import InputError
+from basicsr_distill.features.backbones import backbone_file
+from basicsr_distill.io.weights import load_weights
 
 _BACKBONES = {'alex': 'alexnet', 'vgg': 'vgg16', 'squeeze': 'squeezenet1_1'}
 # Below this the backbones' pooling leaves no pixel.
@@ -64,7 +64,7 @@ def load_lpips(net: str, weights: str | None) -> torch.nn.Module:
     Args:
         net: ``alex``, ``vgg`` or ``squeeze``.
         weights: a file of torchvision's weights of the backbone (the package brings the heads), or of a whole
-            ``lpips.LPIPS``; None for :func:`~basicsr_distill.backbones.backbone_file`.
+            ``lpips.LPIPS``; None for :func:`~basicsr_distill.features.backbones.backbone_file`.
 
     Raises:
         InputError: the weights cannot be had, or are not those of this network.

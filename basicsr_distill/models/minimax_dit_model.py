@@ -16,9 +16,10 @@ from basicsr.utils import get_root_logger
 from basicsr.utils.registry import MODEL_REGISTRY
 from torch import Tensor
 
-from basicsr_distill.checkpoint import load_weights
+from basicsr_distill.config.options import LatentPatchDatasetOptions, MinimaxDiTTrainOptions, bind
 from basicsr_distill.data.latent_patch_dataset import read_labels
 from basicsr_distill.diffusion.codec import Codec, build_codec
+from basicsr_distill.diffusion.ema import ParameterAverage
 from basicsr_distill.diffusion.process import (
     add_noise,
     linear_alpha_bar,
@@ -26,12 +27,11 @@ from basicsr_distill.diffusion.process import (
     simple_loss,
     variational_bound,
 )
+from basicsr_distill.diffusion.step_cost import estimate_step
+from basicsr_distill.diffusion.validation import noise_errors, sample_grid, save_grid
 from basicsr_distill.errors import InputError
-from basicsr_distill.models.ema import ParameterAverage
-from basicsr_distill.models.estimate import estimate_step
-from basicsr_distill.models.latent_validation import noise_errors, sample_grid, save_grid
-from basicsr_distill.options import LatentPatchDatasetOptions, MinimaxDiTTrainOptions, bind
-from basicsr_distill.precision import DTYPES
+from basicsr_distill.io.weights import load_weights
+from basicsr_distill.runtime.precision import DTYPES
 
 
 @MODEL_REGISTRY.register()
@@ -39,7 +39,7 @@ class MinimaxDiTModel(BaseModel):
     """Fine-tunes (or trains) ``network_g: MinimaxDiT`` on a LatentPatchDataset.
 
     L = L_simple (+ L_vlb where the variance is learned) + L_representativeness + L_diversity + L_high-frequency; see
-    :class:`~basicsr_distill.options.MinimaxDiTTrainOptions` for the ``train`` section. Checkpoints hold the trained
+    :class:`~basicsr_distill.config.options.MinimaxDiTTrainOptions` for the ``train`` section. Checkpoints hold the trained
     parameters alone, as ``params`` and, averaged, ``params_ema``.
 
     Source: Cho et al. (2025), Eq. 6.

@@ -8,8 +8,8 @@ from basicsr.models.swinir_model import SwinIRModel
 from basicsr.utils.registry import MODEL_REGISTRY
 from torch import Tensor
 
+from basicsr_distill.config.options import TileOptions, bind
 from basicsr_distill.ops.tiling import apply_in_tiles
-from basicsr_distill.options import TileOptions, bind
 
 # A whole number of windows of every network here: 8 (SwinIR), 16, 24 (SRFormer), 64 (HiT-SR's largest).
 _CHOP_TILE = {'size_px': 256, 'overlap_px': 32}

@@ -12,8 +12,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from basicsr_distill.config.options import PsnrMetric
 from basicsr_distill.ops.bicubic import axis_matrix
-from basicsr_distill.options import PsnrMetric
 
 # ITU-R BT.601 luma of 8-bit studio range, as MATLAB's rgb2ycbcr gives it; the offset cancels in a difference.
 _Y_WEIGHTS = (65.481 / 255, 128.553 / 255, 24.966 / 255)

@@ -12,16 +12,16 @@ from sklearn.decomposition import PCA
 from threadpoolctl import threadpool_limits
 from tqdm import tqdm
 
-from basicsr_distill import distributed
-from basicsr_distill.encoders import build_encoder
+from basicsr_distill.config.options import ClusterOptions
 from basicsr_distill.errors import InputError
-from basicsr_distill.figures import save_feature_map, save_montage
-from basicsr_distill.files import replacing, write_atomic
-from basicsr_distill.images import read_rgb
-from basicsr_distill.manifest import IMAGES_FOLDER, MANIFEST_NAME, PatchRow, read_table, write_csv
-from basicsr_distill.ops.kmeans import Clusters, choose_num_clusters, cluster, distances
-from basicsr_distill.options import ClusterOptions
-from basicsr_distill.parallel import default_workers, one_thread_per_operation, ordered_map
+from basicsr_distill.features.encoders import build_encoder
+from basicsr_distill.io.figures import save_feature_map, save_montage
+from basicsr_distill.io.files import replacing, write_atomic
+from basicsr_distill.io.images import read_rgb
+from basicsr_distill.io.manifest import IMAGES_FOLDER, MANIFEST_NAME, PatchRow, read_table, write_csv
+from basicsr_distill.runtime import distributed
+from basicsr_distill.runtime.parallel import default_workers, one_thread_per_operation, ordered_map
+from basicsr_distill.selection.kmeans import Clusters, choose_num_clusters, cluster, distances
 from basicsr_distill.stages.record import StageRun, fingerprint_stage, photo_folders, refuse_overlap
 from basicsr_distill.stages.sharding import hide_bar, load_part, own_parts, save_part, shared_stage_folder
 

@@ -3,10 +3,10 @@
 from pathlib import Path
 from typing import Any
 
-from basicsr_distill import distributed
+from basicsr_distill.config.experiment import STAGE_SECTIONS, settle_device, to_experiment
 from basicsr_distill.errors import InputError
-from basicsr_distill.experiment import STAGE_SECTIONS, settle_device, to_experiment
-from basicsr_distill.files import sha256_file
+from basicsr_distill.io.files import sha256_file
+from basicsr_distill.runtime import distributed
 from basicsr_distill.stages.record import fingerprint_stage
 from basicsr_distill.stages.sharding import shared_stage_folder
 
@@ -50,9 +50,9 @@ def run(path: Path, options: dict[str, Any]) -> Path:
 
 
 def _train(path: Path, opt: dict[str, Any]) -> None:
-    from basicsr_distill import compat
+    from basicsr_distill.host import hooks
 
-    compat.require_host()
-    from basicsr_distill import engine
+    hooks.require_host()
+    from basicsr_distill.training.train import train
 
-    engine.train(path, opt)
+    train(path, opt)

@@ -8,9 +8,9 @@ import numpy as np
 from tqdm import tqdm
 
 from basicsr_distill.errors import InputError
-from basicsr_distill.images import UnreadableImageError, find_images, is_whole_png, read_rgb, write_png
+from basicsr_distill.io.images import UnreadableImageError, find_images, is_whole_png, read_rgb, write_png
 from basicsr_distill.ops.bicubic import make_lr
-from basicsr_distill.parallel import default_workers, one_thread_per_operation, ordered_map
+from basicsr_distill.runtime.parallel import default_workers, one_thread_per_operation, ordered_map
 
 log = logging.getLogger(__name__)
 

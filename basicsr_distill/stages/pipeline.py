@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from basicsr_distill.config.experiment import check_own_sections, read_option_file, to_experiment
+from basicsr_distill.config.options import ClusterOptions, ExtractOptions, SampleOptions, bind
 from basicsr_distill.errors import InputError
-from basicsr_distill.experiment import check_own_sections, read_option_file, to_experiment
-from basicsr_distill.options import ClusterOptions, ExtractOptions, SampleOptions, bind
 from basicsr_distill.stages.record import read_stage
 
 
@@ -39,7 +39,7 @@ def distill(path: Path, stages: Sequence[str], force_yml: Sequence[str] = ()) ->
         _check_agreement(path, options)
 
     if 'extract' in stages:
-        from basicsr_distill.stages import extract
+        from basicsr_distill.stages.extract import stage as extract
 
         _tell('extract', extract.run(extract_options))
     if 'cluster' in stages and cluster_options:
@@ -51,7 +51,7 @@ def distill(path: Path, stages: Sequence[str], force_yml: Sequence[str] = ()) ->
 
         _tell('finetune', finetune.run(path, options))
     if sample_options:
-        from basicsr_distill.stages import sample
+        from basicsr_distill.stages.sample import stage as sample
 
         _tell('sample', sample.run(sample_options, to_experiment(path, options, is_train=True, root=Path.cwd())))
 

@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from basicsr_distill.errors import InputError
-from basicsr_distill.files import LOCK_NAME, TEMP_SUFFIX, locked_folder, remove_temporaries, sha256_file
-from basicsr_distill.manifest import json_text, write_json
+from basicsr_distill.io.files import LOCK_NAME, TEMP_SUFFIX, locked_folder, remove_temporaries, sha256_file
+from basicsr_distill.io.manifest import json_text, write_json
 
 STAGE_NAME = 'stage.json'
 STARTED_NAME = 'stage.started.json'

@@ -11,9 +11,9 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from basicsr_distill import distributed
 from basicsr_distill.errors import InputError
-from basicsr_distill.files import replacing
+from basicsr_distill.io.files import replacing
+from basicsr_distill.runtime import distributed
 from basicsr_distill.stages.record import StageRun, read_stage, stage_folder
 
 Item = TypeVar('Item')

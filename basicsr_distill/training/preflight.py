@@ -18,12 +18,12 @@ from basicsr.utils.registry import (
     Registry,
 )
 
-from basicsr_distill.backbones import backbone_file
-from basicsr_distill.checkpoint import load_weights
+from basicsr_distill.config.options import nearest_name
 from basicsr_distill.data.latent_patch_dataset import read_labels
 from basicsr_distill.errors import InputError
+from basicsr_distill.features.backbones import backbone_file
+from basicsr_distill.io.weights import load_weights
 from basicsr_distill.metrics.lpips_metric import load_lpips
-from basicsr_distill.options import nearest_name
 
 # By the names that BasicSR's ``setup_schedulers`` knows.
 _SCHEDULERS = {
@@ -103,7 +103,7 @@ def check_pretrained(path: Path, opt: dict[str, Any]) -> None:
     """Refuse a damaged or malicious checkpoint before anything is written.
 
     Raises:
-        InputError: as :func:`basicsr_distill.checkpoint.load_weights`.
+        InputError: as :func:`basicsr_distill.io.weights.load_weights`.
     """
     for key, value in opt['path'].items():
         if 'pretrain_network' in key and isinstance(value, str):

@@ -1,23 +1,15 @@
-"""The training and test loops of ``basicsr train`` and ``basicsr test``.
+"""The training loop of ``basicsr train``.
 
-They drive BasicSR's datasets, models, losses, metrics and loggers, and mend what its own ``train.py`` does to small sets:
+It drives BasicSR's datasets, models, losses, metrics and loggers, and corrects what its own ``train.py`` does to small sets:
 training lasts exactly ``total_iter`` iterations, a batch that cannot be filled is refused, resuming continues the very
 stream that was interrupted, and nothing on disk is touched before the inputs are known to be right.
 """
 
-import json
-import logging
 import math
 import os
-import signal
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
-import basicsr
 import torch
 from basicsr.data import build_dataloader
 from basicsr.data.prefetch_dataloader import CPUPrefetcher, CUDAPrefetcher
@@ -25,22 +17,20 @@ from basicsr.models import build_model
 from basicsr.utils import (
     AvgTimer,
     MessageLogger,
-    check_resume,
     get_root_logger,
-    get_time_str,
     init_tb_logger,
     init_wandb_logger,
     mkdir_and_rename,
-    set_random_seed,
 )
-from basicsr.utils.options import dict2str
 
-from basicsr_distill import __version__, distributed, preflight
-from basicsr_distill.checkpoint import capture_rng, load_weights, newest_valid_state, restore_rng
-from basicsr_distill.data.loader import build_train_loader
 from basicsr_distill.errors import InputError
-from basicsr_distill.experiment import settle_device
-from basicsr_distill.files import LOCK_NAME, locked, write_atomic
+from basicsr_distill.runtime import distributed
+from basicsr_distill.runtime.rng import capture_rng, restore_rng
+from basicsr_distill.training import preflight
+from basicsr_distill.training.loader import build_train_loader
+from basicsr_distill.training.resume import restore_generators, resume_state
+from basicsr_distill.training.run import locked_experiment, settle_run, start_log
+from basicsr_distill.training.signals import stop_requests
 
 
 def train(path: Path, opt: dict[str, Any]) -> None:
@@ -48,16 +38,16 @@ def train(path: Path, opt: dict[str, Any]) -> None:
 
     Args:
         path: the option file, for messages and for the copy kept with the results.
-        opt: its content by :func:`basicsr_distill.experiment.to_experiment`.
+        opt: its content by :func:`basicsr_distill.config.experiment.to_experiment`.
 
     Raises:
         InputError: the options or what they point to are wrong; nothing has been written then.
     """
     text = path.read_text(encoding='utf-8')  # before the folder that may hold it is moved aside
-    _settle_run(path, opt)
+    settle_run(path, opt)
     total_iterations = opt['train']['total_iter']
-    with _lock(opt['path']['experiments_root']):
-        state = _resume_state(opt)
+    with locked_experiment(opt['path']['experiments_root']):
+        state = resume_state(opt)
         if state is not None and state['iter'] >= total_iterations and (latest := _latest(opt)).is_file():
             print(f'{latest}: already trained for {state["iter"]} iterations; nothing to do.')
             return
@@ -67,7 +57,7 @@ def train(path: Path, opt: dict[str, Any]) -> None:
         preflight.check_batch(path, opt, len(datasets['train']))
 
         _make_folders(opt, fresh=state is None and not opt['auto_resume'])
-        logger = _start_log(path, text, opt, 'train')
+        logger = start_log(path, text, opt, 'train')
         tb_logger = _tensorboard(opt)
         for dataset in datasets.values():
             if hasattr(dataset, 'prepare'):
@@ -85,24 +75,10 @@ def train(path: Path, opt: dict[str, Any]) -> None:
                                         seed=opt['manual_seed'])
                        for name, value in opt['datasets'].items() if value['phase'] == 'val']
         if state is not None:
-            _restore_rng(state, opt['rank'])
+            restore_generators(state, opt['rank'])
         _train_loop(opt, model, loader, val_loaders, first, tb_logger)
         if tb_logger:
             tb_logger.close()
-
-
-def _latest(opt: dict[str, Any]) -> Path:
-    return Path(opt['path']['models'], 'net_g_latest.pth')
-
-
-def _restore_rng(state: dict[str, Any], rank: int) -> None:
-    """Go on with the generators of the interrupted run; BasicSR's own states hold none."""
-    states = state.get('rng', [])
-    if rank < len(states):
-        restore_rng(states[rank])
-    else:
-        get_root_logger().warning('The training state holds no generators for rank %d: what follows is sound, but not the exact '
-                                  'continuation.', rank)
 
 
 def _train_loop(opt: dict[str, Any], model: Any, loader: Any, val_loaders: list[Any], first: int, tb_logger: Any) -> None:
@@ -120,7 +96,7 @@ def _train_loop(opt: dict[str, Any], model: Any, loader: Any, val_loaders: list[
     logger.info('Training from iteration %d to %d, %d samples, batch %d.', first, total_iterations,
                 len(loader.dataset.dataset), samples_per_iteration)
 
-    with _stop_requests() as stop:
+    with stop_requests() as stop:
         while iteration < total_iterations:
             batch = _next_batch(prefetcher)
             data_timer.record()
@@ -193,105 +169,8 @@ def _next_batch(prefetcher: Any) -> Any:
         raise InputError(str(error).strip().splitlines()[-1].split('Error: ', 1)[-1]) from None
 
 
-class _StopRequest:
-    """The signal that asked this process to stop, if any."""
-
-    def __init__(self) -> None:
-        self.signum = 0
-
-    def __call__(self, signum: int, frame: FrameType | None) -> None:
-        self.signum = signum
-
-    def agreed(self, dist: bool) -> int:
-        """The signal that any rank received: all ranks stop after the same iteration."""
-        if not dist:
-            return self.signum
-        signum = torch.tensor(self.signum)
-        torch.distributed.all_reduce(signum, op=torch.distributed.ReduceOp.MAX)
-        return int(signum)
-
-
-@contextmanager
-def _stop_requests() -> Iterator[_StopRequest]:
-    """Turn SIGINT and SIGTERM into a request that the loop answers with a checkpoint."""
-    stop = _StopRequest()
-    previous = {signum: signal.signal(signum, stop) for signum in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield stop
-    finally:
-        for signum, handler in previous.items():
-            signal.signal(signum, handler)
-
-
-def test(path: Path, opt: dict[str, Any]) -> None:
-    """Test a network; ``results/<name>`` with ``metrics.json`` is made in the ``root_path``.
-
-    Args:
-        path: the option file, for messages and for the copy kept with the results.
-        opt: its content by :func:`basicsr_distill.experiment.to_experiment`.
-
-    Raises:
-        InputError: the options or what they point to are wrong; nothing has been written then.
-    """
-    _settle_run(path, opt)
-    text = path.read_text(encoding='utf-8')
-    preflight.check_pretrained(path, opt)
-    datasets = {name: preflight.build_checked_dataset(path, name, section)
-                for name, section in sorted(opt['datasets'].items())}
-    folder = Path(opt['path']['results_root'])
-    with _lock(folder):
-        if distributed.is_main():
-            mkdir_and_rename(str(folder))
-            Path(opt['path']['visualization']).mkdir()
-        distributed.barrier()
-        logger = _start_log(path, text, opt, 'test')
-        model = build_model(opt)
-        results = {}
-        for name, dataset in datasets.items():
-            loader = build_dataloader(dataset, opt['datasets'][name], num_gpu=opt['num_gpu'], dist=opt['dist'],
-                                      seed=opt['manual_seed'])
-            logger.info('Testing %s (%d images) ...', dataset.opt['name'], len(dataset))
-            model.validation(loader, current_iter=opt['name'], tb_logger=None, save_img=opt['val']['save_img'])
-            results[dataset.opt['name']] = {metric: float(value)
-                                            for metric, value in getattr(model, 'metric_results', {}).items()}
-        if distributed.is_main():
-            write_atomic(folder / 'metrics.json', json.dumps(results, indent=2) + '\n')
-
-
-def _settle_run(path: Path, opt: dict[str, Any]) -> None:
-    settle_device(opt)
-    opt['rank'], opt['world_size'] = distributed.rank(), distributed.world_size()
-    opt['dist'] = opt['world_size'] > 1
-    preflight.check_components(path, opt)
-    preflight.check_backbones(path, opt)
-    set_random_seed(opt['manual_seed'] + opt['rank'])
-    torch.backends.cudnn.benchmark = True
-
-
-def _resume_state(opt: dict[str, Any]) -> dict[str, Any] | None:
-    """The training state to go on from; points the networks' paths at its checkpoint."""
-    states, models = Path(opt['path']['training_states']), Path(opt['path']['models'])
-    if opt['auto_resume']:
-        newest = newest_valid_state(states, models) if states.is_dir() else None
-        opt['path']['resume_state'] = None if newest is None else str(newest)
-    if not opt['path'].get('resume_state'):
-        return None
-    state = load_weights(opt['path']['resume_state'])
-    check_resume(opt, state['iter'])
-    return state
-
-
-@contextmanager
-def _lock(folder: str | Path) -> Iterator[None]:
-    """Hold an experiment by a lock beside its folder, which may itself be moved aside."""
-    if not distributed.is_main():
-        distributed.barrier()
-        yield
-        return
-    folder = Path(folder)
-    with locked(folder.with_name(f'.{folder.name}{LOCK_NAME}'), folder):
-        distributed.barrier()
-        yield
+def _latest(opt: dict[str, Any]) -> Path:
+    return Path(opt['path']['models'], 'net_g_latest.pth')
 
 
 def _make_folders(opt: dict[str, Any], fresh: bool) -> None:
@@ -305,26 +184,6 @@ def _make_folders(opt: dict[str, Any], fresh: bool) -> None:
         for key in ('models', 'training_states', 'visualization'):
             Path(opt['path'][key]).mkdir(parents=True, exist_ok=True)
     distributed.barrier()
-
-
-def _start_log(path: Path, text: str, opt: dict[str, Any], command: str) -> logging.Logger:
-    folder = Path(opt['path']['log'])
-    if distributed.is_main():
-        write_atomic(folder / path.name, f'# {" ".join(sys.argv)}\n{text}')
-    # BasicSR's logger is initialised once a process, without a file when a dataset was the first to ask for it.
-    logger: logging.Logger = get_root_logger()
-    if distributed.is_main():
-        handler = logging.FileHandler(folder / f'{command}_{opt["name"]}_{get_time_str()}.log', encoding='utf-8')
-        handler.setFormatter(logging.Formatter('%(asctime)s %(levelname)s: %(message)s'))
-        for old in [old for old in logger.handlers if isinstance(old, logging.FileHandler)]:
-            logger.removeHandler(old)
-            old.close()
-        logger.addHandler(handler)
-        logger.setLevel(logging.INFO)
-    logger.info('basicsr-distill %s on BasicSR %s (%s), torch %s; %s', __version__, basicsr.__version__,
-                Path(basicsr.__file__).parent, torch.__version__, ' '.join(sys.argv))
-    logger.info(dict2str(opt))
-    return logger
 
 
 def _tensorboard(opt: dict[str, Any]) -> Any:

@@ -15,11 +15,9 @@ from sr_experiments import SlimVgg19, make_surroundings, save_slim_vgg19, shrink
 from support import REPOSITORY
 from torchvision.models import alexnet
 
-from basicsr_distill import engine
 from basicsr_distill.cli import main
-from basicsr_distill.errors import InputError
-from basicsr_distill.experiment import check_own_sections, read_option_file, to_experiment
-from basicsr_distill.options import (
+from basicsr_distill.config.experiment import check_own_sections, read_option_file, to_experiment
+from basicsr_distill.config.options import (
     ClusterOptions,
     DatasetOptions,
     ExtractOptions,
@@ -27,6 +25,9 @@ from basicsr_distill.options import (
     bind,
     load_option_file,
 )
+from basicsr_distill.errors import InputError
+from basicsr_distill.training import test as test_loop
+from basicsr_distill.training import train as train_loop
 
 OPTIONS = REPOSITORY / 'options'
 SETS = ('DIV2K', 'DF2K', 'OST', 'OST_distilled')
@@ -232,7 +233,7 @@ def test_train_file_trains_validates_and_resumes(path: Path, workplace: Path) ->
     for total_iter in (2, 3):
         options['train']['total_iter'] = total_iter
         opt = to_experiment(path, options, is_train=True, root=workplace, auto_resume=total_iter == 3)
-        engine.train(path, opt)
+        train_loop.train(path, opt)
     folder = workplace / 'experiments' / options['name']
     assert sorted(file.name for file in (folder / 'training_states').iterdir()) == ['1.state', '2.state', '3.state']
     state = torch.load(folder / 'training_states' / '2.state', weights_only=True)
@@ -248,7 +249,7 @@ def test_train_file_trains_validates_and_resumes(path: Path, workplace: Path) ->
 def test_test_file_measures(path: Path, workplace: Path) -> None:
     options = shrink(read_option_file(path))
     make_surroundings(options)
-    engine.test(path, to_experiment(path, options, is_train=False, root=workplace))
+    test_loop.test(path, to_experiment(path, options, is_train=False, root=workplace))
     results = json.loads((workplace / 'results' / options['name'] / 'metrics.json').read_text())
     assert list(results) == [section['name'] for section in options['datasets'].values()]
     for measured in results.values():
@@ -284,7 +285,7 @@ def test_a_perceptual_loss_without_vgg_is_refused_before_anything_is_built(stem:
     make_surroundings(options)
     before = sorted(offline.rglob('*'))
     with pytest.raises(InputError, match=r'train\.perceptual_opt: .*no network') as error:
-        engine.train(path, to_experiment(path, options, is_train=True, root=offline))
+        train_loop.train(path, to_experiment(path, options, is_train=True, root=offline))
     assert str(offline / 'experiments/pretrained_models/vgg19-dcbb9e9d.pth') in str(error.value)
     assert [file for file in sorted(offline.rglob('*')) if file not in before and 'torch' not in file.parts] == []
 

@@ -8,8 +8,8 @@ import pytest
 import yaml
 from pydantic import Field
 
+from basicsr_distill.config.options import MAX_FILE_BYTES, Options, bind, load_option_file, parse_yaml
 from basicsr_distill.errors import InputError
-from basicsr_distill.options import MAX_FILE_BYTES, Options, bind, load_option_file, parse_yaml
 
 
 def test_plain_documents_agree_with_pyyaml() -> None:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from support import save_rgb
 
 from basicsr_distill.errors import InputError
-from basicsr_distill.manifest import SampleRow, read_table, write_table
+from basicsr_distill.io.manifest import SampleRow, read_table, write_table
 from basicsr_distill.ops.bicubic import make_lr
 
 

@@ -8,19 +8,19 @@ import diffusers
 import numpy as np
 import pytest
 import torch
-from patches import dataset_section, make_patches
+from latent_recipe import dataset_section, make_stages
 from safetensors.torch import load_file
 
+from basicsr_distill.config.options import BlockPcaCodecOptions
 from basicsr_distill.data import latent_patch_dataset
 from basicsr_distill.data.latent_patch_dataset import LatentPatchDataset
 from basicsr_distill.diffusion.codec import build_codec
 from basicsr_distill.errors import InputError
-from basicsr_distill.options import BlockPcaCodecOptions
 
 
 @pytest.fixture
 def root(tmp_path):
-    make_patches(tmp_path)
+    make_stages(tmp_path, count=12, num_labels=3)
     return tmp_path
 
 
@@ -122,7 +122,7 @@ def test_a_validation_set_uses_the_codec_of_the_training_set(root, tmp_path):
     prepared(root)
     codec = load_file(root / 'latents' / 'codec.safetensors')
     other = tmp_path / 'other'
-    make_patches(other, count=3)
+    make_stages(other, count=3)
     val = prepared(other, name='val', phase='val', latents_dir=str(root / 'latents'))
     flat = (pixels_of(other, 1)[0, :, :8, :8].reshape(-1) - codec['mean']) @ codec['basis']
     np.testing.assert_allclose(val.latent_mean(1)[:, 0, 0], flat, atol=1e-5)
@@ -133,7 +133,7 @@ def test_a_full_disk_is_told_before_encoding(root, monkeypatch):
     monkeypatch.setattr(latent_patch_dataset.shutil, 'disk_usage', lambda path: usage)
     with pytest.raises(InputError, match=r'the latents need \d+ MB, 0 MB are free'):
         prepared(root)
-    assert not list(root.rglob('*.npy'))
+    assert not list((root / 'latents').rglob('*.npy'))
 
 
 def test_workers_get_no_copy_of_the_latents(root):
@@ -160,6 +160,6 @@ def test_missing_inputs_are_named(root):
 
 
 def test_patches_that_do_not_fit_the_codec_are_refused(root, tmp_path):
-    make_patches(tmp_path / 'odd', size=30)
+    make_stages(tmp_path / 'odd', size=30)
     with pytest.raises(InputError, match='multiple of 8'):
         prepared(tmp_path / 'odd')

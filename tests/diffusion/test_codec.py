@@ -7,10 +7,10 @@ import skimage.data
 import torch
 from sklearn.decomposition import PCA
 
+from basicsr_distill.config.options import AutoencoderKlCodecOptions, AutoencoderTinyCodecOptions, BlockPcaCodecOptions
 from basicsr_distill.diffusion.block_pca import BlockPca
 from basicsr_distill.diffusion.codec import FITTED_NAME, build_codec, save_fitted
 from basicsr_distill.errors import InputError
-from basicsr_distill.options import AutoencoderKlCodecOptions, AutoencoderTinyCodecOptions, BlockPcaCodecOptions
 
 
 @pytest.fixture(scope='module')

@@ -6,6 +6,7 @@ import torch
 from diffusers import DiTTransformer2DModel
 
 from basicsr_distill.archs.minimax_dit_arch import MinimaxDiT
+from basicsr_distill.config.options import ScratchDiTOptions
 from basicsr_distill.diffusion.difffit import attach_difffit, fold_difffit
 from basicsr_distill.diffusion.dit import (
     convert_original,
@@ -14,7 +15,6 @@ from basicsr_distill.diffusion.dit import (
     share_conditioner,
 )
 from basicsr_distill.errors import InputError
-from basicsr_distill.options import ScratchDiTOptions
 
 TIMESTEPS = torch.tensor([0, 250, 500, 999])
 LABELS = torch.tensor([0, 3, 9, 10])

@@ -3,7 +3,7 @@
 import torch
 from torch import nn
 
-from basicsr_distill.models.estimate import StepEstimate, estimate_step
+from basicsr_distill.diffusion.step_cost import StepEstimate, estimate_step
 
 
 def test_saved_activations_and_state_are_counted():

@@ -10,12 +10,13 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
-from basicsr_distill import encoders
-from basicsr_distill.encoders import build_encoder, encode_images
+from basicsr_distill.config.options import ClusterOptions, ExtractOptions, OpenClipEncoderOptions, TextureEncoderOptions
 from basicsr_distill.errors import InputError
-from basicsr_distill.images import write_png
-from basicsr_distill.options import ClusterOptions, ExtractOptions, OpenClipEncoderOptions, TextureEncoderOptions
-from basicsr_distill.stages import cluster, extract
+from basicsr_distill.features import encoders
+from basicsr_distill.features.encoders import build_encoder, encode_images
+from basicsr_distill.io.images import write_png
+from basicsr_distill.stages import cluster
+from basicsr_distill.stages.extract import stage as extract
 
 TINY = {'embed_dim': 24, 'vision_cfg': {'image_size': 32, 'layers': 2, 'width': 32, 'patch_size': 8, 'head_width': 16},
         'text_cfg': {'context_length': 8, 'vocab_size': 64, 'width': 16, 'heads': 2, 'layers': 1}}

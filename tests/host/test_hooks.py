@@ -15,10 +15,10 @@ import basicsr
 import pytest
 import torch
 
-from basicsr_distill import compat
 from basicsr_distill.errors import InputError
+from basicsr_distill.host import hooks
 
-REPOSITORY = Path(__file__).parents[1]
+REPOSITORY = Path(__file__).parents[2]
 HOST_FOLDER = Path(basicsr.__file__).parent
 
 
@@ -67,7 +67,7 @@ def test_a_component_can_be_the_first_import():
 
 def test_install_is_idempotent():
     before = list(sys.meta_path)
-    compat.install()
+    hooks.install()
     assert sys.meta_path == before
     assert type(sys.meta_path[-1]).__name__ == '_AliasFinder'
 
@@ -128,9 +128,10 @@ def test_fork_in_the_current_folder_is_refused(tmp_path, fork):
             import basicsr
         except ImportError as error:
             print(error)
-        from basicsr_distill import compat, errors
+        from basicsr_distill import errors
+        from basicsr_distill.host import hooks
         try:
-            compat.require_host()
+            hooks.require_host()
         except errors.InputError as error:
             print('refused')
     """, folder=tmp_path)
@@ -142,11 +143,11 @@ def test_fork_in_the_current_folder_is_refused(tmp_path, fork):
 def test_missing_host_is_one_sentence_with_the_remedy(monkeypatch):
     monkeypatch.setattr(importlib.util, 'find_spec', lambda name: None)
     with pytest.raises(InputError, match='BasicSR is not installed'):
-        compat.require_host()
+        hooks.require_host()
     for version, remedy in (((3, 11), 'pip install --no-build-isolation basicsr==1.4.2'),
                             ((3, 13), 'with Python 3.12 run `pip wheel --no-build-isolation --no-deps basicsr==1.4.2`')):
         monkeypatch.setattr(sys, 'version_info', version)
-        assert remedy in compat.host_missing_message()
+        assert remedy in hooks.host_missing_message()
 
 
 def test_component_without_a_host_says_so(tmp_path):
@@ -179,19 +180,19 @@ def test_main_spec_is_set_only_where_workers_would_import_nothing(monkeypatch, s
     if file:
         main.__file__ = file
     monkeypatch.setitem(sys.modules, '__main__', main)
-    compat.fix_main_spec()
+    hooks.fix_main_spec()
     assert spawn.get_preparation_data('worker').get('init_main_from_name') == expected
 
 
 def test_spawned_worker_dies_without_the_main_spec_and_lives_with_it():
     result = python("""
         import multiprocessing
-        from basicsr_distill import compat
+        from basicsr_distill.host import hooks
         from basicsr.utils.misc import sizeof_fmt
         workers = []
         for fix in (False, True):
             if fix:
-                compat.fix_main_spec()
+                hooks.fix_main_spec()
             workers.append(multiprocessing.get_context('spawn').Process(target=sizeof_fmt, args=(1,)))
             workers[-1].start()
         for worker in workers:

@@ -29,12 +29,14 @@ from basicsr.utils.registry import DATASET_REGISTRY
 from safetensors.torch import save_file
 from torch.nn.parallel import DistributedDataParallel
 
-from basicsr_distill import compat, distributed
 from basicsr_distill.archs.rrdb_keys import convert_rrdb_state_dict
-from basicsr_distill.checkpoint import load_weights, restore_rng
 from basicsr_distill.errors import InputError
+from basicsr_distill.host import hooks
+from basicsr_distill.io.weights import load_weights
+from basicsr_distill.runtime import distributed
+from basicsr_distill.runtime.rng import restore_rng
 
-REPOSITORY = Path(__file__).parents[1]
+REPOSITORY = Path(__file__).parents[2]
 HOST_FOLDER = Path(basicsr.__file__).parent
 without_cuda = pytest.mark.skipif(torch.cuda.is_available(), reason='the defect shows on a CPU only')
 
@@ -49,16 +51,16 @@ def original_of(target: str):
 
 
 def test_table_is_in_force_and_points_at_real_lines():
-    assert len(compat.HOST_PATCHES) > 20
-    for patch in compat.HOST_PATCHES:
+    assert len(hooks.HOST_PATCHES) > 20
+    for patch in hooks.HOST_PATCHES:
         owner, name = patch.resolve()
         assert hasattr(getattr(owner, name), 'host_original'), patch.target
         file, line = patch.where.split(':')
         assert (HOST_FOLDER / file).read_text().split('\n')[int(line) - 1].strip(), patch.where
         assert patch.cause and patch.name == patch.target.split(':')[1]
-    applied = {patch.target: getattr(*patch.resolve()) for patch in compat.HOST_PATCHES}
-    compat._complete_host(basicsr)
-    assert applied == {patch.target: getattr(*patch.resolve()) for patch in compat.HOST_PATCHES}
+    applied = {patch.target: getattr(*patch.resolve()) for patch in hooks.HOST_PATCHES}
+    hooks._complete_host(basicsr)
+    assert applied == {patch.target: getattr(*patch.resolve()) for patch in hooks.HOST_PATCHES}
 
 
 def test_names_imported_by_the_host_are_mended_too():
@@ -475,16 +477,16 @@ def test_two_ranks_train_validate_and_save_on_a_cpu(tmp_path):
         import sys
         from pathlib import Path
         import torch
-        from basicsr_distill import distributed
+        from basicsr_distill.runtime import distributed
         sys.path.insert(0, sys.argv[1])
-        import test_host_patches
+        import test_patches
         torch.set_num_threads(1)
         distributed.init('pytorch')
         rank = distributed.rank()
         torch.manual_seed(rank)
-        options = test_host_patches.model_options(Path(sys.argv[2]), dist=True, rank=rank, world_size=2)
+        options = test_patches.model_options(Path(sys.argv[2]), dist=True, rank=rank, world_size=2)
         del options['train']['ema_decay']
-        model = test_host_patches.build_model(options)
+        model = test_patches.build_model(options)
         # Buffers make DistributedDataParallel's forward a collective operation.
         model.net_g.module.register_buffer('window', torch.zeros(3))
         model.net_g = model.model_to_device(model.net_g.module)
@@ -493,7 +495,7 @@ def test_two_ranks_train_validate_and_save_on_a_cpu(tmp_path):
                 opt = {'name': 'noise'}
         image = {'lq': torch.rand(1, 3, 8, 8), 'gt': torch.rand(1, 3, 32, 32), 'lq_path': ['a.png']}
         for iteration in (1, 2):
-            test_host_patches.step(model, iteration)
+            test_patches.step(model, iteration)
             model.validation(Images([image] * 3), iteration, None, False)
         model.save(0, 2)
         total = sum(parameter.double().sum() for parameter in model.net_g.parameters()).item()

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from basicsr_distill.figures import save_feature_map, save_montage, save_psnr_histogram
-from basicsr_distill.images import read_rgb
+from basicsr_distill.io.figures import save_feature_map, save_montage, save_psnr_histogram
+from basicsr_distill.io.images import read_rgb
 
 
 def test_montage_places_pictures_in_rows(tmp_path: Path, astronaut: NDArray[np.uint8]) -> None:

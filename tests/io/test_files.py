@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from basicsr_distill.errors import InputError
-from basicsr_distill.files import (
+from basicsr_distill.io.files import (
     locked_folder,
     remove_temporaries,
     replacing,

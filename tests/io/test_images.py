@@ -11,9 +11,9 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
-from basicsr_distill import images
 from basicsr_distill.errors import InputError
-from basicsr_distill.images import (
+from basicsr_distill.io import images
+from basicsr_distill.io.images import (
     UnreadableImageError,
     decode_rgb,
     encode_png,

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from basicsr_distill.errors import InputError
-from basicsr_distill.manifest import PatchRow, SampleRow, read_table, write_csv, write_meta_info, write_table
+from basicsr_distill.io.manifest import PatchRow, SampleRow, read_table, write_csv, write_meta_info, write_table
 
 ROW = PatchRow('a_000000_t00000_l00000.png', 'a.png', 'f' * 64, 0, 32, 64, 'matlab_rgb', 23.25, 4)
 SAMPLE = SampleRow('0_0001.png', 0, 1, 17, 'e' * 64, 1.5, ROW.name, 'matlab_rgb', 22.125)

@@ -1,31 +1,22 @@
 """Checkpoints: written whole or not at all, read without running code, random state exact."""
 
 import errno
-import logging
 import os
 import pickle
-import random
 import resource
 import subprocess
 import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
 
-from basicsr_distill.checkpoint import (
-    capture_rng,
-    is_loadable,
-    load_weights,
-    newest_valid_state,
-    restore_rng,
-    save_atomic,
-)
 from basicsr_distill.errors import InputError
+from basicsr_distill.io.weights import is_loadable, load_weights, save_atomic
+from basicsr_distill.training.checkpoint import newest_valid_state
 
-REPOSITORY = Path(__file__).parents[1]
+REPOSITORY = Path(__file__).parents[2]
 WEIGHTS = {'params': {'weight': torch.arange(30000.0)}, 'iter': 7}
 
 
@@ -87,11 +78,11 @@ def test_kill_during_a_write_leaves_the_old_checkpoint(tmp_path):
     save_atomic(WEIGHTS, path)
     code = """
 import os, signal, sys, torch
-from basicsr_distill import checkpoint
+from basicsr_distill.io.weights import save_atomic
 def killed(descriptor):
     os.kill(os.getpid(), signal.SIGKILL)
 os.fsync = killed
-checkpoint.save_atomic({'iter': 8}, sys.argv[1])
+save_atomic({'iter': 8}, sys.argv[1])
 """
     killed = subprocess.run([sys.executable, '-c', code, str(path)], cwd=REPOSITORY, check=False)
     assert killed.returncode == -9
@@ -163,72 +154,3 @@ def test_anything_but_a_dict_is_refused(tmp_path):
     torch.save(torch.zeros(3), tmp_path / 'net.pth')
     with pytest.raises(InputError, match='holds a Tensor'):
         load_weights(tmp_path / 'net.pth')
-
-
-def make_run(folder: Path, iterations, networks=('net_g', 'net_d')) -> tuple[Path, Path]:
-    """Training states and networks in BasicSR's layout."""
-    states, models = folder / 'training_states', folder / 'models'
-    states.mkdir()
-    models.mkdir()
-    for iteration in iterations:
-        for network in networks:
-            save_atomic(WEIGHTS, models / f'{network}_{iteration}.pth')
-        save_atomic({'iter': iteration}, states / f'{iteration}.state')
-    return states, models
-
-
-def truncate(path: Path) -> None:
-    path.write_bytes(path.read_bytes()[:100])
-
-
-def test_newest_state_is_by_number(tmp_path):
-    states, models = make_run(tmp_path, [20, 100, 9])
-    assert newest_valid_state(states, models) == states / '100.state'
-
-
-@pytest.mark.parametrize('victim', ['training_states/100.state', 'models/net_d_100.pth'])
-def test_truncated_newest_is_passed_over_with_a_warning(tmp_path, caplog, victim, monkeypatch):
-    monkeypatch.setattr(logging.getLogger('basicsr'), 'propagate', True)
-    states, models = make_run(tmp_path, [20, 100])
-    truncate(tmp_path / victim)
-    with caplog.at_level(logging.WARNING):
-        assert newest_valid_state(states, models) == states / '20.state'
-    assert '100.state' in caplog.text and Path(victim).name in caplog.text
-
-
-def test_state_without_networks_is_passed_over(tmp_path):
-    states, models = make_run(tmp_path, [20, 100])
-    for path in models.glob('*_100.pth'):
-        path.unlink()
-    assert newest_valid_state(states, models) == states / '20.state'
-
-
-def test_no_state_is_none_and_strays_are_removed(tmp_path):
-    states, models = make_run(tmp_path, [5])
-    truncate(states / '5.state')
-    (states / '6.state.part').write_bytes(b'half')
-    (models / 'net_g_6.pth.part').write_bytes(b'half')
-    (states / 'notes.txt').write_text('mine')
-    assert newest_valid_state(states, models) is None
-    assert not list(tmp_path.rglob('*.part'))
-    assert (states / 'notes.txt').exists()
-    assert newest_valid_state(tmp_path / 'absent', models) is None
-
-
-def draw() -> list[float]:
-    """One number of every generator, of every kind that keeps a spare value."""
-    return [random.random(), random.gauss(0, 1), np.random.rand(), np.random.randn(), torch.rand(()).item()]
-
-
-def test_rng_goes_on_exactly_after_a_safe_round_trip(tmp_path):
-    random.seed(3)
-    np.random.seed(4)
-    torch.manual_seed(5)
-    draw()  # leaves half a Gaussian pair in Python's and numpy's generators
-    save_atomic({'rng': [capture_rng()]}, tmp_path / '1.state')
-    expected = [draw() for _ in range(3)]
-    random.seed(0)
-    np.random.seed(0)
-    torch.manual_seed(0)
-    restore_rng(load_weights(tmp_path / '1.state')['rng'][0])
-    assert [draw() for _ in range(3)] == expected

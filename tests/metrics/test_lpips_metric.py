@@ -12,8 +12,8 @@ from basicsr.metrics import calculate_metric
 from numpy.typing import NDArray
 from support import save_rgb
 
-from basicsr_distill.backbones import backbone_file
 from basicsr_distill.errors import InputError
+from basicsr_distill.features.backbones import backbone_file
 from basicsr_distill.metrics.lpips_metric import calculate_lpips, load_lpips
 
 BACKBONES = {'alex': 'alexnet', 'squeeze': 'squeezenet1_1'}

@@ -8,13 +8,13 @@ import pytest
 import torch
 from latent_recipe import make_stages, recipe, write_recipe
 
-from basicsr_distill import engine
+from basicsr_distill.config.experiment import read_option_file, to_experiment
 from basicsr_distill.data.latent_patch_dataset import LatentPatchDataset
+from basicsr_distill.diffusion.ema import ParameterAverage
 from basicsr_distill.diffusion.process import add_noise, linear_alpha_bar, simple_loss
 from basicsr_distill.errors import InputError
-from basicsr_distill.experiment import read_option_file, to_experiment
-from basicsr_distill.models.ema import ParameterAverage
 from basicsr_distill.models.minimax_dit_model import MinimaxDiTModel
+from basicsr_distill.training import train as train_loop
 
 
 @pytest.fixture
@@ -26,7 +26,7 @@ def root(tmp_path, monkeypatch):
 
 def train(root, options, auto_resume=False):
     path = write_recipe(root / f'{options["name"]}.yml', options)
-    engine.train(path, experiment(root, options, auto_resume))
+    train_loop.train(path, experiment(root, options, auto_resume))
     return Path('experiments') / options['name']
 
 

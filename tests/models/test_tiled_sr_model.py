@@ -8,8 +8,8 @@ import torch
 from basicsr.models import build_model
 from torch import Tensor
 
+from basicsr_distill.config.experiment import to_experiment
 from basicsr_distill.errors import InputError
-from basicsr_distill.experiment import to_experiment
 
 EDSR = {'type': 'EDSR', 'num_in_ch': 3, 'num_out_ch': 3, 'num_feat': 8, 'num_block': 1, 'upscale': 4}
 # 3x3 convolutions: 1 in front, 2 in the block, 1 behind it, and 3 in and behind the upsampler, at 1, 2 and 4 times the size.

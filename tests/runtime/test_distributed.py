@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from basicsr_distill import distributed
 from basicsr_distill.errors import InputError
+from basicsr_distill.runtime import distributed
 
-REPOSITORY = Path(__file__).parents[1]
+REPOSITORY = Path(__file__).parents[2]
 LAUNCHER_VARIABLES = ('RANK', 'WORLD_SIZE', 'LOCAL_RANK', 'MASTER_ADDR', 'MASTER_PORT', 'SLURM_PROCID', 'SLURM_NTASKS',
                       'SLURM_LOCALID', 'SLURM_NODELIST')
 
@@ -94,7 +94,7 @@ def test_what_one_rank_cannot_do_all_ranks_raise(tmp_path):
     script = tmp_path / 'script.py'
     script.write_text(textwrap.dedent("""
         import errno
-        from basicsr_distill import distributed as d
+        from basicsr_distill.runtime import distributed as d
         from basicsr_distill.errors import InputError
         d.init('pytorch')
         class OwnError(InputError):
@@ -125,7 +125,7 @@ def test_two_processes_meet(tmp_path):
     script = tmp_path / 'script.py'
     script.write_text(textwrap.dedent("""
         import torch
-        from basicsr_distill import distributed as d
+        from basicsr_distill.runtime import distributed as d
         d.init('pytorch')
         d.init('pytorch')  # a second call is harmless
         d.barrier()

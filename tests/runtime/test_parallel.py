@@ -4,7 +4,7 @@ import time
 import pytest
 import torch
 
-from basicsr_distill.parallel import default_workers, one_thread_per_operation, ordered_map
+from basicsr_distill.runtime.parallel import default_workers, one_thread_per_operation, ordered_map
 
 
 @pytest.mark.parametrize('workers', [1, 4])

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from basicsr_distill.ops.coverage import distance_to_others, herding, k_center, nearest
+from basicsr_distill.selection.coverage import distance_to_others, herding, k_center, nearest
 
 
 @pytest.fixture

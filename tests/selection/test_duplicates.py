@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 import skimage.data
 
-from basicsr_distill.ops.duplicates import NEAR_BITS, exact_fingerprint, perceptual_fingerprint, repeated
+from basicsr_distill.selection.duplicates import NEAR_BITS, exact_fingerprint, perceptual_fingerprint, repeated
 
 
 def plain_repeated(fingerprints: list[int], bits: int) -> list[bool]:

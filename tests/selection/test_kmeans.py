@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from basicsr_distill.ops import kmeans
-from basicsr_distill.ops.kmeans import choose_num_clusters, cluster, distances, equal_sizes
+from basicsr_distill.selection import kmeans
+from basicsr_distill.selection.kmeans import choose_num_clusters, cluster, distances, equal_sizes
 
 
 def blobs(sizes: list[int], spread: float = 0.1) -> tuple[np.ndarray, np.ndarray]:

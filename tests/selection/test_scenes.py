@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 import skimage.data
 
-from basicsr_distill.leaks import SceneIndex
+from basicsr_distill.selection.scenes import SceneIndex
 
 
 @pytest.fixture(scope='module')

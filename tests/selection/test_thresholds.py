@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from basicsr_distill.ops.selection import hardest_db, histogram_text, threshold_db
+from basicsr_distill.selection.thresholds import hardest_db, histogram_text, threshold_db
 
 SCORES = np.array([21, 30, np.inf, 24, 27, 22, np.inf, 29], np.float32)
 

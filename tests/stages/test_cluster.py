@@ -13,12 +13,13 @@ import cv2
 import numpy as np
 import pytest
 
-from basicsr_distill.encoders import TextureEncoder
+from basicsr_distill.config.options import ClusterOptions, ExtractOptions
 from basicsr_distill.errors import InputError
-from basicsr_distill.images import read_rgb
-from basicsr_distill.manifest import PatchRow, read_table
-from basicsr_distill.options import ClusterOptions, ExtractOptions
-from basicsr_distill.stages import cluster, extract
+from basicsr_distill.features.encoders import TextureEncoder
+from basicsr_distill.io.images import read_rgb
+from basicsr_distill.io.manifest import PatchRow, read_table
+from basicsr_distill.stages import cluster
+from basicsr_distill.stages.extract import stage as extract
 
 
 @pytest.fixture
@@ -79,8 +80,8 @@ def test_the_result_does_not_depend_on_workers_and_is_skipped_afterwards(patches
 _RANKS = '''
 import sys
 from pathlib import Path
-from basicsr_distill import distributed
-from basicsr_distill.options import ClusterOptions
+from basicsr_distill.runtime import distributed
+from basicsr_distill.config.options import ClusterOptions
 from basicsr_distill.stages import cluster
 cluster._PATCHES_PER_PART = 32
 distributed.init('pytorch')

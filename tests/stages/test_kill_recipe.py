@@ -11,8 +11,6 @@ from pathlib import Path
 
 import pytest
 import torch
-
-sys.path.append(str(Path(__file__).parents[1] / 'models'))
 from latent_recipe import make_stages, recipe, write_recipe
 
 REPOSITORY = Path(__file__).parents[2]

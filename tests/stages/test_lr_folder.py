@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from support import REPOSITORY, save_rgb
 
 from basicsr_distill.errors import InputError
-from basicsr_distill.lr_folder import generate_lr_folder
+from basicsr_distill.stages.lr_folder import generate_lr_folder
 
 
 @pytest.fixture

@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from support import save_rgb
 
 from basicsr_distill.errors import InputError
-from basicsr_distill.manifest import SampleRow, read_table
-from basicsr_distill.recipe import distill
+from basicsr_distill.io.manifest import SampleRow, read_table
+from basicsr_distill.stages.pipeline import distill
 
 STAGES = ('extract', 'cluster', 'finetune', 'sample')
 

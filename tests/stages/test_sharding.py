@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from basicsr_distill import distributed
 from basicsr_distill.errors import InputError
+from basicsr_distill.runtime import distributed
 from basicsr_distill.stages.sharding import load_part, own_parts, save_part, shared_stage_folder
 
 

@@ -12,42 +12,22 @@ import cv2
 import numpy as np
 import pytest
 import torch
-import yaml
 from skimage.metrics import peak_signal_noise_ratio
+from sr_experiments import TINY_EDSR, train_options, write_options
 
-from basicsr_distill import engine
+from basicsr_distill.config.experiment import read_option_file, to_experiment
 from basicsr_distill.errors import InputError
-from basicsr_distill.experiment import read_option_file, to_experiment
-from basicsr_distill.files import locked
-
-TINY_EDSR = {'type': 'EDSR', 'num_in_ch': 3, 'num_out_ch': 3, 'num_feat': 8, 'num_block': 1, 'upscale': 4, 'img_range': 255.,
-             'rgb_mean': [0.4488, 0.4371, 0.4040]}
-
-
-def train_options(hr_folder: Path, name: str = 'tiny', total_iter: int = 12, **train_set: Any) -> dict[str, Any]:
-    return {
-        'name': name, 'model_type': 'SRModel', 'scale': 4, 'num_gpu': 0, 'manual_seed': 5,
-        'datasets': {'train': {'name': 'hr', 'type': 'DistilledPatchDataset', 'dataroot_gt': str(hr_folder), 'gt_size': 32,
-                               'use_hflip': True, 'use_rot': True, 'batch_size_per_gpu': 3, **train_set}},
-        'network_g': dict(TINY_EDSR),
-        'train': {'optim_g': {'type': 'Adam', 'lr': 1e-3}, 'total_iter': total_iter, 'ema_decay': 0.9,
-                  'scheduler': {'type': 'MultiStepLR', 'milestones': [8], 'gamma': 0.5},
-                  'pixel_opt': {'type': 'L1Loss', 'loss_weight': 1.0, 'reduction': 'mean'}},
-        'logger': {'print_freq': 4, 'save_checkpoint_freq': 5},
-    }
+from basicsr_distill.io.files import locked
+from basicsr_distill.training import test as test_loop
+from basicsr_distill.training import train as train_loop
 
 
 def train(path: Path, auto_resume: bool = False) -> None:
-    engine.train(path, to_experiment(path, read_option_file(path), is_train=True, root=Path.cwd(), auto_resume=auto_resume))
+    train_loop.train(path, to_experiment(path, read_option_file(path), is_train=True, root=Path.cwd(), auto_resume=auto_resume))
 
 
 def run_test(path: Path) -> None:
-    engine.test(path, to_experiment(path, read_option_file(path), is_train=False, root=Path.cwd()))
-
-
-def write_options(path: Path, options: dict[str, Any]) -> Path:
-    path.write_text(yaml.safe_dump(options))
-    return path
+    test_loop.test(path, to_experiment(path, read_option_file(path), is_train=False, root=Path.cwd()))
 
 
 @pytest.fixture(autouse=True)

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch.utils.data import Dataset
 
-from basicsr_distill.data.loader import PositionSampler, SeededDataset, build_train_loader
+from basicsr_distill.training.loader import PositionSampler, SeededDataset, build_train_loader
 
 
 class _Draws(Dataset[Any]):

@@ -27,10 +27,10 @@ import torch
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from basicsr_distill import distributed
+from basicsr_distill.config.options import ExtractOptions, PsnrMetric
 from basicsr_distill.errors import InputError
-from basicsr_distill.figures import save_psnr_histogram
-from basicsr_distill.images import (
+from basicsr_distill.io.figures import save_psnr_histogram
+from basicsr_distill.io.images import (
     FoundImage,
     UnreadableImageError,
     decode_rgb,
@@ -42,8 +42,7 @@ from basicsr_distill.images import (
     read_rgb,
     write_png,
 )
-from basicsr_distill.leaks import SceneIndex
-from basicsr_distill.manifest import (
+from basicsr_distill.io.manifest import (
     IMAGES_FOLDER,
     MANIFEST_NAME,
     META_INFO_NAME,
@@ -52,11 +51,12 @@ from basicsr_distill.manifest import (
     write_meta_info,
     write_table,
 )
-from basicsr_distill.ops.duplicates import exact_fingerprint, perceptual_fingerprint, repeated
 from basicsr_distill.ops.psnr import VALUES_AT_ONCE, psnr_after_bicubic
-from basicsr_distill.ops.selection import hardest_db, histogram_text, threshold_db
-from basicsr_distill.options import ExtractOptions, PsnrMetric
-from basicsr_distill.parallel import default_workers, one_thread_per_operation, ordered_map
+from basicsr_distill.runtime import distributed
+from basicsr_distill.runtime.parallel import default_workers, one_thread_per_operation, ordered_map
+from basicsr_distill.selection.duplicates import exact_fingerprint, perceptual_fingerprint, repeated
+from basicsr_distill.selection.scenes import SceneIndex
+from basicsr_distill.selection.thresholds import hardest_db, histogram_text, threshold_db
 from basicsr_distill.stages.record import StageRun, refuse_overlap
 from basicsr_distill.stages.sharding import hide_bar, load_part, own_parts, save_part, shared_stage_folder
 

@@ -17,17 +17,17 @@ from numpy.typing import NDArray
 from torch import Tensor
 from tqdm import tqdm
 
-from basicsr_distill import distributed
 from basicsr_distill.archs.minimax_dit_arch import MinimaxDiT, load_trained
+from basicsr_distill.config.options import ClusterOptions, PrototypeInitOptions, SampleOptions
 from basicsr_distill.data.latent_patch_dataset import LatentPatchDataset
 from basicsr_distill.diffusion.codec import build_codec, to_uint8
 from basicsr_distill.diffusion.sampler import SamplerSettings, image_generator, sample_latents
-from basicsr_distill.encoders import Encoder, build_encoder, encode_images
 from basicsr_distill.errors import InputError
-from basicsr_distill.figures import save_montage
-from basicsr_distill.files import sha256_file, write_atomic
-from basicsr_distill.images import is_whole_png, read_rgb, write_png
-from basicsr_distill.manifest import (
+from basicsr_distill.features.encoders import Encoder, build_encoder, encode_images
+from basicsr_distill.io.figures import save_montage
+from basicsr_distill.io.files import sha256_file, write_atomic
+from basicsr_distill.io.images import is_whole_png, read_rgb, write_png
+from basicsr_distill.io.manifest import (
     HR_FOLDER,
     IMAGES_FOLDER,
     MANIFEST_NAME,
@@ -38,11 +38,11 @@ from basicsr_distill.manifest import (
     write_table,
 )
 from basicsr_distill.ops.bicubic import make_lr
-from basicsr_distill.ops.coverage import distance_to_others, herding, k_center, nearest
-from basicsr_distill.ops.kmeans import cluster, distances
 from basicsr_distill.ops.psnr import psnr_after_bicubic
-from basicsr_distill.options import ClusterOptions, PrototypeInitOptions, SampleOptions
-from basicsr_distill.precision import DTYPES
+from basicsr_distill.runtime import distributed
+from basicsr_distill.runtime.precision import DTYPES
+from basicsr_distill.selection.coverage import distance_to_others, herding, k_center, nearest
+from basicsr_distill.selection.kmeans import cluster, distances
 from basicsr_distill.stages.cluster import FEATURES_NAME
 from basicsr_distill.stages.dataset_card import CardFacts, dataset_card
 from basicsr_distill.stages.record import StageRun, fingerprint_stage, photo_folders, read_stage, refuse_overlap

@@ -14,11 +14,11 @@ import numpy as np
 import pytest
 import skimage.data
 
-from basicsr_distill import images
+from basicsr_distill.config.options import ExtractOptions
 from basicsr_distill.errors import InputError
-from basicsr_distill.manifest import PatchRow, read_table
-from basicsr_distill.options import ExtractOptions
-from basicsr_distill.stages import extract
+from basicsr_distill.io import images
+from basicsr_distill.io.manifest import PatchRow, read_table
+from basicsr_distill.stages.extract import stage as extract
 
 
 def options(photo_folder: Path, name: str = 'patches', **changes: object) -> ExtractOptions:
@@ -206,9 +206,9 @@ def test_the_result_does_not_depend_on_workers(photo_folder: Path, tree_digests,
 _RANKS = '''
 import sys
 from pathlib import Path
-from basicsr_distill import distributed
-from basicsr_distill.options import ExtractOptions
-from basicsr_distill.stages import extract
+from basicsr_distill.runtime import distributed
+from basicsr_distill.config.options import ExtractOptions
+from basicsr_distill.stages.extract import stage as extract
 extract._IMAGES_PER_PART = 1
 distributed.init('pytorch')
 extract.run(ExtractOptions(dataroot=sys.argv[1], save_dir=sys.argv[2], patch_size=64, stride=48, deduplicate='exact'))
@@ -447,10 +447,10 @@ def test_an_image_that_changes_between_the_passes_is_refused(photo_folder: Path,
 _STRICT_RANKS = '''
 import sys
 from pathlib import Path
-from basicsr_distill import distributed
+from basicsr_distill.runtime import distributed
 from basicsr_distill.errors import InputError
-from basicsr_distill.options import ExtractOptions
-from basicsr_distill.stages import extract
+from basicsr_distill.config.options import ExtractOptions
+from basicsr_distill.stages.extract import stage as extract
 extract._IMAGES_PER_PART = 4
 distributed.init('pytorch')
 try:

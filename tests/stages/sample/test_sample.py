@@ -13,23 +13,22 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from latent_recipe import make_stages, recipe, write_recipe
+from support import REPOSITORY
 
-from basicsr_distill import engine
 from basicsr_distill.archs.minimax_dit_arch import MinimaxDiT, load_trained
+from basicsr_distill.config.experiment import read_option_file, to_experiment
+from basicsr_distill.config.options import BlockPcaCodecOptions, SampleOptions, bind
 from basicsr_distill.diffusion.codec import build_codec
+from basicsr_distill.diffusion.export import export_dit
 from basicsr_distill.diffusion.sampler import SamplerSettings, image_generator, sample_latents
 from basicsr_distill.errors import InputError
-from basicsr_distill.experiment import read_option_file, to_experiment
-from basicsr_distill.export import export_dit
-from basicsr_distill.images import read_rgb
-from basicsr_distill.manifest import SampleRow, read_table
+from basicsr_distill.io.images import read_rgb
+from basicsr_distill.io.manifest import SampleRow, read_table
 from basicsr_distill.ops.bicubic import make_lr
 from basicsr_distill.ops.psnr import psnr_after_bicubic
-from basicsr_distill.options import BlockPcaCodecOptions, SampleOptions, bind
-from basicsr_distill.stages import sample
-
-sys.path.append(str(Path(__file__).parents[1] / 'models'))
-from latent_recipe import make_stages, recipe, write_recipe
+from basicsr_distill.stages.sample import stage as sample
+from basicsr_distill.training import train as train_loop
 
 
 @pytest.fixture(scope='module')
@@ -42,7 +41,7 @@ def trained(tmp_path_factory):
     os.chdir(root)
     try:
         opt = to_experiment(path, read_option_file(path), is_train=True, root=root, auto_resume=True)
-        engine.train(path, opt)
+        train_loop.train(path, opt)
         return to_experiment(path, read_option_file(path), is_train=True, root=root)
     finally:
         os.chdir(before)
@@ -243,17 +242,18 @@ def test_a_set_among_the_photographs_is_refused(trained, tmp_path):
 
 
 def test_an_exported_denoiser_draws_the_same(trained, tmp_path):
-    export_dit(trained, tmp_path / 'dit')
+    checkpoint = Path(trained['path']['models']) / 'net_g_latest.pth'
+    export_dit(load_trained(trained['network_g'], checkpoint, 'params_ema'), tmp_path / 'dit')
     assert {path.name for path in tmp_path.iterdir()} == {'dit'}
     plain = MinimaxDiT(2, pretrained=str(tmp_path / 'dit'), label_init='rows', local_files_only=True, tuning='full').eval()
-    network = load_trained(trained['network_g'], Path(trained['path']['models']) / 'net_g_latest.pth', 'params_ema').eval()
+    network = load_trained(trained['network_g'], checkpoint, 'params_ema').eval()
     given = (torch.randn(3, 16, 4, 4), torch.tensor([5, 300, 900]), torch.tensor([0, 1, 2]))
     with torch.no_grad():
         assert torch.equal(plain(*given), network(*given))
     with pytest.raises(InputError, match='exists already'):
-        export_dit(trained, tmp_path / 'dit')
+        export_dit(network, tmp_path / 'dit')
     with pytest.raises(InputError, match=r'holds no params_old; it has params and params_ema'):
-        export_dit(trained, tmp_path / 'other', 'params_old')
+        load_trained(trained['network_g'], checkpoint, 'params_old')
 
 
 def test_two_ranks_draw_the_same_set(trained, tmp_path):
@@ -265,7 +265,7 @@ def test_two_ranks_draw_the_same_set(trained, tmp_path):
                f'cluster={{save_dir: {root}/clusters, encoder: {{type: texture}}}}',
                f'sample={{images_per_cluster: 3, num_steps: 4, batch_size: 2, oversample: 2, save_dir: {tmp_path / "half"}}}']
     run = subprocess.run(command, cwd=root, capture_output=True, text=True, timeout=240,
-                         env={**os.environ, 'PYTHONPATH': str(Path(__file__).parents[2]), 'CUDA_VISIBLE_DEVICES': ''})
+                         env={**os.environ, 'PYTHONPATH': str(REPOSITORY), 'CUDA_VISIBLE_DEVICES': ''})
     assert run.returncode == 0, run.stderr[-3000:]
     first, second = files(whole), files(tmp_path / 'half')
     for records in (first, second):

@@ -1,0 +1,1 @@
+"""Image encoders: what a picture shows, as a vector."""

@@ -1,0 +1,96 @@
+"""What newer libraries have changed or removed."""
+
+import difflib
+import inspect
+import os
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+
+from basicsr_distill.errors import InputError
+from basicsr_distill.host.patches.table import HostFunction, patch
+from basicsr_distill.io.weights import load_weights
+
+
+@patch('basicsr.models.base_model:BaseModel.get_optimizer', 'models/base_model.py:107',
+        'knows Adam only')
+def _get_optimizer(original: HostFunction) -> HostFunction:
+    def get_optimizer(self: Any, optim_type: str, params: Any, lr: float, **kwargs: Any) -> torch.optim.Optimizer:
+        """Any class of torch.optim by its exact name."""
+        classes: dict[str, Any] = {name: value for name, value in vars(torch.optim).items()
+                   if inspect.isclass(value) and issubclass(value, torch.optim.Optimizer) and name != 'Optimizer'}
+        if optim_type not in classes:
+            by_lower_case = {name.lower(): name for name in classes}
+            nearest = difflib.get_close_matches(str(optim_type).lower(), by_lower_case, n=1, cutoff=0)
+            raise InputError(f'train: optimizer type {optim_type} is not one of torch.optim; '
+                             f'did you mean {by_lower_case[nearest[0]]}?')
+        optimizer = classes[optim_type]
+        try:
+            inspect.signature(optimizer).bind(params, lr=lr, **kwargs)
+        except TypeError as error:
+            raise InputError(f'train: optimizer {optim_type}: {error}.') from error
+        return optimizer(params, lr=lr, **kwargs)
+
+    return get_optimizer
+
+
+@patch('basicsr.data.degradations:add_jpg_compression', 'data/degradations.py:745',
+        'OpenCV 5 takes integer parameters only; earlier ones cut the fraction off')
+def _add_jpg_compression(original: HostFunction) -> HostFunction:
+    def add_jpg_compression(img: np.ndarray, quality: float = 90) -> np.ndarray:
+        return original(img, int(quality))
+
+    return add_jpg_compression
+
+
+@patch('basicsr.metrics.fid:calculate_fid', 'metrics/fid.py:73',
+        'SciPy 1.18 removed the disp argument of sqrtm')
+def _calculate_fid(original: HostFunction) -> HostFunction:
+    def calculate_fid(mu1: np.ndarray, sigma1: np.ndarray, mu2: np.ndarray, sigma2: np.ndarray) -> float:
+        """Frechet distance |mu1 - mu2|^2 + tr(S1) + tr(S2) - 2 tr((S1 S2)^(1/2)) (Heusel et al., 2017, Eq. 6).
+
+        S1 S2 has the eigenvalues of the symmetric R S2 R with R = S1^(1/2), so no matrix root of an unsymmetric,
+        perhaps singular, product is needed.
+        """
+        values, vectors = np.linalg.eigh(sigma1)
+        root = (vectors * np.sqrt(values.clip(min=0))) @ vectors.T
+        eigenvalues = np.linalg.eigvalsh(root @ sigma2 @ root).clip(min=0)
+        distance = np.sum((mu1 - mu2) ** 2) + np.trace(sigma1) + np.trace(sigma2) - 2 * np.sqrt(eigenvalues).sum()
+        return float(distance)
+
+    return calculate_fid
+
+
+@patch('basicsr.utils.logger:init_wandb_logger', 'utils/logger.py:138',
+        'wandb 0.31 removed wandb.util.generate_id')
+def _init_wandb_logger(original: HostFunction) -> HostFunction:
+    def init_wandb_logger(opt: dict[str, Any]) -> None:
+        import secrets
+
+        import wandb  # type: ignore[import-not-found]
+
+        if not hasattr(wandb.util, 'generate_id'):
+            wandb.util.generate_id = partial(secrets.token_hex, 4)
+        original(opt)
+
+    return init_wandb_logger
+
+
+@patch('basicsr.archs.vgg_arch:VGGFeatureExtractor.__init__', 'archs/vgg_arch.py:103',
+        'ends in a traceback of the downloader, or of the unpickler, where weights are missing or damaged')
+def _vgg_init(original: HostFunction) -> HostFunction:
+    def init(self: Any, *args: Any, **kwargs: Any) -> None:
+        from basicsr.archs.vgg_arch import VGG_PRETRAIN_PATH
+
+        if os.path.exists(VGG_PRETRAIN_PATH):
+            load_weights(VGG_PRETRAIN_PATH)  # refuses what is damaged or unsafe with a sentence
+        try:
+            original(self, *args, **kwargs)
+        except OSError as error:
+            raise InputError(f'train: perceptual_opt: the VGG weights cannot be downloaded ({error}); put '
+                             f'{os.path.basename(VGG_PRETRAIN_PATH)} from https://download.pytorch.org/models/ at '
+                             f'{os.path.abspath(VGG_PRETRAIN_PATH)}.') from error
+
+    return init

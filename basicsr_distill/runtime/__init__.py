@@ -1,0 +1,1 @@
+"""Processes, threads, precision and random state."""

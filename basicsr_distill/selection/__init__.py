@@ -1,0 +1,1 @@
+"""Pure choices on scores and features: thresholds, clusters, core-sets, duplicates, scenes. Knows no BasicSR."""

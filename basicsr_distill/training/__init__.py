@@ -1,0 +1,1 @@
+"""The loops of ``basicsr train`` and ``basicsr test``, and what is checked before them."""

@@ -1,0 +1,66 @@
+"""What both loops do before they start: the device, the ranks, the lock, the log."""
+
+import logging
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import basicsr
+import torch
+from basicsr.utils import (
+    get_root_logger,
+    get_time_str,
+    set_random_seed,
+)
+from basicsr.utils.options import dict2str
+
+from basicsr_distill import __version__
+from basicsr_distill.config.experiment import settle_device
+from basicsr_distill.io.files import LOCK_NAME, locked, write_atomic
+from basicsr_distill.runtime import distributed
+from basicsr_distill.training import preflight
+
+
+def settle_run(path: Path, opt: dict[str, Any]) -> None:
+    settle_device(opt)
+    opt['rank'], opt['world_size'] = distributed.rank(), distributed.world_size()
+    opt['dist'] = opt['world_size'] > 1
+    preflight.check_components(path, opt)
+    preflight.check_backbones(path, opt)
+    set_random_seed(opt['manual_seed'] + opt['rank'])
+    torch.backends.cudnn.benchmark = True
+
+
+@contextmanager
+def locked_experiment(folder: str | Path) -> Iterator[None]:
+    """Hold an experiment by a lock beside its folder, which may itself be moved aside."""
+    if not distributed.is_main():
+        distributed.barrier()
+        yield
+        return
+    folder = Path(folder)
+    with locked(folder.with_name(f'.{folder.name}{LOCK_NAME}'), folder):
+        distributed.barrier()
+        yield
+
+
+def start_log(path: Path, text: str, opt: dict[str, Any], command: str) -> logging.Logger:
+    folder = Path(opt['path']['log'])
+    if distributed.is_main():
+        write_atomic(folder / path.name, f'# {" ".join(sys.argv)}\n{text}')
+    # BasicSR's logger is initialised once a process, without a file when a dataset was the first to ask for it.
+    logger: logging.Logger = get_root_logger()
+    if distributed.is_main():
+        handler = logging.FileHandler(folder / f'{command}_{opt["name"]}_{get_time_str()}.log', encoding='utf-8')
+        handler.setFormatter(logging.Formatter('%(asctime)s %(levelname)s: %(message)s'))
+        for old in [old for old in logger.handlers if isinstance(old, logging.FileHandler)]:
+            logger.removeHandler(old)
+            old.close()
+        logger.addHandler(handler)
+        logger.setLevel(logging.INFO)
+    logger.info('basicsr-distill %s on BasicSR %s (%s), torch %s; %s', __version__, basicsr.__version__,
+                Path(basicsr.__file__).parent, torch.__version__, ' '.join(sys.argv))
+    logger.info(dict2str(opt))
+    return logger

@@ -1,0 +1,51 @@
+"""The test loop of ``basicsr test``."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from basicsr.data import build_dataloader
+from basicsr.models import build_model
+from basicsr.utils import (
+    mkdir_and_rename,
+)
+
+from basicsr_distill.io.files import write_atomic
+from basicsr_distill.runtime import distributed
+from basicsr_distill.training import preflight
+from basicsr_distill.training.run import locked_experiment, settle_run, start_log
+
+
+def test(path: Path, opt: dict[str, Any]) -> None:
+    """Test a network; ``results/<name>`` with ``metrics.json`` is made in the ``root_path``.
+
+    Args:
+        path: the option file, for messages and for the copy kept with the results.
+        opt: its content by :func:`basicsr_distill.config.experiment.to_experiment`.
+
+    Raises:
+        InputError: the options or what they point to are wrong; nothing has been written then.
+    """
+    settle_run(path, opt)
+    text = path.read_text(encoding='utf-8')
+    preflight.check_pretrained(path, opt)
+    datasets = {name: preflight.build_checked_dataset(path, name, section)
+                for name, section in sorted(opt['datasets'].items())}
+    folder = Path(opt['path']['results_root'])
+    with locked_experiment(folder):
+        if distributed.is_main():
+            mkdir_and_rename(str(folder))
+            Path(opt['path']['visualization']).mkdir()
+        distributed.barrier()
+        logger = start_log(path, text, opt, 'test')
+        model = build_model(opt)
+        results = {}
+        for name, dataset in datasets.items():
+            loader = build_dataloader(dataset, opt['datasets'][name], num_gpu=opt['num_gpu'], dist=opt['dist'],
+                                      seed=opt['manual_seed'])
+            logger.info('Testing %s (%d images) ...', dataset.opt['name'], len(dataset))
+            model.validation(loader, current_iter=opt['name'], tb_logger=None, save_img=opt['val']['save_img'])
+            results[dataset.opt['name']] = {metric: float(value)
+                                            for metric, value in getattr(model, 'metric_results', {}).items()}
+        if distributed.is_main():
+            write_atomic(folder / 'metrics.json', json.dumps(results, indent=2) + '\n')
