@@ -23,7 +23,7 @@ from diffusers import AutoencoderKL, AutoencoderTiny
 from torch import Tensor
 
 from basicsr_distill.archs.minimax_dit_arch import MinimaxDiT
-from basicsr_distill.config.options import AutoencoderKlCodecOptions, AutoencoderTinyCodecOptions
+from basicsr_distill.config.sections.base import AutoencoderKlCodecOptions, AutoencoderTinyCodecOptions
 from basicsr_distill.diffusion.codec import build_codec
 from basicsr_distill.diffusion.sampler import SamplerSettings, image_generator, sample_latents
 

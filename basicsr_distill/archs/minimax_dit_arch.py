@@ -8,7 +8,7 @@ from basicsr.utils.registry import ARCH_REGISTRY
 from diffusers import DiTTransformer2DModel
 from torch import Tensor, nn
 
-from basicsr_distill.config.options import ScratchDiTOptions, bind
+from basicsr_distill.config.sections.base import ScratchDiTOptions, bind
 from basicsr_distill.diffusion.difffit import attach_difffit, fold_difffit
 from basicsr_distill.diffusion.dit import (
     init_label_rows,

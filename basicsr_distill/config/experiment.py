@@ -11,7 +11,7 @@ from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
-from basicsr_distill.config.options import (
+from basicsr_distill.config.sections.base import (
     DistilledPatchDatasetOptions,
     LatentPatchDatasetOptions,
     LpipsMetricOptions,

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 from torchvision.transforms.functional import normalize
 
-from basicsr_distill.config.options import DistilledPatchDatasetOptions
+from basicsr_distill.config.sections.base import DistilledPatchDatasetOptions
 from basicsr_distill.errors import InputError
 from basicsr_distill.io.files import safe_join
 from basicsr_distill.io.images import find_images, read_rgb
@@ -46,7 +46,7 @@ class DistilledPatchDataset(Dataset[dict[str, Any]]):
 
     Args:
         opt: the dataset's section with BasicSR's ``phase`` and ``scale``; its keys are those of
-            :class:`~basicsr_distill.config.options.DistilledPatchDatasetOptions`. ``labels`` keeps those clusters; ``num_images``
+            :class:`~basicsr_distill.config.sections.base.DistilledPatchDatasetOptions`. ``labels`` keeps those clusters; ``num_images``
             keeps that many, taken evenly from the clusters; ``cache: ram`` decodes every image once.
 
     Items: ``lq`` (3, h, w) and ``gt`` (3, h*scale, w*scale), float32, RGB (or one luma channel with ``color: y``), [0, 1] before

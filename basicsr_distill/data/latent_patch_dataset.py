@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 from tqdm import tqdm
 
-from basicsr_distill.config.options import (
+from basicsr_distill.config.sections.base import (
     AutoencoderKlCodecOptions,
     BlockPcaCodecOptions,
     LatentPatchDatasetOptions,
@@ -49,7 +49,7 @@ class LatentPatchDataset(Dataset[dict[str, Any]]):
 
     Args:
         opt: the section of the option file with BasicSR's ``phase``; its keys are those of
-            :class:`~basicsr_distill.config.options.LatentPatchDatasetOptions`.
+            :class:`~basicsr_distill.config.sections.base.LatentPatchDatasetOptions`.
 
     Raises:
         InputError: the patches or labels are missing or do not belong together.

@@ -16,7 +16,7 @@ from basicsr.utils import get_root_logger
 from basicsr.utils.registry import MODEL_REGISTRY
 from torch import Tensor
 
-from basicsr_distill.config.options import LatentPatchDatasetOptions, MinimaxDiTTrainOptions, bind
+from basicsr_distill.config.sections.base import LatentPatchDatasetOptions, MinimaxDiTTrainOptions, bind
 from basicsr_distill.data.latent_patch_dataset import read_labels
 from basicsr_distill.diffusion.codec import Codec, build_codec
 from basicsr_distill.diffusion.ema import ParameterAverage
@@ -39,7 +39,7 @@ class MinimaxDiTModel(BaseModel):
     """Fine-tunes (or trains) ``network_g: MinimaxDiT`` on a LatentPatchDataset.
 
     L = L_simple (+ L_vlb where the variance is learned) + L_representativeness + L_diversity + L_high-frequency; see
-    :class:`~basicsr_distill.config.options.MinimaxDiTTrainOptions` for the ``train`` section. Checkpoints hold the trained
+    :class:`~basicsr_distill.config.sections.base.MinimaxDiTTrainOptions` for the ``train`` section. Checkpoints hold the trained
     parameters alone, as ``params`` and, averaged, ``params_ema``.
 
     Source: Cho et al. (2025), Eq. 6.

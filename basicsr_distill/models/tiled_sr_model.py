@@ -8,7 +8,7 @@ from basicsr.models.swinir_model import SwinIRModel
 from basicsr.utils.registry import MODEL_REGISTRY
 from torch import Tensor
 
-from basicsr_distill.config.options import TileOptions, bind
+from basicsr_distill.config.sections.base import TileOptions, bind
 from basicsr_distill.ops.tiling import apply_in_tiles
 
 # A whole number of windows of every network here: 8 (SwinIR), 16, 24 (SRFormer), 64 (HiT-SR's largest).

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from basicsr_distill.config.experiment import check_own_sections, read_option_file, to_experiment
-from basicsr_distill.config.options import ClusterOptions, ExtractOptions, SampleOptions, bind
+from basicsr_distill.config.sections.base import ClusterOptions, ExtractOptions, SampleOptions, bind
 from basicsr_distill.errors import InputError
 from basicsr_distill.stages.record import read_stage
 

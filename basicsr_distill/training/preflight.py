@@ -18,7 +18,7 @@ from basicsr.utils.registry import (
     Registry,
 )
 
-from basicsr_distill.config.options import nearest_name
+from basicsr_distill.config.sections.base import nearest_name
 from basicsr_distill.data.latent_patch_dataset import read_labels
 from basicsr_distill.errors import InputError
 from basicsr_distill.features.backbones import backbone_file

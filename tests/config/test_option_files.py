@@ -17,7 +17,7 @@ from torchvision.models import alexnet
 
 from basicsr_distill.cli import main
 from basicsr_distill.config.experiment import check_own_sections, read_option_file, to_experiment
-from basicsr_distill.config.options import (
+from basicsr_distill.config.sections.base import (
     ClusterOptions,
     DatasetOptions,
     ExtractOptions,

@@ -8,7 +8,7 @@ import pytest
 import yaml
 from pydantic import Field
 
-from basicsr_distill.config.options import MAX_FILE_BYTES, Options, bind, load_option_file, parse_yaml
+from basicsr_distill.config.sections.base import MAX_FILE_BYTES, Options, bind, load_option_file, parse_yaml
 from basicsr_distill.errors import InputError
 
 

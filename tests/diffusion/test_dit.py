@@ -6,7 +6,7 @@ import torch
 from diffusers import DiTTransformer2DModel
 
 from basicsr_distill.archs.minimax_dit_arch import MinimaxDiT
-from basicsr_distill.config.options import ScratchDiTOptions
+from basicsr_distill.config.sections.base import ScratchDiTOptions
 from basicsr_distill.diffusion.difffit import attach_difffit, fold_difffit
 from basicsr_distill.diffusion.dit import (
     convert_original,

@@ -18,7 +18,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from basicsr_distill.archs.minimax_dit_arch import MinimaxDiT, load_trained
-from basicsr_distill.config.options import ClusterOptions, PrototypeInitOptions, SampleOptions
+from basicsr_distill.config.sections.base import ClusterOptions, PrototypeInitOptions, SampleOptions
 from basicsr_distill.data.latent_patch_dataset import LatentPatchDataset
 from basicsr_distill.diffusion.codec import build_codec, to_uint8
 from basicsr_distill.diffusion.sampler import SamplerSettings, image_generator, sample_latents

@@ -18,7 +18,7 @@ from support import REPOSITORY
 
 from basicsr_distill.archs.minimax_dit_arch import MinimaxDiT, load_trained
 from basicsr_distill.config.experiment import read_option_file, to_experiment
-from basicsr_distill.config.options import BlockPcaCodecOptions, SampleOptions, bind
+from basicsr_distill.config.sections.base import BlockPcaCodecOptions, SampleOptions, bind
 from basicsr_distill.diffusion.codec import build_codec
 from basicsr_distill.diffusion.export import export_dit
 from basicsr_distill.diffusion.sampler import SamplerSettings, image_generator, sample_latents

@@ -1,0 +1,1 @@
+"""Sections of an option file as models, one module a family."""
