@@ -15,10 +15,10 @@ from pathlib import Path
 from types import FrameType
 
 from basicsr_distill import __version__
+from basicsr_distill.config import STAGE_ORDER
 from basicsr_distill.errors import InputError
 from basicsr_distill.host import hooks
 
-STAGES = ('extract', 'cluster', 'finetune', 'sample')
 _DISK_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS}
 
 
@@ -43,7 +43,8 @@ def build_parser() -> argparse.ArgumentParser:
     commands.add_parser('train', parents=[experiment, loop], help='train a network')
     commands.add_parser('test', parents=[experiment, loop], help='test a network')
     distill = commands.add_parser('distill', parents=[experiment], help='make a distilled set from photos')
-    distill.add_argument('--stage', nargs='+', choices=STAGES, default=list(STAGES), help='only these stages')
+    distill.add_argument('--stage', nargs='+', choices=STAGE_ORDER,
+                         help='only these stages; without it, those whose sections the file has')
     commands.add_parser('doctor', help='show versions, device and weights, and what to install')
     return parser
 
@@ -85,28 +86,32 @@ def _run(args: argparse.Namespace) -> int:
 
         return report()
     if args.command == 'distill':
+        from basicsr_distill.config.recipe import Recipe
+
+        recipe = Recipe.load(args.opt, args.force_yml)
         from basicsr_distill.stages.pipeline import distill
 
         with _process_group(args.launcher):
-            distill(args.opt, args.stage, args.force_yml)
+            distill(recipe, args.stage)
         return 0
 
     # Wrong options are refused at once; torch and BasicSR take seconds to import.
-    from basicsr_distill.config.experiment import read_option_file, to_experiment
+    from basicsr_distill.config.experiment import to_experiment
+    from basicsr_distill.config.recipe import Recipe
 
     is_train = args.command == 'train'
-    opt = to_experiment(args.opt, read_option_file(args.opt, args.force_yml), is_train, root=Path.cwd(), debug=args.debug,
-                        auto_resume=args.auto_resume)
+    experiment = to_experiment(Recipe.load(args.opt, args.force_yml), is_train, root=Path.cwd(), debug=args.debug,
+                               auto_resume=args.auto_resume)
     with _process_group(args.launcher):
         hooks.require_host()
         if is_train:
             from basicsr_distill.training.train import train
 
-            train(args.opt, opt)
+            train(experiment)
         else:
             from basicsr_distill.training.test import test
 
-            test(args.opt, opt)
+            test(experiment)
     return 0
 
 

@@ -28,7 +28,8 @@ from diffusers import AutoencoderKL, DiTTransformer2DModel
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from basicsr_distill.archs.minimax_dit_arch import MinimaxDiT
+from basicsr_distill.archs.minimax_dit_arch import build_dit
+from basicsr_distill.config.sections import MinimaxDiTNetworkOptions
 from basicsr_distill.diffusion.process import add_noise, linear_alpha_bar, predict_x0, simple_loss, variational_bound
 from basicsr_distill.models.minimax_dit_model import MinimaxDiTModel
 
@@ -58,7 +59,8 @@ class PlainLoop:
 
     def __init__(self, dit_folder: Path, device: torch.device) -> None:
         self.vae = stable_diffusion_vae().to(device).eval().requires_grad_(False)
-        self.net = MinimaxDiT(NUM_LABELS, pretrained=str(dit_folder), local_files_only=True).to(device).train()
+        options = MinimaxDiTNetworkOptions(num_labels=NUM_LABELS, pretrained=str(dit_folder), local_files_only=True)
+        self.net = build_dit(options).to(device).train()
         self.average = deepcopy(self.net).requires_grad_(False)
         self.trained = [p for p in self.net.parameters() if p.requires_grad]
         self.optimizer = torch.optim.AdamW(self.trained, lr=1e-3, weight_decay=0)

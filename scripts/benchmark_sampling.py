@@ -22,14 +22,20 @@ import torch
 from diffusers import AutoencoderKL, AutoencoderTiny
 from torch import Tensor
 
-from basicsr_distill.archs.minimax_dit_arch import MinimaxDiT
-from basicsr_distill.config.sections.base import AutoencoderKlCodecOptions, AutoencoderTinyCodecOptions
+from basicsr_distill.archs.minimax_dit_arch import MinimaxDiT, build_dit
+from basicsr_distill.config.sections import (
+    AutoencoderKlCodecOptions,
+    AutoencoderTinyCodecOptions,
+    MinimaxDiTNetworkOptions,
+    SamplerSettings,
+    ScratchDiTOptions,
+)
 from basicsr_distill.diffusion.codec import build_codec
-from basicsr_distill.diffusion.sampler import SamplerSettings, image_generator, sample_latents
+from basicsr_distill.diffusion.sampler import image_generator, sample_latents
 
 NUM_LABELS = 7
 DTYPES = {'fp32': torch.float32, 'bf16': torch.bfloat16}
-PLAIN = SamplerSettings('ddpm', 50, guidance_scale=4.0, guidance_channels=3)
+PLAIN = SamplerSettings(scheduler='ddpm', num_steps=50, guidance_scale=4.0, guidance_channels=3)
 
 
 def save_autoencoders(root: Path) -> None:
@@ -71,15 +77,16 @@ def main() -> None:
     torch.set_num_threads(args.threads)
     torch.manual_seed(0)
     device = torch.device(args.device)
-    ours = SamplerSettings('dpmsolver++', 20, guidance_scale=4.0, guidance_channels=3,
+    ours = SamplerSettings(scheduler='dpmsolver++', num_steps=20, guidance_scale=4.0, guidance_channels=3,
                            guidance_interval=tuple(args.guidance_interval))
 
     with tempfile.TemporaryDirectory() as folder:
         save_autoencoders(Path(folder))
         calls: dict[str, tuple[Callable[[], Tensor], int]] = {}
         for precision, dtype in DTYPES.items():
-            network = MinimaxDiT(NUM_LABELS, from_scratch={'size': args.size, 'sample_size': args.size_px // 8},
-                                 tuning='full').eval().to(device, dtype)
+            scratch = ScratchDiTOptions(size=args.size, sample_size=args.size_px // 8)
+            network = build_dit(MinimaxDiTNetworkOptions(num_labels=NUM_LABELS, from_scratch=scratch, tuning='full'))
+            network = network.eval().to(device, dtype)
             codecs = {'kl': AutoencoderKlCodecOptions(pretrained=f'{folder}/kl', precision=precision),
                       'tiny': AutoencoderTinyCodecOptions(pretrained=f'{folder}/tiny', precision=precision)}
             for name, options in codecs.items():

@@ -8,7 +8,8 @@ import sys
 from pathlib import Path
 
 from basicsr_distill.archs.minimax_dit_arch import load_trained
-from basicsr_distill.config.experiment import read_option_file, to_experiment
+from basicsr_distill.config.experiment import to_experiment
+from basicsr_distill.config.recipe import Recipe
 from basicsr_distill.diffusion.export import export_dit
 from basicsr_distill.errors import InputError
 
@@ -21,7 +22,7 @@ def main() -> int:
     parser.add_argument('--weights', choices=['params_ema', 'params'], default='params_ema')
     args = parser.parse_args()
     try:
-        host = to_experiment(args.opt, read_option_file(args.opt), is_train=True, root=Path.cwd())
+        host = to_experiment(Recipe.load(args.opt), is_train=True, root=Path.cwd()).opt
         if host['network_g'].get('type') != 'MinimaxDiT':
             raise InputError(f'{args.opt}: network_g.type: only a MinimaxDiT can be exported.')
         checkpoint = Path(host['path']['models']) / 'net_g_latest.pth'

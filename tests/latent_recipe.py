@@ -8,6 +8,8 @@ import numpy as np
 import skimage.data
 import yaml
 
+from basicsr_distill.archs.minimax_dit_arch import build_dit
+from basicsr_distill.config.sections import MinimaxDiTNetworkOptions
 from basicsr_distill.io.manifest import MANIFEST_NAME, PatchRow, write_table
 
 SCRATCH = {'num_layers': 2, 'num_attention_heads': 2, 'attention_head_dim': 16, 'patch_size': 2, 'in_channels': 16,
@@ -67,3 +69,8 @@ def write_recipe(path, options):
     """Write an option file."""
     path.write_text(yaml.safe_dump(options))
     return path
+
+
+def make_dit(**section):
+    """A denoiser from the keys of its section."""
+    return build_dit(MinimaxDiTNetworkOptions(**section))

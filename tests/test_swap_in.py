@@ -8,7 +8,9 @@ import torch
 from sr_experiments import SlimVgg19, make_surroundings, save_slim_vgg19, shrink
 from support import REPOSITORY
 
-from basicsr_distill.config.experiment import read_option_file, to_experiment
+from basicsr_distill.config.experiment import to_experiment
+from basicsr_distill.config.recipe import Recipe
+from basicsr_distill.config.yaml_files import read_option_file
 from basicsr_distill.errors import InputError
 from basicsr_distill.training import train as train_loop
 
@@ -45,7 +47,7 @@ def _workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def train_two_iterations(path: Path) -> None:
     options = shrink(read_option_file(path))
     make_surroundings(options)
-    train_loop.train(path, to_experiment(path, options, is_train=True, root=Path.cwd()))
+    train_loop.train(to_experiment(Recipe.parse(path, options), is_train=True, root=Path.cwd()))
     state = torch.load(f'experiments/{options["name"]}/training_states/2.state', weights_only=True)
     assert state['iter'] == 2
     validated = {section['name'] for phase, section in options['datasets'].items() if phase != 'train'}

@@ -8,7 +8,7 @@ from basicsr.utils.registry import ARCH_REGISTRY
 from diffusers import DiTTransformer2DModel
 from torch import Tensor, nn
 
-from basicsr_distill.config.sections.base import ScratchDiTOptions, bind
+from basicsr_distill.config.sections import MinimaxDiTNetworkOptions, ScratchDiTOptions, bind
 from basicsr_distill.diffusion.difffit import attach_difffit, fold_difffit
 from basicsr_distill.diffusion.dit import (
     init_label_rows,
@@ -38,9 +38,9 @@ class MinimaxDiT(nn.Module):
         gradient_checkpointing: trade time for memory.
     """
 
-    def __init__(self, num_labels: int, pretrained: str | None = None, subfolder: str | None = None,
-                 local_files_only: bool = False, from_scratch: dict[str, Any] | None = None, label_init: str = 'null_row',
-                 tuning: str = 'difffit', lora_rank: int = 8, gradient_checkpointing: bool = False) -> None:
+    def __init__(self, num_labels: int, pretrained: str | None, subfolder: str | None, local_files_only: bool,
+                 from_scratch: dict[str, Any] | None, label_init: str, tuning: str, lora_rank: int,
+                 gradient_checkpointing: bool) -> None:
         super().__init__()
         if pretrained is None:
             self.dit = scratch_dit(bind(ScratchDiTOptions, from_scratch, 'network_g.from_scratch'), num_labels)
@@ -122,6 +122,11 @@ class MinimaxDiT(nn.Module):
         config = peft.LoraConfig(r=rank, lora_alpha=rank, target_modules=LORA_TARGETS)
         peft.inject_adapter_in_model(config, self.dit)
         self.conditioner.class_embedder.embedding_table.weight.requires_grad_()
+
+
+def build_dit(options: MinimaxDiTNetworkOptions) -> MinimaxDiT:
+    """The network that a section describes."""
+    return MinimaxDiT(**options.model_dump(exclude={'type'}))
 
 
 def load_trained(options: dict[str, Any], checkpoint: Path, weights: str) -> MinimaxDiT:

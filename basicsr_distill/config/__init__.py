@@ -1,1 +1,4 @@
-"""What an option file may say: safe YAML, typed sections, and the one place that makes BasicSR's dictionary. Knows no BasicSR."""
+"""What an option file may say: safe YAML, typed sections, and BasicSR's dictionary made from them. Knows no BasicSR."""
+
+# The stages of a recipe in the order of the method; finetune is what BasicSR's root keys say.
+STAGE_ORDER = ('extract', 'cluster', 'finetune', 'sample')

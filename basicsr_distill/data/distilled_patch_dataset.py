@@ -15,7 +15,8 @@ from torch import Tensor
 from torch.utils.data import Dataset
 from torchvision.transforms.functional import normalize
 
-from basicsr_distill.config.sections.base import DistilledPatchDatasetOptions
+from basicsr_distill.config.registry import bind_dataset
+from basicsr_distill.config.sections import DistilledPatchDatasetOptions
 from basicsr_distill.errors import InputError
 from basicsr_distill.io.files import safe_join
 from basicsr_distill.io.images import find_images, read_rgb
@@ -46,8 +47,8 @@ class DistilledPatchDataset(Dataset[dict[str, Any]]):
 
     Args:
         opt: the dataset's section with BasicSR's ``phase`` and ``scale``; its keys are those of
-            :class:`~basicsr_distill.config.sections.base.DistilledPatchDatasetOptions`. ``labels`` keeps those clusters; ``num_images``
-            keeps that many, taken evenly from the clusters; ``cache: ram`` decodes every image once.
+            :class:`~basicsr_distill.config.sections.DistilledPatchDatasetOptions`. ``labels`` keeps those clusters;
+            ``num_images`` keeps that many, taken evenly from the clusters; ``cache: ram`` decodes every image once.
 
     Items: ``lq`` (3, h, w) and ``gt`` (3, h*scale, w*scale), float32, RGB (or one luma channel with ``color: y``), [0, 1] before
     ``mean`` and ``std``; ``lq_path``, ``gt_path``. In training a random crop of ``gt_size`` (at most the smallest image), flips
@@ -59,8 +60,8 @@ class DistilledPatchDataset(Dataset[dict[str, Any]]):
 
     def __init__(self, opt: dict[str, Any]) -> None:
         self.opt = opt
-        self.options = DistilledPatchDatasetOptions(**{key: value for key, value in opt.items() if key not in ('phase', 'scale')})
-        self.scale = int(opt.get('scale', 4))
+        self.options: DistilledPatchDatasetOptions = bind_dataset(opt)
+        self.scale = int(opt['scale'])
         self.is_train = opt['phase'] == 'train'
         self.pairs = self._find_pairs()
         self._cache: dict[int, tuple[NDArray[np.uint8], NDArray[np.uint8]]] = {}

@@ -1,6 +1,5 @@
 """``LatentPatchDataset``: the patches of a recipe as latents of a codec, encoded once and mapped into memory."""
 
-import csv
 import io
 import json
 import math
@@ -17,17 +16,17 @@ from torch import Tensor
 from torch.utils.data import Dataset
 from tqdm import tqdm
 
-from basicsr_distill.config.sections.base import (
+from basicsr_distill.config.registry import bind_dataset
+from basicsr_distill.config.sections import (
     AutoencoderKlCodecOptions,
     BlockPcaCodecOptions,
     LatentPatchDatasetOptions,
-    bind,
 )
 from basicsr_distill.diffusion.codec import FITTED_NAME, Codec, build_codec, save_fitted, unfitted_block_pca
 from basicsr_distill.errors import InputError
 from basicsr_distill.io.files import safe_join, sha256_file, write_atomic
 from basicsr_distill.io.images import read_rgb
-from basicsr_distill.io.manifest import IMAGES_FOLDER, MANIFEST_NAME, PatchRow, read_table, write_json
+from basicsr_distill.io.manifest import IMAGES_FOLDER, MANIFEST_NAME, PatchRow, read_labels, read_table, write_json
 from basicsr_distill.runtime import distributed
 from basicsr_distill.runtime.parallel import default_workers, one_thread_per_operation, ordered_map
 
@@ -49,7 +48,7 @@ class LatentPatchDataset(Dataset[dict[str, Any]]):
 
     Args:
         opt: the section of the option file with BasicSR's ``phase``; its keys are those of
-            :class:`~basicsr_distill.config.sections.base.LatentPatchDatasetOptions`.
+            :class:`~basicsr_distill.config.sections.LatentPatchDatasetOptions`.
 
     Raises:
         InputError: the patches or labels are missing or do not belong together.
@@ -57,8 +56,7 @@ class LatentPatchDataset(Dataset[dict[str, Any]]):
 
     def __init__(self, opt: dict[str, Any]) -> None:
         self.opt = opt
-        own = {key: value for key, value in opt.items() if key not in ('phase', 'scale')}
-        self.options = bind(LatentPatchDatasetOptions, own, f'datasets.{opt.get("name")}')
+        self.options: LatentPatchDatasetOptions = bind_dataset(opt)
         self.dataroot = Path(self.options.dataroot)
         self.rows = read_table(self.dataroot / MANIFEST_NAME, PatchRow)
         if not self.rows:
@@ -210,24 +208,6 @@ class LatentPatchDataset(Dataset[dict[str, Any]]):
 
     def _folder(self) -> Path:
         return self._latents_dir() / self.opt['name']
-
-
-def read_labels(path: Path) -> dict[str, int]:
-    """Labels by patch name, of the cluster stage's ``labels.csv``.
-
-    Raises:
-        InputError: the file is missing or malformed, or a label is negative.
-    """
-    try:
-        with path.open(newline='', encoding='utf-8') as file:
-            labels = {line['name']: int(line['label']) for line in csv.DictReader(file)}
-    except OSError as error:
-        raise InputError(f'{path}: {error.strerror}; run the cluster stage first.') from error
-    except (KeyError, TypeError, ValueError) as error:
-        raise InputError(f'{path}: not a table of name and label ({error}); run the cluster stage again.') from error
-    if min(labels.values(), default=0) < 0:
-        raise InputError(f'{path}: holds a negative label; run the cluster stage again.')
-    return labels
 
 
 def _shard_path(folder: Path, number: int) -> Path:

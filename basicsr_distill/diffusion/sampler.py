@@ -1,7 +1,6 @@
 """Drawing latents from a denoiser with diffusers' schedulers, every image with random numbers of its own."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
@@ -9,6 +8,7 @@ import torch
 from diffusers import DDIMScheduler, DDPMScheduler, DPMSolverMultistepScheduler, UniPCMultistepScheduler
 from torch import Tensor
 
+from basicsr_distill.config.sections import SamplerSettings
 from basicsr_distill.diffusion.process import BETA_END, BETA_START, NUM_TIMESTEPS
 
 
@@ -17,24 +17,6 @@ class Denoiser(Protocol):
 
     def __call__(self, x_t: Tensor, timesteps: Tensor, labels: Tensor, drop_mask: Tensor | None = None) -> Tensor:
         """Predicted noise, (N, C, h, w), perhaps with C channels of variance behind."""
-
-
-@dataclass(frozen=True)
-class SamplerSettings:
-    """How to draw.
-
-    scheduler: ``dpmsolver++`` (second order, multistep), ``unipc``, ``ddim`` or ``ddpm``.
-    num_steps: over the whole noise range.
-    guidance_scale: of classifier-free guidance; 1 is none, 0 ignores the label.
-    guidance_interval: lowest and highest t / 1000 at which guidance acts.
-    guidance_channels: latent channels that it moves; all when None.
-    """
-
-    scheduler: str = 'dpmsolver++'
-    num_steps: int = 20
-    guidance_scale: float = 1.0
-    guidance_interval: tuple[float, float] = (0.0, 1.0)
-    guidance_channels: int | None = None
 
 
 def image_generator(seed: int, label: int, index: int) -> torch.Generator:
@@ -54,7 +36,7 @@ def sample_latents(denoiser: Denoiser, labels: Tensor, shape: tuple[int, int, in
         labels: (N,), int64, on the device of the denoiser.
         shape: (C, h, w) of a latent.
         generators: one per image; its first numbers are the starting noise.
-        settings: see :class:`SamplerSettings`.
+        settings: see :class:`~basicsr_distill.config.sections.SamplerSettings`.
         learns_variance: the denoiser's output has the variance behind; ``ddpm`` uses it.
         start: clean latents (N, C, h, w) to start from; pure noise when absent.
         strength: how far they are noised, as a share of the steps.

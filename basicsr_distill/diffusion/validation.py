@@ -58,7 +58,7 @@ def sample_grid(net: Any, dataset: Any, codec: Any, device: torch.device) -> tup
     for label in range(net.num_labels):
         latents = sample_latents(net, torch.full((_PER_LABEL,), label, device=device), shape,
                                  [image_generator(_SEED, label, index) for index in range(_PER_LABEL)],
-                                 SamplerSettings(), learns_variance=net.learns_variance)
+                                 SamplerSettings(guidance_scale=1), learns_variance=net.learns_variance)
         rows.append(torch.cat(list(codec.decode(latents).cpu()), -1))
         drawn = F.normalize(latents.flatten(1), dim=1)
         own = [index for index, value in enumerate(dataset.labels) if value == label][:_MAX_ITEMS]

@@ -122,6 +122,24 @@ def read_table(path: Path, row_type: type[Row]) -> list[Row]:
     return rows
 
 
+def read_labels(path: Path) -> dict[str, int]:
+    """Labels by patch name, of the cluster stage's ``labels.csv``.
+
+    Raises:
+        InputError: the file is missing or malformed, or a label is negative.
+    """
+    try:
+        with path.open(newline='', encoding='utf-8') as file:
+            labels = {line['name']: int(line['label']) for line in csv.DictReader(file)}
+    except OSError as error:
+        raise InputError(f'{path}: {error.strerror}; run the cluster stage first.') from error
+    except (KeyError, TypeError, ValueError) as error:
+        raise InputError(f'{path}: not a table of name and label ({error}); run the cluster stage again.') from error
+    if min(labels.values(), default=0) < 0:
+        raise InputError(f'{path}: holds a negative label; run the cluster stage again.')
+    return labels
+
+
 def write_meta_info(path: Path, names: Iterable[str], shape: Sequence[int]) -> None:
     """Write BasicSR's list, ``name (h,w,c)`` a line; names must have no spaces."""
     size = ','.join(str(n) for n in shape)

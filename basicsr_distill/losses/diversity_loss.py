@@ -19,8 +19,7 @@ class DiversityLoss(nn.Module):
         t_weight: ``alpha_bar`` multiplies a label's term by alpha_bar_t of its extreme sample.
     """
 
-    def __init__(self, num_labels: int, latent_dim: int, loss_weight: float = 0.008, memory_size: int = 64,
-                 t_weight: str = 'none') -> None:
+    def __init__(self, num_labels: int, latent_dim: int, loss_weight: float, memory_size: int, t_weight: str) -> None:
         super().__init__()
         self.loss_weight = loss_weight
         self.t_weight = t_weight

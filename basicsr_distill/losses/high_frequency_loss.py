@@ -32,8 +32,7 @@ class HighFrequencyLoss(nn.Module):
         pixel_max_timestep: see above.
     """
 
-    def __init__(self, loss_weight: float = 0.05, mode: str = 'latent', scale: int = 4,
-                 pixel_max_timestep: int = 300) -> None:
+    def __init__(self, loss_weight: float, mode: str, scale: int, pixel_max_timestep: int) -> None:
         super().__init__()
         if mode not in ('off', 'latent', 'pixel', 'literal'):
             raise ValueError(f'mode {mode!r} is none of off, latent, pixel, literal.')

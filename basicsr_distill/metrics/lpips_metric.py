@@ -23,8 +23,8 @@ MIN_SIZE_PX = 32
 
 
 @METRIC_REGISTRY.register()
-def calculate_lpips(img: NDArray[Any], img2: NDArray[Any], crop_border: int, input_order: str = 'HWC', net: str = 'alex',
-                    weights: str | None = None, better: str = 'lower') -> float:
+def calculate_lpips(img: NDArray[Any], img2: NDArray[Any], crop_border: int, input_order: str, net: str, weights: str | None,
+                    better: str) -> float:
     """LPIPS version 0.1 of two images by the ``lpips`` package; 0 for equal images, lower is better.
 
     Args:

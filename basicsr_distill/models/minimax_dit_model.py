@@ -16,8 +16,8 @@ from basicsr.utils import get_root_logger
 from basicsr.utils.registry import MODEL_REGISTRY
 from torch import Tensor
 
-from basicsr_distill.config.sections.base import LatentPatchDatasetOptions, MinimaxDiTTrainOptions, bind
-from basicsr_distill.data.latent_patch_dataset import read_labels
+from basicsr_distill.config.registry import bind_dataset
+from basicsr_distill.config.sections import LatentPatchDatasetOptions, MinimaxDiTTrainOptions, bind
 from basicsr_distill.diffusion.codec import Codec, build_codec
 from basicsr_distill.diffusion.ema import ParameterAverage
 from basicsr_distill.diffusion.process import (
@@ -39,20 +39,20 @@ class MinimaxDiTModel(BaseModel):
     """Fine-tunes (or trains) ``network_g: MinimaxDiT`` on a LatentPatchDataset.
 
     L = L_simple (+ L_vlb where the variance is learned) + L_representativeness + L_diversity + L_high-frequency; see
-    :class:`~basicsr_distill.config.sections.base.MinimaxDiTTrainOptions` for the ``train`` section. Checkpoints hold the trained
+    :class:`~basicsr_distill.config.sections.MinimaxDiTTrainOptions` for the ``train`` section. Checkpoints hold the trained
     parameters alone, as ``params`` and, averaged, ``params_ema``.
 
     Source: Cho et al. (2025), Eq. 6.
 
     Raises:
-        InputError: labels or latents do not fit the network, or the weights cannot be read.
+        InputError: latents do not fit the network, or the weights cannot be read.
     """
 
     def __init__(self, opt: dict[str, Any]) -> None:
         super().__init__(opt)
         self.net_g = self.model_to_device(build_network(opt['network_g']))
         self.net = self.get_bare_model(self.net_g)
-        self.data_options = self._data_options()
+        self.data_options: LatentPatchDatasetOptions = bind_dataset(opt['datasets']['train'])
         self.average = ParameterAverage(self.net.trained_state())
         if path := opt['path'].get('pretrain_network_g'):
             self._load(Path(path), opt['path'].get('param_key_g', 'params'))
@@ -60,16 +60,6 @@ class MinimaxDiTModel(BaseModel):
         self.log_dict: dict[str, float] = OrderedDict()
         if self.is_train:
             self._init_training()
-
-    def _data_options(self) -> LatentPatchDatasetOptions:
-        """Options of the training set, whose labels must fit the network."""
-        section = {key: value for key, value in self.opt['datasets']['train'].items() if key not in ('phase', 'scale')}
-        options = bind(LatentPatchDatasetOptions, section, 'datasets.train')
-        highest = max(read_labels(Path(options.labels_file)).values())
-        if highest >= self.net.num_labels:
-            raise InputError(f'network_g.num_labels: {options.labels_file} has labels up to {highest}, the network '
-                             f'{self.net.num_labels} labels; set num_labels: {highest + 1}.')
-        return options
 
     def _load(self, path: Path, param_key: str) -> None:
         weights = load_weights(path)
@@ -126,14 +116,12 @@ class MinimaxDiTModel(BaseModel):
         """Take a batch of a LatentPatchDataset.
 
         Raises:
-            InputError: the latents are not of the network's shape, or a label is outside its table.
+            InputError: the latents are not of the network's shape.
         """
         shape = (self.net.in_channels, self.net.sample_size, self.net.sample_size)
         if tuple(data['latent'].shape[1:]) != shape:
             raise InputError(f'network_g: takes latents of shape {list(shape)}, the codec makes {list(data["latent"].shape[1:])} '
                              'from these patches; correct in_channels and sample_size, or patch_size of the extract stage.')
-        if int(data['label'].max()) >= self.net.num_labels:
-            raise InputError(f'network_g.num_labels: label {int(data["label"].max())} is outside the table.')
         self.batch = {key: value.to(self.device, non_blocking=True) for key, value in data.items()}
 
     def optimize_parameters(self, current_iter: int) -> None:

@@ -8,7 +8,7 @@ from basicsr.models.swinir_model import SwinIRModel
 from basicsr.utils.registry import MODEL_REGISTRY
 from torch import Tensor
 
-from basicsr_distill.config.sections.base import TileOptions, bind
+from basicsr_distill.config.sections import TileOptions, bind
 from basicsr_distill.ops.tiling import apply_in_tiles
 
 # A whole number of windows of every network here: 8 (SwinIR), 16, 24 (SRFormer), 64 (HiT-SR's largest).
@@ -56,6 +56,7 @@ class HITModel(TiledSRModel):
     """The name in HiT-SR's published option files; their ``val.use_chop: true`` means tiles."""
 
     def __init__(self, opt: dict[str, Any]) -> None:
-        if (opt.get('val') or {}).get('use_chop'):
-            opt['val'].setdefault('tile', _CHOP_TILE)
+        val = opt.get('val') or {}
+        if val.get('use_chop') and val.get('tile') is None:
+            val['tile'] = dict(_CHOP_TILE)
         super().__init__(opt)

@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from basicsr_distill.config.sections.base import PsnrMetric
+from basicsr_distill.config.sections import PsnrMetric
 from basicsr_distill.ops.bicubic import axis_matrix
 
 # ITU-R BT.601 luma of 8-bit studio range, as MATLAB's rgb2ycbcr gives it; the offset cancels in a difference.

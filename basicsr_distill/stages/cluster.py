@@ -12,7 +12,7 @@ from sklearn.decomposition import PCA
 from threadpoolctl import threadpool_limits
 from tqdm import tqdm
 
-from basicsr_distill.config.sections.base import ClusterOptions
+from basicsr_distill.config.sections import ClusterOptions
 from basicsr_distill.errors import InputError
 from basicsr_distill.features.encoders import build_encoder
 from basicsr_distill.io.figures import save_feature_map, save_montage

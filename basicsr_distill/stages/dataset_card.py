@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from basicsr_distill import __version__
-from basicsr_distill.config.sections.base import BlockPcaCodecOptions, PrototypeInitOptions, SampleOptions
+from basicsr_distill.config.sections import BlockPcaCodecOptions, PrototypeInitOptions, SampleOptions
 
 
 @dataclass(frozen=True)

@@ -1,12 +1,14 @@
 """The third stage: ``basicsr train`` on the recipe's own root keys, always resuming."""
 
 from pathlib import Path
-from typing import Any
 
-from basicsr_distill.config.experiment import STAGE_SECTIONS, settle_device, to_experiment
+from basicsr_distill.config.experiment import Experiment, to_experiment
+from basicsr_distill.config.recipe import Recipe
+from basicsr_distill.config.registry import STAGES
 from basicsr_distill.errors import InputError
 from basicsr_distill.io.files import sha256_file
 from basicsr_distill.runtime import distributed
+from basicsr_distill.runtime.device import resolve_num_gpu
 from basicsr_distill.stages.record import fingerprint_stage
 from basicsr_distill.stages.sharding import shared_stage_folder
 
@@ -15,12 +17,11 @@ _FREE_KEYS = {'logger', 'val', 'num_gpu'}
 _CHECKPOINT = 'models/net_g_latest.pth'
 
 
-def run(path: Path, options: dict[str, Any]) -> Path:
+def run(recipe: Recipe) -> Path:
     """Train the recipe's diffusion model in ``experiments/<name>``.
 
     Args:
-        path: of the recipe.
-        options: its content.
+        recipe: whose root keys are a diffusion training.
 
     Returns:
         The experiment's folder, with ``stage.json`` beside BasicSR's own files.
@@ -28,19 +29,20 @@ def run(path: Path, options: dict[str, Any]) -> Path:
     Raises:
         InputError: the recipe is wrong, or the folder holds the work of other options or inputs.
     """
-    opt = to_experiment(path, options, is_train=True, root=Path.cwd(), auto_resume=True)
+    experiment = to_experiment(recipe, is_train=True, root=Path.cwd(), auto_resume=True)
+    opt = experiment.opt
     folder = Path(opt['path']['experiments_root'])
     train_set = opt['datasets']['train']
     if train_set['type'] != 'LatentPatchDataset':
-        raise InputError(f'{path}: datasets.train.type: must be LatentPatchDataset to fine-tune a diffusion model.')
+        raise InputError(f'{recipe.path}: datasets.train.type: must be LatentPatchDataset to fine-tune a diffusion model.')
     inputs = {key: fingerprint_stage(Path(train_set[key]) if key == 'dataroot' else Path(train_set[key]).parent)
               for key in ('dataroot', 'labels_file')}
-    trained = {key: value for key, value in options.items() if key not in _FREE_KEYS and key not in STAGE_SECTIONS}
-    settle_device(opt)
+    trained = {key: value for key, value in recipe.options.items() if key not in _FREE_KEYS and key not in STAGES}
+    opt['num_gpu'] = resolve_num_gpu(opt['num_gpu'])
     trained['global_batch'] = train_set['batch_size_per_gpu'] * max(distributed.world_size(), opt['num_gpu'], 1)
     with shared_stage_folder(folder, 'finetune', trained, inputs) as stage:
         if not stage.finished:
-            _train(path, opt)
+            _train(experiment)
             if distributed.is_main():
                 stage.finish({'iterations': opt['train']['total_iter']}, [_CHECKPOINT])
         elif stage.record['outputs'].get(_CHECKPOINT) != sha256_file(folder / _CHECKPOINT):
@@ -49,10 +51,10 @@ def run(path: Path, options: dict[str, Any]) -> Path:
     return folder
 
 
-def _train(path: Path, opt: dict[str, Any]) -> None:
+def _train(experiment: Experiment) -> None:
     from basicsr_distill.host import hooks
 
     hooks.require_host()
     from basicsr_distill.training.train import train
 
-    train(path, opt)
+    train(experiment)

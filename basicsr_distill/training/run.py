@@ -17,18 +17,20 @@ from basicsr.utils import (
 from basicsr.utils.options import dict2str
 
 from basicsr_distill import __version__
-from basicsr_distill.config.experiment import settle_device
+from basicsr_distill.config.experiment import Experiment
 from basicsr_distill.io.files import LOCK_NAME, locked, write_atomic
 from basicsr_distill.runtime import distributed
-from basicsr_distill.training import preflight
+from basicsr_distill.runtime.device import resolve_num_gpu
+from basicsr_distill.training import keys, preflight
 
 
-def settle_run(path: Path, opt: dict[str, Any]) -> None:
-    settle_device(opt)
+def settle_run(experiment: Experiment) -> None:
+    opt = experiment.opt
+    opt['num_gpu'] = resolve_num_gpu(opt['num_gpu'])
     opt['rank'], opt['world_size'] = distributed.rank(), distributed.world_size()
     opt['dist'] = opt['world_size'] > 1
-    preflight.check_components(path, opt)
-    preflight.check_backbones(path, opt)
+    keys.check_components(experiment.recipe)
+    preflight.check_backbones(experiment)
     set_random_seed(opt['manual_seed'] + opt['rank'])
     torch.backends.cudnn.benchmark = True
 

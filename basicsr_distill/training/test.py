@@ -2,7 +2,6 @@
 
 import json
 from pathlib import Path
-from typing import Any
 
 from basicsr.data import build_dataloader
 from basicsr.models import build_model
@@ -10,27 +9,27 @@ from basicsr.utils import (
     mkdir_and_rename,
 )
 
+from basicsr_distill.config.experiment import Experiment
 from basicsr_distill.io.files import write_atomic
 from basicsr_distill.runtime import distributed
 from basicsr_distill.training import preflight
 from basicsr_distill.training.run import locked_experiment, settle_run, start_log
 
 
-def test(path: Path, opt: dict[str, Any]) -> None:
+def test(experiment: Experiment) -> None:
     """Test a network; ``results/<name>`` with ``metrics.json`` is made in the ``root_path``.
 
     Args:
-        path: the option file, for messages and for the copy kept with the results.
-        opt: its content by :func:`basicsr_distill.config.experiment.to_experiment`.
+        experiment: of :func:`basicsr_distill.config.experiment.to_experiment`.
 
     Raises:
         InputError: the options or what they point to are wrong; nothing has been written then.
     """
-    settle_run(path, opt)
+    path, opt = experiment.path, experiment.opt
+    settle_run(experiment)
     text = path.read_text(encoding='utf-8')
-    preflight.check_pretrained(path, opt)
-    datasets = {name: preflight.build_checked_dataset(path, name, section)
-                for name, section in sorted(opt['datasets'].items())}
+    preflight.check_pretrained(experiment)
+    datasets = {name: preflight.build_checked_dataset(experiment, name) for name in sorted(opt['datasets'])}
     folder = Path(opt['path']['results_root'])
     with locked_experiment(folder):
         if distributed.is_main():

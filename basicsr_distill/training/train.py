@@ -23,6 +23,7 @@ from basicsr.utils import (
     mkdir_and_rename,
 )
 
+from basicsr_distill.config.experiment import Experiment
 from basicsr_distill.errors import InputError
 from basicsr_distill.runtime import distributed
 from basicsr_distill.runtime.rng import capture_rng, restore_rng
@@ -33,28 +34,28 @@ from basicsr_distill.training.run import locked_experiment, settle_run, start_lo
 from basicsr_distill.training.signals import stop_requests
 
 
-def train(path: Path, opt: dict[str, Any]) -> None:
+def train(experiment: Experiment) -> None:
     """Train an experiment; ``experiments/<name>`` is made in its ``root_path``.
 
     Args:
-        path: the option file, for messages and for the copy kept with the results.
-        opt: its content by :func:`basicsr_distill.config.experiment.to_experiment`.
+        experiment: of :func:`basicsr_distill.config.experiment.to_experiment`.
 
     Raises:
         InputError: the options or what they point to are wrong; nothing has been written then.
     """
+    path, opt = experiment.path, experiment.opt
     text = path.read_text(encoding='utf-8')  # before the folder that may hold it is moved aside
-    settle_run(path, opt)
+    settle_run(experiment)
     total_iterations = opt['train']['total_iter']
     with locked_experiment(opt['path']['experiments_root']):
         state = resume_state(opt)
         if state is not None and state['iter'] >= total_iterations and (latest := _latest(opt)).is_file():
             print(f'{latest}: already trained for {state["iter"]} iterations; nothing to do.')
             return
-        preflight.check_labels(path, opt)
-        preflight.check_pretrained(path, opt)
-        datasets = {name: preflight.build_checked_dataset(path, name, section) for name, section in opt['datasets'].items()}
-        preflight.check_batch(path, opt, len(datasets['train']))
+        preflight.check_labels(experiment)
+        preflight.check_pretrained(experiment)
+        datasets = {name: preflight.build_checked_dataset(experiment, name) for name in opt['datasets']}
+        preflight.check_batch(experiment, len(datasets['train']))
 
         _make_folders(opt, fresh=state is None and not opt['auto_resume'])
         logger = start_log(path, text, opt, 'train')
@@ -86,9 +87,9 @@ def _train_loop(opt: dict[str, Any], model: Any, loader: Any, val_loaders: list[
     message_logger = MessageLogger(opt, first + 1, tb_logger)
     section = opt['datasets']['train']
     total_iterations = opt['train']['total_iter']
-    epoch_size = len(loader.dataset.dataset) * section.get('dataset_enlarge_ratio', 1)
+    epoch_size = len(loader.dataset.dataset) * section['dataset_enlarge_ratio']
     samples_per_iteration = loader.batch_size * opt['world_size']
-    use_cuda_prefetch = section.get('prefetch_mode') == 'cuda' and torch.cuda.is_available()
+    use_cuda_prefetch = section['prefetch_mode'] == 'cuda' and torch.cuda.is_available()
     prefetcher = CUDAPrefetcher(loader, opt) if use_cuda_prefetch else CPUPrefetcher(loader)
     data_timer, iteration_timer = AvgTimer(), AvgTimer()
     val_freq = opt['val']['val_freq'] if opt.get('val') else None
@@ -102,7 +103,7 @@ def _train_loop(opt: dict[str, Any], model: Any, loader: Any, val_loaders: list[
             data_timer.record()
             iteration += 1
             epoch = (iteration - 1) * samples_per_iteration // epoch_size
-            model.update_learning_rate(iteration, warmup_iter=opt['train'].get('warmup_iter', -1))
+            model.update_learning_rate(iteration, warmup_iter=opt['train']['warmup_iter'])
             model.feed_data(batch)
             model.optimize_parameters(iteration)
             iteration_timer.record()

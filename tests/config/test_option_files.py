@@ -1,33 +1,23 @@
 """Every option file of the project: checked key by key, and those of SR networks run."""
 
-import inspect
 import json
-from collections.abc import Iterator
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from basicsr.models import lr_scheduler
-from basicsr.utils.registry import ARCH_REGISTRY, DATASET_REGISTRY, LOSS_REGISTRY, METRIC_REGISTRY, MODEL_REGISTRY
 from sr_experiments import SlimVgg19, make_surroundings, save_slim_vgg19, shrink
 from support import REPOSITORY
 from torchvision.models import alexnet
 
 from basicsr_distill.cli import main
-from basicsr_distill.config.experiment import check_own_sections, read_option_file, to_experiment
-from basicsr_distill.config.sections.base import (
-    ClusterOptions,
-    DatasetOptions,
-    ExtractOptions,
-    SampleOptions,
-    bind,
-    load_option_file,
-)
+from basicsr_distill.config.experiment import to_experiment
+from basicsr_distill.config.recipe import Recipe
+from basicsr_distill.config.yaml_files import load_option_file, read_option_file
 from basicsr_distill.errors import InputError
 from basicsr_distill.training import test as test_loop
 from basicsr_distill.training import train as train_loop
+from basicsr_distill.training.keys import check_components
 
 OPTIONS = REPOSITORY / 'options'
 SETS = ('DIV2K', 'DF2K', 'OST', 'OST_distilled')
@@ -52,91 +42,40 @@ def load(kind: str, stem: str) -> dict[str, Any]:
 
 @pytest.mark.parametrize('path', files('**/*.yml'))
 def test_option_file_is_valid(path: Path) -> None:
-    options = load_option_file(path)
-    for key, model in (('extract', ExtractOptions), ('cluster', ClusterOptions), ('sample', SampleOptions)):
-        if key in options:
-            bind(model, options.pop(key), f'{path}: {key}')
-    if path.parent.name == 'distill' and not options:
-        return  # a recipe of stages alone
-    is_train = 'train' in options
-    check_own_sections(path, options, is_train)
-    assert list(unknown_keys(options)) == []
-    assert options['name'] == path.stem.removeprefix('train_').removeprefix('test_')
+    recipe = Recipe.load(path)
+    check_components(recipe)
+    options = recipe.options
+    assert recipe.name == path.stem.removeprefix('train_').removeprefix('test_')
     for metric in ((options.get('val') or {}).get('metrics') or {}).values():
         assert metric['crop_border'] == options['scale']
-    for section in options['datasets'].values():
+    for section in options.get('datasets', {}).values():
         assert section.get('gt_size', options['scale']) % options['scale'] == 0
 
 
-def unknown_keys(options: dict[str, Any]) -> Iterator[str]:
-    """Keys and values that nothing in BasicSR or here would understand."""
-    model = MODEL_REGISTRY.get(options['model_type'])
-    read_by_model = sources(model)
-    networks = {key for key in options if key.startswith('network_')}
-    known = {'name', 'model_type', 'scale', 'num_gpu', 'manual_seed', 'datasets', 'path', 'train', 'val', 'logger', *networks}
-    yield from (key for key in options.keys() - known if f"'{key}'" not in read_by_model)
-    for key in networks:
-        yield from unbound(ARCH_REGISTRY.get(options[key]['type']), options[key], key)
-    for phase, section in options['datasets'].items():
-        dataset = DATASET_REGISTRY.get(section['type'])
-        if dataset.__module__.startswith('basicsr.'):  # ours are bound to models
-            read = sources(dataset)
-            yield from (f'datasets.{phase}.{key}' for key in section.keys() - DatasetOptions.model_fields.keys()
-                        if f"'{key}'" not in read)
-    labels = {key.removeprefix('network_') for key in networks}
-    known_paths = {f'{key}_{label}' for label in labels for key in ('pretrain_network', 'param_key', 'strict_load')}
-    yield from (f'path.{key}' for key in (options.get('path') or {}).keys() - known_paths - {'resume_state'})
-    yield from unknown_train_keys(options, read_by_model)
-    val = options.get('val') or {}
-    yield from (f'val.{key}' for key in val.keys() - {'val_freq', 'save_img', 'suffix', 'metrics', 'tile', 'pbar'}
-                if f"'{key}'" not in read_by_model)
-    for name, metric in (val.get('metrics') or {}).items():
-        yield from unbound(METRIC_REGISTRY.get(metric['type']), metric, f'val.metrics.{name}', ignored=('better',))
-    yield from (f'logger.{key}' for key in (options.get('logger') or {}).keys()
-                - {'print_freq', 'save_checkpoint_freq', 'use_tb_logger', 'wandb'})
-
-
-def unknown_train_keys(options: dict[str, Any], read_by_model: str) -> Iterator[str]:
-    for key, value in (options.get('train') or {}).items():
-        where = f'train.{key}'
-        if key not in ('total_iter', 'warmup_iter') and f"'{key}'" not in read_by_model \
-                and options['model_type'] != 'MinimaxDiTModel':  # whose whole section is bound to a model
-            yield where
-        if key.startswith('optim_'):
-            yield from unbound(getattr(torch.optim, value['type']), value, where)
-        elif key == 'scheduler':
-            name = {'MultiStepLR': 'MultiStepRestartLR'}.get(value['type'], value['type'])
-            yield from unbound(getattr(lr_scheduler, name), value, where)
-        elif isinstance(value, dict) and options['model_type'] != 'MinimaxDiTModel':
-            yield from unbound(LOSS_REGISTRY.get(value['type']), value, where)
-
-
-def unbound(component: Any, section: dict[str, Any], where: str, ignored: tuple[str, ...] = ()) -> Iterator[str]:
-    """Keys that are no named parameter of a component (many of BasicSR's swallow the rest in ``**kwargs``)."""
-    parameters = inspect.signature(component).parameters
-    yield from (f'{where}.{key}' for key in section if key not in parameters and key not in ('type', *ignored))
-
-
-@lru_cache
-def sources(component: type) -> str:
-    """Text of the classes that a component is made of."""
-    return ''.join(inspect.getsource(base) for base in component.__mro__ if base.__module__.split('.')[0].startswith('basicsr'))
-
-
-def test_wrong_keys_are_found() -> None:
+@pytest.mark.parametrize(('place', 'key', 'message'), [
+    ('network_g', 'num_feats', "network_g: RRDBNet takes no key 'num_feats'; did you mean 'num_feat'"),
+    ('datasets:train', 'use_flip', "datasets.train: unknown key 'use_flip'; did you mean 'use_hflip'"),
+    ('path', 'strict_load', "path: unknown key 'strict_load'; did you mean 'strict_load_[dg]'"),
+    ('train:optim_d', 'beta', "train.optim_d: Adam takes no key 'beta'; did you mean 'betas'"),
+    ('train:scheduler', 'milestone', "train.scheduler: MultiStepLR takes no key 'milestone'; did you mean 'milestones'"),
+    ('train:gan_opt', 'weight', "train.gan_opt: GANLoss takes no key 'weight'; did you mean 'loss_weight'"),
+    ('train', 'perceptul_opt', "train: unknown key 'perceptul_opt'; did you mean 'perceptual_opt'"),
+    ('train:perceptual_opt:layer_weights', 'conv5_5', "layer_weights: unknown key 'conv5_5'; did you mean 'conv5_[1-4]'"),
+    ('val:metrics:psnr', 'crop', "val.metrics.psnr: calculate_psnr takes no key 'crop'; did you mean 'crop_border'"),
+    ('val', 'save_image', "val: unknown key 'save_image'; did you mean 'save_img'"),
+    ('logger', 'print_frq', "logger.print_frq'; did you mean 'print_freq'"),
+    ('', 'manuel_seed', "unknown key 'manuel_seed'; did you mean 'manual_seed'"),
+])
+def test_a_wrong_key_is_refused_with_the_nearest(place: str, key: str, message: str) -> None:
     options = load('train', 'RealSR_x4_DIV2K')
-    options['network_g']['num_feats'] = 64
-    options['datasets']['train']['use_flip'] = True
-    options['path']['strict_load'] = True
-    options['train']['optim_d']['beta'] = 0.9
-    options['train']['scheduler']['milestone'] = [1]
-    options['train']['gan_opt']['weight'] = 1
-    options['train']['perceptul_opt'] = None
-    options['val']['metrics']['psnr']['crop'] = 4
-    options['queue'] = 3
-    assert sorted(unknown_keys(options)) == [
-        'datasets.train.use_flip', 'network_g.num_feats', 'path.strict_load', 'queue', 'train.gan_opt.weight',
-        'train.optim_d.beta', 'train.perceptul_opt', 'train.scheduler.milestone', 'val.metrics.psnr.crop']
+    options['datasets']['train']['type'] = 'PairedImageDataset'
+    options['datasets']['train'].pop('cache', None)
+    section = options
+    for part in filter(None, place.split(':')):
+        section = section[part]
+    section[key] = None
+    with pytest.raises(InputError, match=message):
+        check_components(Recipe.parse(Path('x.yml'), options))
 
 
 @pytest.mark.parametrize(('val', 'message'), [
@@ -148,7 +87,7 @@ def test_wrong_keys_are_found() -> None:
 ])
 def test_wrong_validation_sections_are_named(val: Any, message: str) -> None:
     with pytest.raises(InputError, match=message):
-        check_own_sections(Path('x.yml'), {**load('train', 'EDSR_Mx4_DIV2K'), 'val': val}, True)
+        Recipe.parse(Path('x.yml'), {**load('train', 'EDSR_Mx4_DIV2K'), 'val': val})
 
 
 # Files of one network agree -------------------------------------------------------------------------------------------
@@ -232,8 +171,8 @@ def test_train_file_trains_validates_and_resumes(path: Path, workplace: Path) ->
     make_surroundings(options)
     for total_iter in (2, 3):
         options['train']['total_iter'] = total_iter
-        opt = to_experiment(path, options, is_train=True, root=workplace, auto_resume=total_iter == 3)
-        train_loop.train(path, opt)
+        recipe = Recipe.parse(path, options)
+        train_loop.train(to_experiment(recipe, is_train=True, root=workplace, auto_resume=total_iter == 3))
     folder = workplace / 'experiments' / options['name']
     assert sorted(file.name for file in (folder / 'training_states').iterdir()) == ['1.state', '2.state', '3.state']
     state = torch.load(folder / 'training_states' / '2.state', weights_only=True)
@@ -249,7 +188,7 @@ def test_train_file_trains_validates_and_resumes(path: Path, workplace: Path) ->
 def test_test_file_measures(path: Path, workplace: Path) -> None:
     options = shrink(read_option_file(path))
     make_surroundings(options)
-    test_loop.test(path, to_experiment(path, options, is_train=False, root=workplace))
+    test_loop.test(to_experiment(Recipe.parse(path, options), is_train=False, root=workplace))
     results = json.loads((workplace / 'results' / options['name'] / 'metrics.json').read_text())
     assert list(results) == [section['name'] for section in options['datasets'].values()]
     for measured in results.values():
@@ -285,7 +224,7 @@ def test_a_perceptual_loss_without_vgg_is_refused_before_anything_is_built(stem:
     make_surroundings(options)
     before = sorted(offline.rglob('*'))
     with pytest.raises(InputError, match=r'train\.perceptual_opt: .*no network') as error:
-        train_loop.train(path, to_experiment(path, options, is_train=True, root=offline))
+        train_loop.train(to_experiment(Recipe.parse(path, options), is_train=True, root=offline))
     assert str(offline / 'experiments/pretrained_models/vgg19-dcbb9e9d.pth') in str(error.value)
     assert [file for file in sorted(offline.rglob('*')) if file not in before and 'torch' not in file.parts] == []
 

@@ -4,9 +4,9 @@ import original_dit
 import pytest
 import torch
 from diffusers import DiTTransformer2DModel
+from latent_recipe import make_dit
 
-from basicsr_distill.archs.minimax_dit_arch import MinimaxDiT
-from basicsr_distill.config.sections.base import ScratchDiTOptions
+from basicsr_distill.config.sections import ScratchDiTOptions
 from basicsr_distill.diffusion.difffit import attach_difffit, fold_difffit
 from basicsr_distill.diffusion.dit import (
     convert_original,
@@ -43,7 +43,7 @@ def test_both_sources_equal_the_original_network(sources):
     state, *paths = sources
     x = torch.randn(4, 4, 8, 8)
     expected = original_dit.forward(state, x, TIMESTEPS, LABELS)
-    outputs = [output(MinimaxDiT(10, pretrained=path, local_files_only=True, label_init='rows', tuning='full'), x)
+    outputs = [output(make_dit(num_labels=10, pretrained=path, local_files_only=True, label_init='rows', tuning='full'), x)
                for path in paths]
     assert expected.std() > 0.5
     for got in outputs:
@@ -64,7 +64,7 @@ def test_diffusers_alone_is_off_at_large_timesteps(sources):
 
 
 def test_labels_are_dropped_once_for_all_blocks(sources):
-    network = MinimaxDiT(10, pretrained=sources[1], label_init='rows', tuning='full')
+    network = make_dit(num_labels=10, pretrained=sources[1], label_init='rows', tuning='full')
     network.train()
     x = torch.randn(4, 4, 8, 8)
     mask = torch.tensor([True, False, True, False])
@@ -78,7 +78,7 @@ def test_labels_are_dropped_once_for_all_blocks(sources):
 @pytest.mark.parametrize('how', ['null_row', 'mean', 'rows'])
 def test_label_rows_start_as_asked(sources, how):
     state, path, _ = sources
-    network = MinimaxDiT(3, pretrained=path, label_init=how)
+    network = make_dit(num_labels=3, pretrained=path, label_init=how)
     before = state['y_embedder.embedding_table.weight']
     table = network.conditioner.class_embedder.embedding_table.weight
     expected = {'null_row': before[10].expand(3, -1), 'mean': before[:10].mean(0).expand(3, -1), 'rows': before[:3]}[how]
@@ -117,9 +117,9 @@ def train_a_little(network):
 
 
 def test_difffit_leaves_the_rest_bit_identical_and_folds_exactly(sources):
-    network = MinimaxDiT(10, pretrained=sources[1], label_init='rows', tuning='difffit')
+    network = make_dit(num_labels=10, pretrained=sources[1], label_init='rows', tuning='difffit')
     x = torch.randn(4, 4, 8, 8)
-    plain = MinimaxDiT(10, pretrained=sources[1], label_init='rows', tuning='full')
+    plain = make_dit(num_labels=10, pretrained=sources[1], label_init='rows', tuning='full')
     assert torch.equal(output(network, x), output(plain, x))
     before = {name: p.clone() for name, p in network.named_parameters()}
     train_a_little(network)
@@ -133,11 +133,11 @@ def test_difffit_leaves_the_rest_bit_identical_and_folds_exactly(sources):
 
 
 def test_only_the_trained_part_is_saved_and_it_reloads_exactly(sources):
-    network = MinimaxDiT(10, pretrained=sources[1])
+    network = make_dit(num_labels=10, pretrained=sources[1])
     train_a_little(network)
     state = {name: value.clone() for name, value in network.trained_state().items()}
     assert sum(v.numel() for v in state.values()) < 0.1 * sum(p.numel() for p in network.parameters())
-    fresh = MinimaxDiT(10, pretrained=sources[1])
+    fresh = make_dit(num_labels=10, pretrained=sources[1])
     fresh.load_trained_state(state, 'net_g.pth')
     x = torch.randn(4, 4, 8, 8)
     assert torch.equal(output(fresh, x), output(network, x))
@@ -147,11 +147,11 @@ def test_only_the_trained_part_is_saved_and_it_reloads_exactly(sources):
 
 
 def test_export_is_a_plain_diffusers_model_with_untied_weights(sources, tmp_path):
-    network = MinimaxDiT(10, pretrained=sources[1])
+    network = make_dit(num_labels=10, pretrained=sources[1])
     train_a_little(network)
     before = output(network, x := torch.randn(4, 4, 8, 8))
     network.to_plain().save_pretrained(tmp_path)
-    again = MinimaxDiT(10, pretrained=str(tmp_path), label_init='rows', local_files_only=True)
+    again = make_dit(num_labels=10, pretrained=str(tmp_path), label_init='rows', local_files_only=True)
     torch.testing.assert_close(output(again, x), before, rtol=1e-6, atol=1e-6 * float(before.abs().max()))
     plain = DiTTransformer2DModel.from_pretrained(tmp_path)
     assert not any('gamma' in name for name, _ in plain.named_parameters())
@@ -161,7 +161,7 @@ def test_gradient_checkpointing_changes_nothing(sources):
     x = torch.randn(4, 4, 8, 8)
     gradients = []
     for checkpointing in (False, True):
-        network = MinimaxDiT(10, pretrained=sources[1], gradient_checkpointing=checkpointing)
+        network = make_dit(num_labels=10, pretrained=sources[1], gradient_checkpointing=checkpointing)
         network(x, TIMESTEPS, LABELS).square().mean().backward()
         gradients.append([p.grad for p in network.parameters() if p.requires_grad])
     for plain, checkpointed in zip(*gradients):
@@ -170,7 +170,7 @@ def test_gradient_checkpointing_changes_nothing(sources):
 
 @pytest.mark.parametrize(('size', 'patch_size', 'millions'), [('S', 2, 33), ('S', 4, 33), ('B', 4, 130)])
 def test_published_sizes(size, patch_size, millions):
-    network = MinimaxDiT(1000, from_scratch={'size': size, 'patch_size': patch_size}, tuning='full')
+    network = make_dit(num_labels=1000, from_scratch={'size': size, 'patch_size': patch_size}, tuning='full')
     assert sum(p.numel() for p in network.parameters()) / 1e6 == pytest.approx(millions, rel=0.02)
     # The published initialisation predicts nothing at first.
     assert not output(network, torch.randn(4, 4, 32, 32)).any()
@@ -187,7 +187,7 @@ def test_bad_sources_are_refused_in_one_sentence(sources, tmp_path):
     with pytest.raises(InputError, match=r'blocks\.1\.mlp\.fc1\.bias'):
         load_dit(str(tmp_path / 'torn.pt'))
     with pytest.raises(InputError, match='11 labels'):
-        MinimaxDiT(11, pretrained=path)
+        make_dit(num_labels=11, pretrained=path)
     blocks_differ = DiTTransformer2DModel(num_layers=2, num_attention_heads=1, attention_head_dim=8, num_embeds_ada_norm=3)
     with pytest.raises(InputError, match='block 1'):
         share_conditioner(blocks_differ)
@@ -195,8 +195,8 @@ def test_bad_sources_are_refused_in_one_sentence(sources, tmp_path):
 
 def test_lora_trains_its_factors_and_the_label_table(sources, tmp_path):
     pytest.importorskip('peft')
-    network = MinimaxDiT(10, pretrained=sources[1], label_init='rows', tuning='lora', lora_rank=4)
-    plain = MinimaxDiT(10, pretrained=sources[1], label_init='rows', tuning='full')
+    network = make_dit(num_labels=10, pretrained=sources[1], label_init='rows', tuning='lora', lora_rank=4)
+    plain = make_dit(num_labels=10, pretrained=sources[1], label_init='rows', tuning='full')
     x = torch.randn(4, 4, 8, 8)
     torch.testing.assert_close(output(network, x), output(plain, x))
     trained = network.trained_state()
@@ -206,10 +206,10 @@ def test_lora_trains_its_factors_and_the_label_table(sources, tmp_path):
     train_a_little(network)
     assert all(torch.equal(p, before[name]) for name, p in network.named_parameters() if name in before)
     state = {name: value.clone() for name, value in network.trained_state().items()}
-    fresh = MinimaxDiT(10, pretrained=sources[1], tuning='lora', lora_rank=4)
+    fresh = make_dit(num_labels=10, pretrained=sources[1], tuning='lora', lora_rank=4)
     fresh.load_trained_state(state, 'net_g.pth')
     expected = output(network, x)
     torch.testing.assert_close(output(fresh, x), expected)
     network.to_plain().save_pretrained(tmp_path)
-    again = MinimaxDiT(10, pretrained=str(tmp_path), label_init='rows', local_files_only=True)
+    again = make_dit(num_labels=10, pretrained=str(tmp_path), label_init='rows', local_files_only=True)
     torch.testing.assert_close(output(again, x), expected, rtol=1e-5, atol=1e-5 * float(expected.abs().max()))

@@ -4,8 +4,9 @@ import diffusers
 import pytest
 import torch
 
+from basicsr_distill.config.sections import SamplerSettings
 from basicsr_distill.diffusion.process import linear_alpha_bar
-from basicsr_distill.diffusion.sampler import SamplerSettings, guided, image_generator, sample_latents
+from basicsr_distill.diffusion.sampler import guided, image_generator, sample_latents
 
 SHAPE = (4, 6, 6)
 SCHEDULE = {'beta_start': 1e-4, 'beta_end': 2e-2, 'beta_schedule': 'linear'}
@@ -34,7 +35,7 @@ def generators(count):
 def test_each_image_equals_diffusers_on_that_image_alone(name, strength):
     labels = torch.tensor([0, 1, 0])
     start = torch.randn(3, *SHAPE, generator=torch.Generator().manual_seed(1)) if strength else None
-    settings = SamplerSettings(name, num_steps=12)
+    settings = SamplerSettings(scheduler=name, num_steps=12, guidance_scale=1)
     drawn = sample_latents(dummy, labels, SHAPE, generators(3), settings, learns_variance=True, start=start,
                            strength=strength or 1.0)
     for number, generator in enumerate(generators(3)):
@@ -65,12 +66,12 @@ def test_the_exact_denoiser_of_one_point_leads_to_it(name):
         return (x_t - a.sqrt() * mu) / (1 - a).sqrt()
 
     drawn = sample_latents(denoiser, torch.zeros(2, dtype=torch.int64), SHAPE, generators(2),
-                           SamplerSettings(name, num_steps=25))
+                           SamplerSettings(scheduler=name, num_steps=25, guidance_scale=1))
     torch.testing.assert_close(drawn, mu.expand(2, -1, -1, -1), rtol=0, atol=2e-2)
 
 
 def test_images_do_not_depend_on_the_batch():
-    labels, settings = torch.tensor([0, 1, 0, 1]), SamplerSettings('ddpm', 6, guidance_scale=2.0)
+    labels, settings = torch.tensor([0, 1, 0, 1]), SamplerSettings(scheduler='ddpm', num_steps=6, guidance_scale=2.0)
     together = sample_latents(dummy, labels, SHAPE, generators(4), settings, learns_variance=True)
     apart = [sample_latents(dummy, labels[n:n + 2], SHAPE, generators(4)[n:n + 2], settings, learns_variance=True)
              for n in (0, 2)]
@@ -98,7 +99,7 @@ def test_guidance_costs_nothing_outside_its_interval():
         sizes.append((len(x_t), int(timesteps[0])))
         return dummy(x_t, timesteps, labels, drop_mask)
 
-    settings = SamplerSettings('ddim', 10, guidance_scale=3.0, guidance_interval=(0.2, 0.7))
+    settings = SamplerSettings(scheduler='ddim', num_steps=10, guidance_scale=3.0, guidance_interval=(0.2, 0.7))
     sample_latents(counting, torch.tensor([0, 1]), SHAPE, generators(2), settings)
     assert {size for size, t in sizes if 200 <= t <= 700} == {4}
     assert {size for size, t in sizes if not 200 <= t <= 700} == {2}
@@ -111,7 +112,7 @@ def test_strength_is_a_share_of_the_steps():
         steps.append(int(timesteps[0]))
         return dummy(x_t, timesteps, labels, drop_mask)
 
-    sample_latents(counting, torch.tensor([0]), SHAPE, generators(1), SamplerSettings(num_steps=20),
+    sample_latents(counting, torch.tensor([0]), SHAPE, generators(1), SamplerSettings(num_steps=20, guidance_scale=1),
                    start=torch.zeros(1, *SHAPE), strength=0.25)
     assert len(steps) == 5 and max(steps) < 300
 

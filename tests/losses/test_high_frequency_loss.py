@@ -6,8 +6,14 @@ import numpy as np
 import pytest
 import torch
 from basicsr.utils.matlab_functions import imresize
+from support import keys_of
 
+from basicsr_distill.config.sections import HighFrequencyLossOptions
 from basicsr_distill.losses.high_frequency_loss import HighFrequencyLoss
+
+
+def high_frequency_loss(**given):
+    return HighFrequencyLoss(**keys_of(HighFrequencyLossOptions, **given))
 
 
 def smooth(latent, scale):
@@ -30,23 +36,23 @@ def batch():
 def test_latent_form(batch):
     x0_pred, x0, alpha_bar_t, timesteps = batch
     expected = sum(float(a) * abs(log_energy(p) - log_energy(z)) for p, z, a in zip(x0_pred, x0, alpha_bar_t)) / 3
-    loss = HighFrequencyLoss(loss_weight=1.0)(x0_pred, x0, alpha_bar_t, timesteps, decode=None)
+    loss = high_frequency_loss(loss_weight=1.0)(x0_pred, x0, alpha_bar_t, timesteps, decode=None)
     assert float(loss) == pytest.approx(expected, abs=2e-6)
 
 
 def test_pixel_form_counts_only_early_timesteps(batch):
     x0_pred, x0, alpha_bar_t, timesteps = batch
     expected = float(alpha_bar_t[0]) * abs(log_energy(x0_pred[0] * 3) - log_energy(x0[0] * 3)) / 3
-    loss = HighFrequencyLoss(loss_weight=1.0, mode='pixel')(x0_pred, x0, alpha_bar_t, timesteps, decode=lambda z: z * 3)
+    loss = high_frequency_loss(loss_weight=1.0, mode='pixel')(x0_pred, x0, alpha_bar_t, timesteps, decode=lambda z: z * 3)
     assert float(loss) == pytest.approx(expected, abs=2e-6)
-    late = HighFrequencyLoss(mode='pixel')(x0_pred, x0, alpha_bar_t, timesteps + 300, decode=lambda z: z * 3)
+    late = high_frequency_loss(mode='pixel')(x0_pred, x0, alpha_bar_t, timesteps + 300, decode=lambda z: z * 3)
     assert float(late) == 0
 
 
 def test_literal_form_and_its_limit(batch):
     x0_pred, x0, alpha_bar_t, timesteps = batch
     distance = np.mean([((p.numpy() - smooth(z, 4)) ** 2).mean() for p, z in zip(x0_pred, x0)])
-    loss = HighFrequencyLoss(loss_weight=1.0, mode='literal')
+    loss = high_frequency_loss(loss_weight=1.0, mode='literal')
     assert float(loss(x0_pred, x0, alpha_bar_t, timesteps, decode=None)) == pytest.approx(-distance, rel=1e-5)
     limit = np.mean([4 * ((z.numpy() - smooth(z, 4)) ** 2).mean() for z in x0])
     assert float(loss(x0_pred * 1e4, x0, alpha_bar_t, timesteps, decode=None)) == pytest.approx(-limit, rel=1e-5)
@@ -55,18 +61,18 @@ def test_literal_form_and_its_limit(batch):
 def test_off_is_zero_with_a_zero_gradient(batch):
     x0_pred, x0, alpha_bar_t, timesteps = batch
     x0_pred.requires_grad_()
-    loss = HighFrequencyLoss(mode='off')(x0_pred, x0, alpha_bar_t, timesteps, decode=None)
+    loss = high_frequency_loss(mode='off')(x0_pred, x0, alpha_bar_t, timesteps, decode=None)
     loss.backward()
     assert loss.item() == 0 and not x0_pred.grad.any()
 
 
 def test_flat_latents_stay_finite():
     flat = torch.zeros(1, 1, 8, 8, requires_grad=True)
-    loss = HighFrequencyLoss()(flat, torch.ones(1, 1, 8, 8), torch.ones(1), torch.zeros(1), decode=None)
+    loss = high_frequency_loss()(flat, torch.ones(1, 1, 8, 8), torch.ones(1), torch.zeros(1), decode=None)
     loss.backward()
     assert torch.isfinite(loss) and torch.isfinite(flat.grad).all()
 
 
 def test_unknown_mode_is_refused():
     with pytest.raises(ValueError, match='latnt'):
-        HighFrequencyLoss(mode='latnt')
+        HighFrequencyLoss(**{**keys_of(HighFrequencyLossOptions), 'mode': 'latnt'})

@@ -6,13 +6,23 @@ from collections import defaultdict, deque
 import pytest
 import torch
 import torch.nn.functional as F
+from support import keys_of
 
+from basicsr_distill.config.sections import DiversityLossOptions, RepresentativenessLossOptions
 from basicsr_distill.losses.diversity_loss import DiversityLoss
 from basicsr_distill.losses.memory import LatentMemory
 from basicsr_distill.losses.representativeness_loss import RepresentativenessLoss
 
 LABELS, SHAPE, MEMORY = 3, (4, 5, 6), 4
 DIM = math.prod(SHAPE)
+
+
+def representativeness_loss(**given):
+    return RepresentativenessLoss(LABELS, DIM, **keys_of(RepresentativenessLossOptions, **given))
+
+
+def diversity_loss(**given):
+    return DiversityLoss(LABELS, DIM, **keys_of(DiversityLossOptions, **given))
 
 
 def cosine(a, b):
@@ -60,8 +70,8 @@ def batches(count, size=7):
 @pytest.mark.parametrize('t_weight', ['none', 'alpha_bar'])
 def test_losses_equal_the_loop_over_many_batches(t_weight):
     # Seven samples of three labels against memories of four: queues overflow within a batch and across batches.
-    representativeness = RepresentativenessLoss(LABELS, DIM, loss_weight=1.0, memory_size=MEMORY, t_weight=t_weight)
-    diversity = DiversityLoss(LABELS, DIM, loss_weight=1.0, memory_size=MEMORY, t_weight=t_weight)
+    representativeness = representativeness_loss(loss_weight=1.0, memory_size=MEMORY, t_weight=t_weight)
+    diversity = diversity_loss(loss_weight=1.0, memory_size=MEMORY, t_weight=t_weight)
     real, drawn = LoopOracle(t_weight == 'alpha_bar'), LoopOracle(t_weight == 'alpha_bar')
     for x0_pred, x0, labels, alpha_bar_t in batches(8):
         assert float(representativeness(x0_pred, x0, labels, alpha_bar_t)) == pytest.approx(
@@ -79,7 +89,7 @@ def test_a_batch_larger_than_the_memory_keeps_its_last_samples():
 
 
 def test_empty_memories_give_zero_and_a_gradient_of_zero():
-    loss = DiversityLoss(LABELS, DIM)
+    loss = diversity_loss()
     x0_pred = torch.randn(2, *SHAPE, requires_grad=True)
     value = loss(x0_pred, torch.tensor([0, 1]), torch.ones(2))
     value.backward()
@@ -89,7 +99,7 @@ def test_empty_memories_give_zero_and_a_gradient_of_zero():
 def test_gradients_raise_similarity_to_real_latents_and_lower_it_to_drawn_ones():
     x0_pred, x0, labels, alpha_bar_t = next(batches(1))
     x0_pred.requires_grad_()
-    for loss, direction in ((RepresentativenessLoss(LABELS, DIM), 1), (DiversityLoss(LABELS, DIM), -1)):
+    for loss, direction in ((representativeness_loss(), 1), (diversity_loss(), -1)):
         loss.memory.push(x0, labels)
         cosines, exists = loss.memory.similarities(x0_pred, labels)
         before = cosines[exists].detach()
@@ -104,10 +114,10 @@ def test_gradients_raise_similarity_to_real_latents_and_lower_it_to_drawn_ones()
 
 def test_memories_survive_save_and_load_with_the_same_next_loss():
     *seen, last = batches(5)
-    loss = RepresentativenessLoss(LABELS, DIM, memory_size=MEMORY)
+    loss = representativeness_loss(memory_size=MEMORY)
     for batch in seen:
         loss(*batch)
-    restored = RepresentativenessLoss(LABELS, DIM, memory_size=MEMORY)
+    restored = representativeness_loss(memory_size=MEMORY)
     restored.load_state_dict(loss.state_dict())
     assert torch.equal(loss(*last), restored(*last))
     assert torch.equal(loss.memory.directions, restored.memory.directions)

@@ -2,6 +2,7 @@
 
 import urllib.error
 from pathlib import Path
+from typing import Any
 
 import cv2
 import lpips
@@ -10,8 +11,9 @@ import pytest
 import torch
 from basicsr.metrics import calculate_metric
 from numpy.typing import NDArray
-from support import save_rgb
+from support import keys_of, save_rgb
 
+from basicsr_distill.config.sections import LpipsMetricOptions
 from basicsr_distill.errors import InputError
 from basicsr_distill.features.backbones import backbone_file
 from basicsr_distill.metrics.lpips_metric import calculate_lpips, load_lpips
@@ -43,6 +45,10 @@ def torchvision_weights(reference: lpips.LPIPS, classes: bool = True) -> dict[st
     return {**weights, 'classifier.1.weight': torch.zeros(2, 2)} if classes else weights
 
 
+def lpips_of(img: NDArray[Any], img2: NDArray[Any], crop_border: int, **given: Any) -> float:
+    return calculate_lpips(img, img2, **keys_of(LpipsMetricOptions, crop_border=crop_border, **given))
+
+
 def pair(image: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
     """A photograph and itself after bicubic x4, BGR."""
     hr = np.ascontiguousarray(image[80:208, 100:260, ::-1])
@@ -66,8 +72,8 @@ def test_equal_to_the_package_on_real_pairs(net: str, kind: str, tmp_path: Path,
     torch.save(weights, tmp_path / 'weights.pth')
     for image in (astronaut, chelsea):
         hr, blurred = pair(image)
-        value = calculate_metric({'img': blurred, 'img2': hr}, {'type': 'calculate_lpips', 'net': net, 'crop_border': 4,
-                                                                'weights': str(tmp_path / 'weights.pth'), 'better': 'lower'})
+        value = calculate_metric({'img': blurred, 'img2': hr}, LpipsMetricOptions(
+            net=net, crop_border=4, weights=str(tmp_path / 'weights.pth')).model_dump())
         expected = by_the_package(reference, tmp_path, blurred[4:-4, 4:-4], hr[4:-4, 4:-4])
         assert value == pytest.approx(expected, rel=1e-5)
         assert value > 1e-3
@@ -77,15 +83,15 @@ def test_layouts_of_images(tmp_path: Path, astronaut: NDArray[np.uint8]) -> None
     torch.save(random_lpips('alex').state_dict(), tmp_path / 'weights.pth')
     weights = str(tmp_path / 'weights.pth')
     hr, blurred = pair(astronaut)
-    value = calculate_lpips(blurred, hr, 0, weights=weights)
-    assert calculate_lpips(hr, hr, 0, weights=weights) == 0
-    assert calculate_lpips(blurred.transpose(2, 0, 1), hr.transpose(2, 0, 1), 0, input_order='CHW', weights=weights) == value
-    assert calculate_lpips(blurred.astype(np.float64), hr.astype(np.float64), 0, weights=weights) == pytest.approx(value)
+    value = lpips_of(blurred, hr, 0, weights=weights)
+    assert lpips_of(hr, hr, 0, weights=weights) == 0
+    assert lpips_of(blurred.transpose(2, 0, 1), hr.transpose(2, 0, 1), 0, input_order='CHW', weights=weights) == value
+    assert lpips_of(blurred.astype(np.float64), hr.astype(np.float64), 0, weights=weights) == pytest.approx(value)
     grey, grey_blurred = hr[..., 0], blurred[..., 0]
     replicated = (np.repeat(image[..., None], 3, axis=2) for image in (grey_blurred, grey))
-    assert calculate_lpips(grey_blurred, grey, 0, weights=weights) == calculate_lpips(*replicated, 0, weights=weights)
+    assert lpips_of(grey_blurred, grey, 0, weights=weights) == lpips_of(*replicated, 0, weights=weights)
     # Channel order matters to the backbone.
-    assert calculate_lpips(blurred[..., ::-1], hr[..., ::-1], 0, weights=weights) != pytest.approx(value, rel=1e-3)
+    assert lpips_of(blurred[..., ::-1], hr[..., ::-1], 0, weights=weights) != pytest.approx(value, rel=1e-3)
 
 
 def test_found_where_basicsr_keeps_weights(tmp_path: Path, astronaut: NDArray[np.uint8]) -> None:
@@ -94,7 +100,7 @@ def test_found_where_basicsr_keeps_weights(tmp_path: Path, astronaut: NDArray[np
     torch.save(torchvision_weights(random_lpips('alex')), folder / 'alexnet-owt-7be5be79.pth')
     hr, blurred = pair(astronaut)
     expected = by_the_package(random_lpips('alex'), tmp_path, blurred, hr)
-    assert calculate_lpips(blurred, hr, 0) == pytest.approx(expected, rel=1e-5)
+    assert lpips_of(blurred, hr, 0) == pytest.approx(expected, rel=1e-5)
 
 
 def test_found_in_torchs_cache(tmp_path: Path) -> None:
@@ -134,6 +140,6 @@ def test_weights_of_another_network_are_refused(tmp_path: Path) -> None:
 def test_tiny_images_are_refused(tmp_path: Path) -> None:
     torch.save(random_lpips('alex').state_dict(), tmp_path / 'weights.pth')
     image = np.zeros((40, 39, 3), np.uint8)
-    assert calculate_lpips(image, image, 3, weights=str(tmp_path / 'weights.pth')) == 0
+    assert lpips_of(image, image, 3, weights=str(tmp_path / 'weights.pth')) == 0
     with pytest.raises(InputError, match='31x32 after cropping are too small'):
-        calculate_lpips(image, image, 4, weights=str(tmp_path / 'weights.pth'))
+        lpips_of(image, image, 4, weights=str(tmp_path / 'weights.pth'))

@@ -9,6 +9,7 @@ from basicsr.models import build_model
 from torch import Tensor
 
 from basicsr_distill.config.experiment import to_experiment
+from basicsr_distill.config.recipe import Recipe
 from basicsr_distill.errors import InputError
 
 EDSR = {'type': 'EDSR', 'num_in_ch': 3, 'num_out_ch': 3, 'num_feat': 8, 'num_block': 1, 'upscale': 4}
@@ -25,7 +26,7 @@ def options(model_type: str, network: dict[str, Any], **val: Any) -> dict[str, A
 
 def super_resolve(model_type: str, network: dict[str, Any], lq: Tensor, **val: Any) -> Tensor:
     torch.manual_seed(0)
-    opt = to_experiment(Path('x.yml'), options(model_type, network, **val), is_train=False, root=Path('.'))
+    opt = to_experiment(Recipe.parse(Path('x.yml'), options(model_type, network, **val)), is_train=False, root=Path('.')).opt
     opt.update(dist=False, rank=0, world_size=1)
     model = build_model(opt)
     for parameter in model.net_g.parameters():  # the initial ones hide differences, being small
@@ -80,4 +81,4 @@ def test_the_chopping_of_hit_sr_means_tiles(lq: Tensor, monkeypatch: pytest.Monk
 ])
 def test_wrong_tiles_are_refused(model_type: str, tile: dict[str, int], message: str) -> None:
     with pytest.raises(InputError, match=message):
-        to_experiment(Path('x.yml'), options(model_type, EDSR, tile=tile), is_train=False, root=Path('.'))
+        to_experiment(Recipe.parse(Path('x.yml'), options(model_type, EDSR, tile=tile)), is_train=False, root=Path('.'))

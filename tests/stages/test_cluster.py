@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 import pytest
 
-from basicsr_distill.config.sections.base import ClusterOptions, ExtractOptions
+from basicsr_distill.config.sections import ClusterOptions, ExtractOptions
 from basicsr_distill.errors import InputError
 from basicsr_distill.features.encoders import TextureEncoder
 from basicsr_distill.io.images import read_rgb
@@ -81,7 +81,7 @@ _RANKS = '''
 import sys
 from pathlib import Path
 from basicsr_distill.runtime import distributed
-from basicsr_distill.config.sections.base import ClusterOptions
+from basicsr_distill.config.sections import ClusterOptions
 from basicsr_distill.stages import cluster
 cluster._PATCHES_PER_PART = 32
 distributed.init('pytorch')

@@ -15,7 +15,9 @@ import torch
 from skimage.metrics import peak_signal_noise_ratio
 from sr_experiments import TINY_EDSR, train_options, write_options
 
-from basicsr_distill.config.experiment import read_option_file, to_experiment
+from basicsr_distill.config.experiment import to_experiment
+from basicsr_distill.config.recipe import Recipe
+from basicsr_distill.config.yaml_files import read_option_file
 from basicsr_distill.errors import InputError
 from basicsr_distill.io.files import locked
 from basicsr_distill.training import test as test_loop
@@ -23,11 +25,11 @@ from basicsr_distill.training import train as train_loop
 
 
 def train(path: Path, auto_resume: bool = False) -> None:
-    train_loop.train(path, to_experiment(path, read_option_file(path), is_train=True, root=Path.cwd(), auto_resume=auto_resume))
+    train_loop.train(to_experiment(Recipe.load(path), is_train=True, root=Path.cwd(), auto_resume=auto_resume))
 
 
 def run_test(path: Path) -> None:
-    test_loop.test(path, to_experiment(path, read_option_file(path), is_train=False, root=Path.cwd()))
+    test_loop.test(to_experiment(Recipe.load(path), is_train=False, root=Path.cwd()))
 
 
 @pytest.fixture(autouse=True)
@@ -116,12 +118,14 @@ def test_enlarged_set_takes_a_larger_batch(hr_folder: Path, tmp_path: Path) -> N
     (lambda o: o['train'].update(total_iter=0), 'train.total_iter: 0 is not'),
     (lambda o: o['network_g'].update(num_fea=8), "network_g: EDSR takes no key 'num_fea'; did you mean 'num_feat'"),
     (lambda o: o['network_g'].pop('num_in_ch'), "network_g: EDSR needs the key 'num_in_ch'"),
-    (lambda o: o.update(val={'metrics': {'psnr': {'type': 'calculate_psnr', 'crop_bordr': 4}}}), "needs the key 'crop_border'"),
+    (lambda o: o.update(val={'metrics': {'psnr': {'type': 'calculate_psnr', 'crop_bordr': 4}}}),
+     "takes no key 'crop_bordr'; did you mean 'crop_border'"),
     (lambda o: o.update(name='../up'), 'name: .*plain folder name'),
     (lambda o: o.update(path={'pretrain_network_g': 'no.pth'}), 'path.pretrain_network_g: no.pth does not exist'),
     (lambda o: o.pop('network_g'), "key 'network_g' is missing"),
     (lambda o: o.pop('datasets'), "key 'datasets' is missing"),
-    (lambda o: o['datasets'].update(tset={'type': 'PairedImageDataset', 'name': 'x'}), 'datasets.tset: .*phases train and val'),
+    (lambda o: o['datasets'].update(tset={'type': 'PairedImageDataset', 'name': 'x'}),
+     "datasets: unknown key 'tset'; did you mean 'test'"),
 ])
 def test_wrong_options_are_named(hr_folder: Path, tmp_path: Path, change: Any, message: str) -> None:
     Path('empty').mkdir()
@@ -198,8 +202,8 @@ def test_published_gpu_options_run_on_this_machine(hr_folder: Path, tmp_path: Pa
 def test_only_the_flag_and_the_prefix_mean_debugging(hr_folder: Path, tmp_path: Path) -> None:
     """BasicSR takes any name with "debug" in it for a debugging run."""
     options = train_options(hr_folder, name='undebugged')
-    assert to_experiment(tmp_path, options, True, tmp_path)['logger']['print_freq'] == 4
-    opt = to_experiment(tmp_path, options, True, tmp_path, debug=True)
+    assert to_experiment(Recipe.parse(tmp_path, options), True, tmp_path).opt['logger']['print_freq'] == 4
+    opt = to_experiment(Recipe.parse(tmp_path, options), True, tmp_path, debug=True).opt
     assert opt['name'] == 'debug_undebugged' and opt['logger']['print_freq'] == 1
 
 

@@ -1,1 +1,76 @@
-"""Sections of an option file as models, one module a family."""
+"""Sections of an option file as models, one module a family: what a key means is the description of its field."""
+
+from basicsr_distill.config.sections.base import (
+    DEFAULT_SCALE,
+    Options,
+    Precision,
+    PsnrMetric,
+    bind,
+    nearest_name,
+)
+from basicsr_distill.config.sections.cluster import ClusterOptions
+from basicsr_distill.config.sections.codecs import (
+    AutoencoderKlCodecOptions,
+    AutoencoderTinyCodecOptions,
+    BlockPcaCodecOptions,
+    CodecOptions,
+)
+from basicsr_distill.config.sections.datasets import (
+    DatasetOptions,
+    DistilledPatchDatasetOptions,
+    LatentPatchDatasetOptions,
+    LoaderOptions,
+)
+from basicsr_distill.config.sections.dit import MinimaxDiTNetworkOptions, MinimaxDiTTrainOptions, ScratchDiTOptions
+from basicsr_distill.config.sections.encoders import EncoderOptions, OpenClipEncoderOptions, TextureEncoderOptions
+from basicsr_distill.config.sections.experiment import LoggerOptions, RootOptions, ValidationOptions
+from basicsr_distill.config.sections.extract import ExtractOptions
+from basicsr_distill.config.sections.losses import (
+    DiversityLossOptions,
+    HighFrequencyLossOptions,
+    RepresentativenessLossOptions,
+)
+from basicsr_distill.config.sections.sample import (
+    NoiseInitOptions,
+    PrototypeInitOptions,
+    SampleOptions,
+    SamplerSettings,
+)
+from basicsr_distill.config.sections.validation import LpipsMetricOptions, TileOptions
+
+__all__ = [
+    'DEFAULT_SCALE',
+    'AutoencoderKlCodecOptions',
+    'AutoencoderTinyCodecOptions',
+    'BlockPcaCodecOptions',
+    'ClusterOptions',
+    'CodecOptions',
+    'DatasetOptions',
+    'DistilledPatchDatasetOptions',
+    'DiversityLossOptions',
+    'EncoderOptions',
+    'ExtractOptions',
+    'HighFrequencyLossOptions',
+    'LatentPatchDatasetOptions',
+    'LoaderOptions',
+    'LoggerOptions',
+    'LpipsMetricOptions',
+    'MinimaxDiTNetworkOptions',
+    'MinimaxDiTTrainOptions',
+    'NoiseInitOptions',
+    'OpenClipEncoderOptions',
+    'Options',
+    'Precision',
+    'PrototypeInitOptions',
+    'PsnrMetric',
+    'RepresentativenessLossOptions',
+    'RootOptions',
+    'SampleOptions',
+    'SamplerSettings',
+    'ScratchDiTOptions',
+    'TextureEncoderOptions',
+    'TileOptions',
+    'ValidationOptions',
+    'bind',
+    'nearest_name',
+]

@@ -27,7 +27,7 @@ import torch
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from basicsr_distill.config.sections.base import ExtractOptions, PsnrMetric
+from basicsr_distill.config.sections import ExtractOptions, PsnrMetric
 from basicsr_distill.errors import InputError
 from basicsr_distill.io.figures import save_psnr_histogram
 from basicsr_distill.io.images import (

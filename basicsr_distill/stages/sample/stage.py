@@ -18,10 +18,10 @@ from torch import Tensor
 from tqdm import tqdm
 
 from basicsr_distill.archs.minimax_dit_arch import MinimaxDiT, load_trained
-from basicsr_distill.config.sections.base import ClusterOptions, PrototypeInitOptions, SampleOptions
+from basicsr_distill.config.sections import ClusterOptions, PrototypeInitOptions, SampleOptions
 from basicsr_distill.data.latent_patch_dataset import LatentPatchDataset
 from basicsr_distill.diffusion.codec import build_codec, to_uint8
-from basicsr_distill.diffusion.sampler import SamplerSettings, image_generator, sample_latents
+from basicsr_distill.diffusion.sampler import image_generator, sample_latents
 from basicsr_distill.errors import InputError
 from basicsr_distill.features.encoders import Encoder, build_encoder, encode_images
 from basicsr_distill.io.figures import save_montage
@@ -182,8 +182,6 @@ class _Sampling:
 
         shape = (network.in_channels, network.sample_size, network.sample_size)
         options = self.options
-        settings = SamplerSettings(options.scheduler, options.num_steps, options.guidance_scale,
-                                   options.guidance_interval, options.guidance_channels)
         strength = options.init.strength if isinstance(options.init, PrototypeInitOptions) else 1.0
         with tqdm(total=sum(len(part) for part in pending), desc='sample: draw', unit='image',
                   disable=hide_bar()) as bar:
@@ -193,7 +191,7 @@ class _Sampling:
                 start = None
                 if isinstance(options.init, PrototypeInitOptions):
                     start = torch.stack([self.patches.latent_mean(draw.prototype or 0) for draw in part])
-                latents = sample_latents(denoise, labels, shape, generators, settings, network.learns_variance, start,
+                latents = sample_latents(denoise, labels, shape, generators, options, network.learns_variance, start,
                                          strength)
                 with torch.inference_mode():
                     pixels = codec.decode(latents)

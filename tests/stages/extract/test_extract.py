@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import skimage.data
 
-from basicsr_distill.config.sections.base import ExtractOptions
+from basicsr_distill.config.sections import ExtractOptions
 from basicsr_distill.errors import InputError
 from basicsr_distill.io import images
 from basicsr_distill.io.manifest import PatchRow, read_table
@@ -207,7 +207,7 @@ _RANKS = '''
 import sys
 from pathlib import Path
 from basicsr_distill.runtime import distributed
-from basicsr_distill.config.sections.base import ExtractOptions
+from basicsr_distill.config.sections import ExtractOptions
 from basicsr_distill.stages.extract import stage as extract
 extract._IMAGES_PER_PART = 1
 distributed.init('pytorch')
@@ -449,7 +449,7 @@ import sys
 from pathlib import Path
 from basicsr_distill.runtime import distributed
 from basicsr_distill.errors import InputError
-from basicsr_distill.config.sections.base import ExtractOptions
+from basicsr_distill.config.sections import ExtractOptions
 from basicsr_distill.stages.extract import stage as extract
 extract._IMAGES_PER_PART = 4
 distributed.init('pytorch')

@@ -13,15 +13,16 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from latent_recipe import make_stages, recipe, write_recipe
+from latent_recipe import make_dit, make_stages, recipe, write_recipe
 from support import REPOSITORY
 
-from basicsr_distill.archs.minimax_dit_arch import MinimaxDiT, load_trained
-from basicsr_distill.config.experiment import read_option_file, to_experiment
-from basicsr_distill.config.sections.base import BlockPcaCodecOptions, SampleOptions, bind
+from basicsr_distill.archs.minimax_dit_arch import load_trained
+from basicsr_distill.config.experiment import to_experiment
+from basicsr_distill.config.recipe import Recipe
+from basicsr_distill.config.sections import BlockPcaCodecOptions, SampleOptions, SamplerSettings, bind
 from basicsr_distill.diffusion.codec import build_codec
 from basicsr_distill.diffusion.export import export_dit
-from basicsr_distill.diffusion.sampler import SamplerSettings, image_generator, sample_latents
+from basicsr_distill.diffusion.sampler import image_generator, sample_latents
 from basicsr_distill.errors import InputError
 from basicsr_distill.io.images import read_rgb
 from basicsr_distill.io.manifest import SampleRow, read_table
@@ -40,9 +41,8 @@ def trained(tmp_path_factory):
     before = Path.cwd()
     os.chdir(root)
     try:
-        opt = to_experiment(path, read_option_file(path), is_train=True, root=root, auto_resume=True)
-        train_loop.train(path, opt)
-        return to_experiment(path, read_option_file(path), is_train=True, root=root)
+        train_loop.train(to_experiment(Recipe.load(path), is_train=True, root=root, auto_resume=True))
+        return to_experiment(Recipe.load(path), is_train=True, root=root).opt
     finally:
         os.chdir(before)
 
@@ -245,7 +245,8 @@ def test_an_exported_denoiser_draws_the_same(trained, tmp_path):
     checkpoint = Path(trained['path']['models']) / 'net_g_latest.pth'
     export_dit(load_trained(trained['network_g'], checkpoint, 'params_ema'), tmp_path / 'dit')
     assert {path.name for path in tmp_path.iterdir()} == {'dit'}
-    plain = MinimaxDiT(2, pretrained=str(tmp_path / 'dit'), label_init='rows', local_files_only=True, tuning='full').eval()
+    plain = make_dit(num_labels=2, pretrained=str(tmp_path / 'dit'), label_init='rows', local_files_only=True,
+                     tuning='full').eval()
     network = load_trained(trained['network_g'], checkpoint, 'params_ema').eval()
     given = (torch.randn(3, 16, 4, 4), torch.tensor([5, 300, 900]), torch.tensor([0, 1, 2]))
     with torch.no_grad():

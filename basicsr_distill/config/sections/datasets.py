@@ -1,0 +1,72 @@
+"""Sections under ``datasets``."""
+
+from typing import Any, Literal
+
+from pydantic import Field
+
+from basicsr_distill.config.sections.base import Count, Options, PositiveInt
+from basicsr_distill.config.sections.codecs import CodecOptions
+
+
+class LoaderOptions(Options):
+    """What the data loader reads from any dataset section, a stock one's too."""
+
+    batch_size_per_gpu: PositiveInt = Field(1, description='Samples of a batch on each GPU; a train set must give it.')
+    num_worker_per_gpu: Count = Field(
+        0, description='Processes that load data, for each GPU; 0 loads in the main process.')
+    dataset_enlarge_ratio: PositiveInt = Field(
+        1, description='How often an epoch goes over the set; small sets need a large one.')
+    use_shuffle: bool = Field(True, description='Draw samples in random order; read by no dataset, kept for BasicSR.')
+    prefetch_mode: Literal['cuda', 'cpu'] | None = Field(
+        None, description='Load ahead: to the GPU, on the CPU, or not at all.')
+    num_prefetch_queue: PositiveInt = Field(1, description='Batches loaded ahead by prefetch_mode: cpu.')
+    pin_memory: bool = Field(False, description='Page-locked memory for copies to the GPU.')
+    persistent_workers: bool = Field(False, description='Keep the loading processes from one epoch to the next.')
+
+
+class DatasetOptions(LoaderOptions):
+    """The base of our datasets' own options."""
+
+    name: str = Field(description='Name of the set, in logs and of its folder of validation images.')
+    type: str = Field(description='Registered name of the dataset.')
+    io_backend: dict[str, Any] = Field(
+        {'type': 'disk'}, description="BasicSR's way of reading files; ours reads from disk.")
+
+
+class DistilledPatchDatasetOptions(DatasetOptions):
+    """PairedImageDataset's keys, and what a distilled set adds."""
+
+    type: Literal['DistilledPatchDataset'] = Field('DistilledPatchDataset', description='HR images with LR partners.')
+    dataroot_gt: str = Field(
+        description='A distilled set, its HR folder, or any folder of HR images, searched recursively.')
+    dataroot_lq: str | None = Field(
+        None, description='Folder of LR images; when absent, they are made from the HR images.')
+    meta_info_file: str | None = Field(None, description='List of the HR images to use, a name a line.')
+    meta_info: str | None = Field(
+        None, description="RealESRGANPairedDataset's list of pairs; may stay, for a distilled set brings its own.")
+    task: str | None = Field(None, description="Of HiT-SR's option files; unused.")
+    filename_tmpl: str = Field('{}', description="Name of an LR image by its HR image's, without the suffix: '{}x4'.")
+    gt_size: PositiveInt | None = Field(
+        None, description='Side of the square HR crops for training, pixels; a multiple of scale.')
+    use_hflip: bool = Field(False, description='Flip training crops left to right at random.')
+    use_rot: bool = Field(False, description='Turn training crops by multiples of 90 degrees at random.')
+    mean: list[float] | None = Field(None, description='Subtracted from every channel, with std.')
+    std: list[float] | None = Field(None, description='Every channel is divided by it, with mean.')
+    color: Literal['y'] | None = Field(None, description='y: luma alone.')
+    num_images: PositiveInt | None = Field(None, description='At most so many images, taken evenly from the clusters.')
+    labels: list[Count] | None = Field(None, description='Only images of these clusters.')
+    cache: Literal['ram', 'none'] = Field('ram', description='ram: every image is decoded once and kept in memory.')
+
+
+class LatentPatchDatasetOptions(DatasetOptions):
+    """Patches as latents, encoded once."""
+
+    type: Literal['LatentPatchDataset'] = Field(
+        'LatentPatchDataset', description='Latents of patches with their labels.')
+    dataroot: str = Field(description='Folder of the extract stage.')
+    labels_file: str = Field(description='labels.csv of the cluster stage.')
+    codec: CodecOptions = Field(description='Between pixels and latents.')
+    use_hflip: bool = Field(False, description='Also encode the mirror image of every patch, and draw from both.')
+    latents_dir: str | None = Field(
+        None, description="Where the latents are kept; the experiment's folder latents when absent.")
+    encode_batch_size: PositiveInt = Field(16, description='Images encoded at once.')

@@ -1,0 +1,61 @@
+"""The ``extract`` stage."""
+
+import re
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from basicsr_distill.config.sections.base import DEFAULT_SCALE, OFF, Count, Options, PositiveInt, PsnrMetric
+
+
+class ExtractOptions(Options):
+    """Patches of photographs that lose much when they are shrunk and enlarged again."""
+
+    dataroot: Annotated[list[str], Field(min_length=1)] = Field(
+        description='One folder of images or a list of them, searched recursively.')
+    save_dir: str = Field(description='Folder that the stage makes: images/, manifest.csv, meta_info.txt.')
+    patch_size: PositiveInt = Field(256, description='Side of the square patches, pixels; a multiple of scale.')
+    stride: PositiveInt | None = Field(None, description='Of the grid of windows, pixels; the patch size when absent.')
+    scale: Annotated[int, Field(ge=2)] = Field(
+        DEFAULT_SCALE, description='Factor of the bicubic resizing that is scored.')
+    metric: PsnrMetric = Field(
+        'matlab_rgb', description="How psnr_db is taken: MATLAB's bicubic on RGB or luma, or OpenCV's on grey.")
+    threshold: float | str = Field(
+        'median', description='Patches below it are kept: decibels, median, or qNN (NN per cent of all scored patches'
+                              ' lie below it).')
+    drop_hardest: Annotated[float, Field(ge=0, lt=1)] = Field(
+        0.0, description='Share of the scored patches, lowest psnr_db first, that is left out.')
+    deduplicate: Annotated[Literal['off', 'exact', 'perceptual'], OFF] = Field(
+        'off', description='Drop patches equal to an earlier one, or (perceptual) nearly so.')
+    leak_check: list[str] = Field(
+        [], description='Folders of test images; images that show the same scene are left out.')
+    max_patches: PositiveInt | None = Field(None, description='At most so many patches, drawn with seed.')
+    seed: Count = Field(0, description='Of the draw of max_patches.')
+    strict: bool = Field(False, description='Refuse broken images instead of setting them aside.')
+    png_level: Annotated[int, Field(ge=0, le=12)] = Field(
+        0, description='0 stores the patches as they are, which is fastest to write and to read; 1 (fast) to 12 '
+                       '(small) deflate them, to six tenths of the size and less.')
+    lmdb: bool = Field(False, description='Pack the patches into images.lmdb as well.')
+    num_workers: Annotated[PositiveInt | None, Field(exclude=True)] = Field(
+        None, description='Threads, one a core when absent; the result does not depend on it.')
+
+    @field_validator('dataroot', mode='before')
+    @classmethod
+    def _one_root(cls, value: Any) -> Any:
+        return [value] if isinstance(value, str) else value
+
+    @field_validator('threshold', mode='before')
+    @classmethod
+    def _threshold(cls, value: Any) -> float | str:
+        if isinstance(value, (int, float)) and not isinstance(value, bool) and 0 < value < float('inf'):
+            return float(value)
+        quantile = re.fullmatch(r'q(\d+(?:\.\d+)?)', value) if isinstance(value, str) else None
+        if value == 'median' or (quantile and 0 < float(quantile[1]) <= 100):
+            return str(value)
+        raise ValueError(f'{value!r} is neither decibels, nor median, nor a quantile such as q40')
+
+    @model_validator(mode='after')
+    def _whole_lr_pixels(self) -> 'ExtractOptions':
+        if self.patch_size % self.scale:
+            raise ValueError(f'patch_size {self.patch_size} is not a multiple of scale {self.scale}')
+        return self

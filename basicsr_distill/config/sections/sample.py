@@ -1,0 +1,68 @@
+"""The ``sample`` stage, and how a denoiser is sampled."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field, NonNegativeFloat, model_validator
+
+from basicsr_distill.config.sections.base import DEFAULT_SCALE, Count, Fraction, Options, PositiveInt, Precision
+
+
+class SamplerSettings(Options):
+    """How to draw latents from a denoiser."""
+
+    num_steps: PositiveInt = Field(
+        20, description='Steps over the whole noise range; a prototype of strength s takes s of them.')
+    guidance_scale: NonNegativeFloat = Field(
+        1.5, description='Of classifier-free guidance; 1 is none, 0 ignores the label.')
+    guidance_interval: tuple[Fraction, Fraction] = Field(
+        (0.0, 1.0), description='Part of the noise range (0 clean, 1 noise) in which guidance acts.')
+    guidance_channels: PositiveInt | None = Field(
+        None, description='How many latent channels guidance moves; all when absent.')
+    scheduler: Literal['dpmsolver++', 'unipc', 'ddim', 'ddpm'] = Field(
+        'dpmsolver++', description='Solver: dpmsolver++ (second order, multistep), unipc, ddim or ddpm.')
+
+    @model_validator(mode='after')
+    def _intervals_have_a_length(self) -> 'SamplerSettings':
+        for name in ('guidance_interval', 'psnr_band'):
+            interval = getattr(self, name, None)
+            if interval is not None and interval[0] >= interval[1]:
+                raise ValueError(f'{name} {list(interval)} must rise')
+        return self
+
+
+class NoiseInitOptions(Options):
+    """Sampling starts from pure noise."""
+
+    type: Literal['noise'] = Field('noise', description='Start from pure noise.')
+
+
+class PrototypeInitOptions(Options):
+    """Sampling starts from real latents of the label (D4M)."""
+
+    type: Literal['prototype'] = Field(
+        'prototype', description='Start from noised latents of real patches of the label.')
+    strength: Annotated[float, Field(gt=0, le=1)] = Field(
+        description='How far they are noised, as a share of the whole way.')
+
+
+InitOptions = Annotated[NoiseInitOptions | PrototypeInitOptions, Field(discriminator='type')]
+
+
+class SampleOptions(SamplerSettings):
+    """Images drawn for every label and published as a distilled set."""
+
+    images_per_cluster: PositiveInt = Field(description='Images kept for each label.')
+    save_dir: str = Field(description='Folder that the stage makes: HR/, LR_bicubic/, manifest.csv, README.md.')
+    init: InitOptions = Field(NoiseInitOptions(), description='What sampling starts from.')
+    weights: Literal['params_ema', 'params'] = Field(
+        'params_ema', description="The checkpoint's averaged or newest weights.")
+    seed: Count = Field(0, description='Of every draw, with label and index.')
+    batch_size: PositiveInt = Field(8, description='Images drawn at once.')
+    precision: Precision = Field('fp32', description='In which the denoiser computes.')
+    scale: PositiveInt = Field(DEFAULT_SCALE, description='Factor between HR and LR images.')
+    oversample: PositiveInt = Field(1, description='Images drawn for each one kept.')
+    psnr_band: tuple[Fraction, Fraction] | None = Field(
+        None, description="Quantiles of the patches' psnr_db between which drawn images are kept; [0, 1] is from the "
+                          'lowest to the highest patch.')
+    select: Literal['first', 'k_center', 'herding'] = Field(
+        'herding', description="How images_per_cluster are chosen among those, by the encoder's features.")
