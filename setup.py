@@ -31,6 +31,7 @@ setup(
         'opencv-python>=4.8',
         'numpy>=1.26',
         'pillow>=10',
+        'filelock>=4',  # the first line that closes locks in forked children and never cuts their file short
         'deflate>=0.7',  # libdeflate: patches are written twice as fast as with zlib
         'threadpoolctl>=3.1',
         'lmdb>=1.4',

@@ -112,7 +112,7 @@ def gather(item: Any) -> list[Any]:
 
 
 @contextmanager
-def together() -> Iterator[None]:
+def broadcast_failure() -> Iterator[None]:
     """Work that every rank does its part of: afterwards all go on, or all raise what the first of them could not do.
 
     Without it the ranks that succeed would wait for one that is gone, until the process group breaks down.
@@ -121,14 +121,14 @@ def together() -> Iterator[None]:
         InputError, OSError: as some rank did; any other exception leaves its rank at once.
     """
     own: Exception | None = None
-    told: Exception | None = None  # of a class that every rank can unpickle
+    shared: Exception | None = None  # of a class that every rank can unpickle
     try:
         yield
     except InputError as error:
-        own, told = error, InputError(str(error))
+        own, shared = error, InputError(str(error))
     except OSError as error:
-        own, told = error, OSError(error.errno, error.strerror or str(error), error.filename)
-    failures = [failure for failure in gather(told) if failure is not None]
+        own, shared = error, OSError(error.errno, error.strerror or str(error), error.filename)
+    failures = [failure for failure in gather(shared) if failure is not None]
     if failures:
         raise failures[0] from own
 

@@ -102,7 +102,7 @@ def test_what_one_rank_cannot_do_all_ranks_raise(tmp_path):
                 super().__init__(f'{name}: {detail}')
         def attempt(work):
             try:
-                with d.together():
+                with d.broadcast_failure():
                     work()
                 print('done')
             except Exception as error:

@@ -17,7 +17,7 @@ from sr_experiments import TINY_EDSR, train_options, write_options
 
 from basicsr_distill.config.experiment import read_option_file, to_experiment
 from basicsr_distill.errors import InputError
-from basicsr_distill.io.files import locked
+from basicsr_distill.io.locks import locked
 from basicsr_distill.training import test as test_loop
 from basicsr_distill.training import train as train_loop
 

@@ -133,13 +133,13 @@ class _Sampling:
         draws = self._plan()
         self.stage.parts.mkdir(exist_ok=True)
         encoder: Encoder | None = None
-        with distributed.together():
+        with distributed.broadcast_failure():
             if distributed.is_main():
                 # Needed last, but what is missing for it must be known before the long work.
                 encoder = build_encoder(self.encoder_options)
-        with distributed.together():
+        with distributed.broadcast_failure():
             self._draw_own(draws)
-        with distributed.together():
+        with distributed.broadcast_failure():
             if encoder is not None:
                 self._publish(draws, encoder)
 
