@@ -33,6 +33,7 @@ from PIL import Image, UnidentifiedImageError
 
 from basicsr_distill.errors import InputError
 from basicsr_distill.io.files import TEMP_SUFFIX
+from basicsr_distill.io.jpeg import is_whole_jpeg
 
 IMAGE_SUFFIXES = frozenset({'.png', '.jpg', '.jpeg', '.bmp', '.webp', '.tif', '.tiff', '.ppm'})
 # A photograph of 134 megapixels is 400 MB decoded; what claims more is taken for a decompression bomb.
@@ -202,7 +203,7 @@ def decode_rgb(data: bytes, name: str) -> DecodedImage:
     if header.mode == 'F':
         raise UnreadableImageError(name, 'unsupported', 'floating-point pixels are not supported')
     # OpenCV 4 fills the missing part of a truncated JPEG with grey instead of refusing it.
-    if header.format == 'JPEG' and data.rfind(b'\xff\xd9') < data.rfind(b'\xff\xda'):
+    if header.format in ('JPEG', 'MPO') and not is_whole_jpeg(data):
         raise UnreadableImageError(name, 'broken', 'the file is truncated')
     _silence_opencv()
     try:
