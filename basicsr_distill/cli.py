@@ -66,6 +66,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except InputError as error:
         print(f'basicsr: {error}', file=sys.stderr)
         return 2
+    except UnicodeEncodeError as error:
+        if sys.getfilesystemencoding() == 'utf-8':
+            raise
+        print(f'basicsr: this locale ({sys.getfilesystemencoding()}) has no name for {error.object!a}; set PYTHONUTF8=1 or '
+              'a UTF-8 locale.', file=sys.stderr)
+        return 2
     except FloatingPointError as error:
         print(f'basicsr: {error}', file=sys.stderr)
         return 1

@@ -75,6 +75,15 @@ def test_only_the_first_rank_shows_progress_from_the_start(monkeypatch: pytest.M
         logger.setLevel(before)
 
 
+def test_a_name_that_the_locale_lacks_is_one_sentence(tmp_path: Path) -> None:
+    (tmp_path / 'x.yml').write_text('extract: {dataroot: grün, save_dir: out}\ncluster: {save_dir: c}\n', encoding='utf-8')
+    run = subprocess.run([sys.executable, '-m', 'basicsr_distill', 'distill', '-opt', 'x.yml', '--stage', 'extract'], cwd=tmp_path,
+                         env={**os.environ, 'LC_ALL': 'C', 'PYTHONUTF8': '0', 'PYTHONCOERCECLOCALE': '0'}, capture_output=True,
+                         text=True, timeout=120)
+    assert run.returncode == 2 and run.stderr.splitlines()[-1] == (
+        "basicsr: this locale (ascii) has no name for 'gr\\xfcn'; set PYTHONUTF8=1 or a UTF-8 locale.")
+
+
 def test_kill_minus_nine_and_auto_resume_end_in_the_same_weights(hr_folder: Path, tmp_path: Path) -> None:
     for name in ('whole', 'killed'):
         options = train_options(hr_folder, name, total_iter=200, num_worker_per_gpu=1)

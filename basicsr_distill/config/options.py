@@ -223,7 +223,8 @@ class DistilledPatchDatasetOptions(DatasetOptions):
     """PairedImageDataset's keys, and what a distilled set adds.
 
     meta_info: RealESRGANPairedDataset's list of pairs, accepted so that it may stay in an option file that is moved to
-    a distilled set.  task: of HiT-SR's option files; unused.
+    a distilled set.  task: of HiT-SR's option files; unused.  cache: decoded images kept in memory, ``auto`` where the
+    whole set takes little of it.
     """
 
     type: Literal['DistilledPatchDataset'] = 'DistilledPatchDataset'
@@ -241,7 +242,7 @@ class DistilledPatchDatasetOptions(DatasetOptions):
     color: Literal['y'] | None = None
     num_images: PositiveInt | None = None
     labels: list[Annotated[int, Field(ge=0)]] | None = None
-    cache: Literal['ram', 'none'] = 'ram'
+    cache: Literal['auto', 'ram', 'none'] = 'auto'
 
 
 class TileOptions(Options):

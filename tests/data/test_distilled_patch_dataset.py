@@ -1,8 +1,10 @@
 """The dataset that stands in for PairedImageDataset."""
 
 import logging
+import pickle
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import cv2
@@ -14,7 +16,9 @@ from basicsr.utils.matlab_functions import imresize
 from numpy.typing import NDArray
 from support import save_rgb
 
+from basicsr_distill.data import _pairs, distilled_patch_dataset
 from basicsr_distill.errors import InputError
+from basicsr_distill.io.images import read_rgb
 from basicsr_distill.io.manifest import SampleRow, read_table, write_table
 from basicsr_distill.ops.bicubic import make_lr
 
@@ -161,6 +165,57 @@ def test_wrong_pairs_and_broken_images_are_named(distilled_set: Path, astronaut:
         build(distilled_set)
     with pytest.raises(InputError, match='not a multiple of the scale'):
         build(distilled_set, gt_size=30, cache='none')
+
+
+def test_a_wrong_key_is_one_sentence_without_our_command_too(distilled_set: Path) -> None:
+    with pytest.raises(InputError) as error:
+        build(distilled_set, num_imges=3)
+    assert str(error.value) == "datasets.set: unknown key 'num_imges'; did you mean 'num_images'?"
+    with pytest.raises(InputError, match='datasets.set: num_images: '):
+        build(distilled_set, num_images=-1)
+
+
+@pytest.fixture
+def decoded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Names of the files that were decoded."""
+    names: list[str] = []
+    monkeypatch.setattr(_pairs, 'read_rgb', lambda path: (names.append(path.name), read_rgb(path))[1])
+    return names
+
+
+@pytest.mark.parametrize(('cache', 'auto_limit', 'limit', 'workers', 'reads'), [
+    ('auto', 10**9, 10**9, None, 1),  # a small set is kept
+    ('auto', 70_000, 10**9, None, 3),  # 6 pairs of 64 x 64 and 16 x 16 take 78 kB
+    ('auto', 150_000, 10**9, 2, 3),  # two workers would keep it twice
+    ('none', 10**9, 10**9, None, 3), ('ram', 0, 10**9, None, 1), ('ram', 0, 10**9, 4, 1)])
+def test_images_are_decoded_on_first_use_and_kept_where_they_fit(
+        distilled_set: Path, decoded: list[str], monkeypatch: pytest.MonkeyPatch, cache: str, auto_limit: int, limit: int,
+        workers: int | None, reads: int) -> None:
+    monkeypatch.setattr(distilled_patch_dataset, 'MAX_AUTO_CACHE_BYTES', auto_limit)
+    monkeypatch.setattr(distilled_patch_dataset, 'MAX_CACHE_BYTES', limit)
+    if workers:
+        monkeypatch.setattr(distilled_patch_dataset, 'get_worker_info', lambda: SimpleNamespace(num_workers=workers))
+    dataset = build(distilled_set, cache=cache)
+    assert decoded == []
+    for _ in range(3):
+        for index in range(6):
+            dataset[index]
+    assert len(decoded) == 2 * 6 * reads  # HR and LR
+    # What a spawned worker is sent: no images.
+    assert len(pickle.dumps(dataset)) < 5000
+    assert len(pickle.loads(pickle.dumps(dataset))[0]['gt']) == 3
+
+
+def test_a_cache_larger_than_allowed_is_filled_in_part(distilled_set: Path, decoded: list[str],
+                                                       monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    logging.getLogger('basicsr').propagate = True
+    monkeypatch.setattr(distilled_patch_dataset, 'MAX_CACHE_BYTES', 3 * 13_056)  # of 6 pairs
+    dataset = build(distilled_set, cache='ram')
+    assert 'GiB, of which' in caplog.text
+    for _ in range(2):
+        for index in range(6):
+            dataset[index]
+    assert len(decoded) == 2 * (6 + 3)
 
 
 def test_the_cache_changes_nothing(distilled_set: Path) -> None:
