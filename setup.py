@@ -44,6 +44,7 @@ setup(
         'safetensors>=0.4.3',
     ],
     extras_require={
+        'datasets': ['datasets>=5'],  # reads a distilled set, pairs and all, by its metadata.csv
         'test': ['pytest>=8', 'pytest-timeout>=2.3', 'ruff>=0.6', 'mypy>=1.11', 'import-linter>=2.1', 'types-PyYAML',
                  'types-tqdm'],
     },

@@ -77,9 +77,9 @@ def test_only_the_first_rank_shows_progress_from_the_start(monkeypatch: pytest.M
 
 def test_a_name_that_the_locale_lacks_is_one_sentence(tmp_path: Path) -> None:
     (tmp_path / 'x.yml').write_text('extract: {dataroot: grün, save_dir: out}\ncluster: {save_dir: c}\n', encoding='utf-8')
-    run = subprocess.run([sys.executable, '-m', 'basicsr_distill', 'distill', '-opt', 'x.yml', '--stage', 'extract'], cwd=tmp_path,
-                         env={**os.environ, 'LC_ALL': 'C', 'PYTHONUTF8': '0', 'PYTHONCOERCECLOCALE': '0'}, capture_output=True,
-                         text=True, timeout=120)
+    run = subprocess.run([sys.executable, '-m', 'basicsr_distill', 'distill', '-opt', 'x.yml', '--stage', 'extract'],
+                         cwd=tmp_path, capture_output=True, text=True, timeout=120,
+                         env={**os.environ, 'LC_ALL': 'C', 'PYTHONUTF8': '0', 'PYTHONCOERCECLOCALE': '0'})
     assert run.returncode == 2 and run.stderr.splitlines()[-1] == (
         "basicsr: this locale (ascii) has no name for 'gr\\xfcn'; set PYTHONUTF8=1 or a UTF-8 locale.")
 

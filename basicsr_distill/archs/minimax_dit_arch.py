@@ -42,6 +42,7 @@ class MinimaxDiT(nn.Module):
                  local_files_only: bool = False, from_scratch: dict[str, Any] | None = None, label_init: str = 'null_row',
                  tuning: str = 'difffit', lora_rank: int = 8, gradient_checkpointing: bool = False) -> None:
         super().__init__()
+        self.pretrained = pretrained
         if pretrained is None:
             self.dit = scratch_dit(bind(ScratchDiTOptions, from_scratch, 'network_g.from_scratch'), num_labels)
         else:

@@ -19,8 +19,9 @@ from support import save_rgb
 from basicsr_distill.data import _pairs, distilled_patch_dataset
 from basicsr_distill.errors import InputError
 from basicsr_distill.io.images import read_rgb
-from basicsr_distill.io.manifest import SampleRow, read_table, write_table
+from basicsr_distill.io.manifest import SampleRow, read_table, write_metadata, write_table
 from basicsr_distill.ops.bicubic import make_lr
+from basicsr_distill.stages.dataset_card import front_matter
 
 
 def build(root: Path, phase: str = 'train', **keys: Any) -> Any:
@@ -45,6 +46,7 @@ def distilled_set(tmp_path: Path, astronaut: NDArray[np.uint8]) -> Path:
             save_rgb(root / 'HR' / row.name, hr)
             save_rgb(root / 'LR_bicubic' / 'X4' / row.name, make_lr(hr, 4))
     write_table(root / 'manifest.csv', rows, SampleRow)
+    write_metadata(root, rows, root / 'LR_bicubic' / 'X4')
     return root
 
 
@@ -171,7 +173,7 @@ def test_a_wrong_key_is_one_sentence_without_our_command_too(distilled_set: Path
     with pytest.raises(InputError) as error:
         build(distilled_set, num_imges=3)
     assert str(error.value) == "datasets.set: unknown key 'num_imges'; did you mean 'num_images'?"
-    with pytest.raises(InputError, match='datasets.set: num_images: '):
+    with pytest.raises(InputError, match=r'datasets\.set: num_images: '):
         build(distilled_set, num_images=-1)
 
 
@@ -224,6 +226,24 @@ def test_the_cache_changes_nothing(distilled_set: Path) -> None:
         torch.manual_seed(7)
         items.append(build(distilled_set, cache=cache, use_hflip=True, use_rot=True)[2])
     assert torch.equal(items[0]['gt'], items[1]['gt']) and torch.equal(items[0]['lq'], items[1]['lq'])
+
+
+@pytest.mark.slow
+def test_the_folder_is_read_by_datasets(distilled_set: Path, tmp_path: Path) -> None:
+    """As pairs, and nothing else: no montage, no image twice."""
+    datasets = pytest.importorskip('datasets')
+    save_rgb(distilled_set / 'montage.png', np.zeros((9, 9, 3), np.uint8))
+    (distilled_set / 'README.md').write_text(front_matter('set', 6, []))
+    for place in (('imagefolder', {'data_dir': str(distilled_set)}), (str(distilled_set), {})):
+        table = datasets.load_dataset(place[0], split='train', cache_dir=str(tmp_path / 'cache'), **place[1])
+        assert table.column_names == ['image', 'lr', 'label', 'psnr_db'] and sorted(table['label']) == [0, 0, 0, 1, 1, 1]
+        ours = build(distilled_set, 'val')
+        expected = {ours[index]['gt'].numpy().tobytes(): ours[index]['lq'] for index in range(6)}
+        for item in table:
+            gt, lq = (torch.from_numpy(np.asarray(item[key]).transpose(2, 0, 1).astype(np.float32) / 255)
+                      for key in ('image', 'lr'))
+            assert torch.equal(expected.pop(np.ascontiguousarray(gt.numpy()).tobytes()), lq)
+        assert not expected
 
 
 def test_the_folder_feeds_stock_datasets(distilled_set: Path) -> None:
