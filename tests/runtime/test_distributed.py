@@ -105,6 +105,9 @@ def test_the_cores_of_a_slurm_task_are_its_own(environment):
     for name, value in {'SLURM_NTASKS': '4', 'WORLD_SIZE': '4', 'SLURM_CPUS_PER_TASK': '3', 'LOCAL_WORLD_SIZE': '4'}.items():
         environment.setenv(name, value)
     assert default_workers() == 3
+    environment.setattr(os, 'sched_getaffinity', lambda _: set(range(3)))  # bound to them
+    assert default_workers() == 3
+    environment.setattr(os, 'sched_getaffinity', lambda _: set(range(12)))
     environment.setenv('SLURM_NTASKS', '1')
     environment.setenv('SLURM_CPUS_PER_TASK', '12')
     assert default_workers() == 3
