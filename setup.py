@@ -31,6 +31,7 @@ setup(
         'opencv-python>=4.8',
         'numpy>=1.26',
         'pillow>=10',
+        'filelock>=4',  # the first line that closes locks in forked children and never cuts their file short
         'deflate>=0.7',  # libdeflate: patches are written twice as fast as with zlib
         'threadpoolctl>=3.1',
         'lmdb>=1.4',
@@ -43,6 +44,7 @@ setup(
         'safetensors>=0.4.3',
     ],
     extras_require={
+        'datasets': ['datasets>=5'],  # reads a distilled set, pairs and all, by its metadata.csv
         'test': ['pytest>=8', 'pytest-timeout>=2.3', 'ruff>=0.6', 'mypy>=1.11', 'import-linter>=2.1', 'types-PyYAML',
                  'types-tqdm'],
     },

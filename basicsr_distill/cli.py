@@ -58,7 +58,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     args = build_parser().parse_args(arguments)
     hooks.fix_main_spec()
-    _log_progress()
+    _log_progress(getattr(args, 'launcher', 'none'))
     # Stages only need to unwind (their folders resume); the training loop replaces this by "checkpoint first".
     with contextlib.suppress(ValueError):  # not the main thread of an embedding program
         signal.signal(signal.SIGTERM, _terminate)
@@ -66,6 +66,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _run(args)
     except InputError as error:
         print(f'basicsr: {error}', file=sys.stderr)
+        return 2
+    except UnicodeEncodeError as error:
+        if sys.getfilesystemencoding() == 'utf-8':
+            raise
+        print(f'basicsr: this locale ({sys.getfilesystemencoding()}) has no name for {error.object!a}; set PYTHONUTF8=1 or '
+              'a UTF-8 locale.', file=sys.stderr)
         return 2
     except FloatingPointError as error:
         print(f'basicsr: {error}', file=sys.stderr)
@@ -115,15 +121,16 @@ def _run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _log_progress() -> None:
+def _log_progress(launcher: str) -> None:
     """Show what the stages say, once; BasicSR's logger looks after itself."""
     logger = logging.getLogger('basicsr_distill')
     if not logger.handlers:
         handler = logging.StreamHandler()
         handler.setFormatter(logging.Formatter('%(message)s'))
         logger.addHandler(handler)
-    # Torchrun tells its workers their rank; the first one speaks for all.
-    logger.setLevel(logging.INFO if os.environ.get('RANK', '0') == '0' else logging.ERROR)
+    # Launchers name the rank in the environment; the first one speaks for all.
+    rank = os.environ.get('SLURM_PROCID' if launcher == 'slurm' else 'RANK', '0')
+    logger.setLevel(logging.INFO if rank == '0' else logging.ERROR)
 
 
 @contextlib.contextmanager

@@ -1,5 +1,6 @@
 """The command line as a user meets it: exit codes, messages, interruption."""
 
+import logging
 import os
 import signal
 import subprocess
@@ -53,6 +54,34 @@ def test_doctor_reports(capsys: pytest.CaptureFixture[str]) -> None:
     report = capsys.readouterr().out
     assert f'torch             {torch.__version__.split("+")[0]}' in report
     assert 'sd-vae-ft-mse' in report and 'host: BasicSR 1.4.2' in report
+
+
+@pytest.mark.parametrize(('launcher', 'variables', 'level'), [
+    ('slurm', {'SLURM_PROCID': '3'}, logging.ERROR), ('slurm', {'SLURM_PROCID': '0'}, logging.INFO),
+    ('none', {'SLURM_PROCID': '3'}, logging.INFO),  # one of many single processes that srun started
+    ('pytorch', {'RANK': '1'}, logging.ERROR), ('pytorch', {'RANK': '0', 'SLURM_PROCID': '1'}, logging.INFO)])
+def test_only_the_first_rank_shows_progress_from_the_start(monkeypatch: pytest.MonkeyPatch, launcher: str,
+                                                           variables: dict[str, str], level: int) -> None:
+    for name in ('RANK', 'SLURM_PROCID'):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    logger = logging.getLogger('basicsr_distill')
+    before = logger.level
+    try:
+        assert main(['distill', '-opt', 'no.yml', '--launcher', launcher, '--stage', 'extract']) == 2
+        assert logger.level == level
+    finally:
+        logger.setLevel(before)
+
+
+def test_a_name_that_the_locale_lacks_is_one_sentence(tmp_path: Path) -> None:
+    (tmp_path / 'x.yml').write_text('extract: {dataroot: grün, save_dir: out}\ncluster: {save_dir: c}\n', encoding='utf-8')
+    run = subprocess.run([sys.executable, '-m', 'basicsr_distill', 'distill', '-opt', 'x.yml', '--stage', 'extract'],
+                         cwd=tmp_path, capture_output=True, text=True, timeout=120,
+                         env={**os.environ, 'LC_ALL': 'C', 'PYTHONUTF8': '0', 'PYTHONCOERCECLOCALE': '0'})
+    assert run.returncode == 2 and run.stderr.splitlines()[-1] == (
+        "basicsr: this locale (ascii) has no name for 'gr\\xfcn'; set PYTHONUTF8=1 or a UTF-8 locale.")
 
 
 def test_kill_minus_nine_and_auto_resume_end_in_the_same_weights(hr_folder: Path, tmp_path: Path) -> None:

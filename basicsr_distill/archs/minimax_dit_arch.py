@@ -42,6 +42,7 @@ class MinimaxDiT(nn.Module):
                  from_scratch: dict[str, Any] | None, label_init: str, tuning: str, lora_rank: int,
                  gradient_checkpointing: bool) -> None:
         super().__init__()
+        self.pretrained = pretrained
         if pretrained is None:
             self.dit = scratch_dit(bind(ScratchDiTOptions, from_scratch, 'network_g.from_scratch'), num_labels)
         else:

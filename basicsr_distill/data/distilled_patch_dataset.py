@@ -1,9 +1,7 @@
 """``DistilledPatchDataset``: HR images with LR partners, from a distilled set or any folder of photos."""
 
 import logging
-from collections import Counter
-from dataclasses import dataclass
-from pathlib import Path
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -12,27 +10,19 @@ from basicsr.utils import bgr2ycbcr
 from basicsr.utils.registry import DATASET_REGISTRY
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, get_worker_info
 from torchvision.transforms.functional import normalize
 
 from basicsr_distill.config.registry import bind_dataset
 from basicsr_distill.config.sections import DistilledPatchDatasetOptions
+from basicsr_distill.data._pairs import find_pairs, read_pair, shape_of_pair
 from basicsr_distill.errors import InputError
-from basicsr_distill.io.files import safe_join
-from basicsr_distill.io.images import find_images, read_rgb
-from basicsr_distill.io.manifest import HR_FOLDER, MANIFEST_NAME, SampleRow, read_table
-from basicsr_distill.ops.bicubic import make_lr
+from basicsr_distill.runtime.parallel import default_workers, ordered_map
 
-# Decoded images are kept in memory up to this much; a distilled set takes a few megabytes.
+# Decoded images of a dataset are kept in memory up to this much, all its data workers together.
 MAX_CACHE_BYTES = 4 << 30
-
-
-@dataclass(frozen=True)
-class _Pair:
-    """hr: an image file.  lr: its partner, or None to make it from hr."""
-
-    hr: Path
-    lr: Path | None
+# Without being asked, only sets that are smaller as a whole: a distilled set takes a few megabytes.
+MAX_AUTO_CACHE_BYTES = 512 << 20
 
 
 @DATASET_REGISTRY.register()
@@ -48,14 +38,16 @@ class DistilledPatchDataset(Dataset[dict[str, Any]]):
     Args:
         opt: the dataset's section with BasicSR's ``phase`` and ``scale``; its keys are those of
             :class:`~basicsr_distill.config.sections.DistilledPatchDatasetOptions`. ``labels`` keeps those clusters;
-            ``num_images`` keeps that many, taken evenly from the clusters; ``cache: ram`` decodes every image once.
+            ``num_images`` keeps that many, taken evenly from the clusters; ``cache: ram`` keeps what was decoded once, up
+            to 4 GiB, and ``auto`` (the default) does so for sets that take less than 512 MiB.
 
     Items: ``lq`` (3, h, w) and ``gt`` (3, h*scale, w*scale), float32, RGB (or one luma channel with ``color: y``), [0, 1] before
     ``mean`` and ``std``; ``lq_path``, ``gt_path``. In training a random crop of ``gt_size`` (at most the smallest image), flips
     and rotations are drawn from torch's generator.
 
     Raises:
-        InputError: a folder is missing or empty, a partner is missing or of the wrong size, an image is broken.
+        InputError: a key is wrong, a folder is missing or empty, a partner is missing or of the wrong size, an image is
+            broken (judged from its header until it is used).
     """
 
     def __init__(self, opt: dict[str, Any]) -> None:
@@ -63,139 +55,72 @@ class DistilledPatchDataset(Dataset[dict[str, Any]]):
         self.options: DistilledPatchDatasetOptions = bind_dataset(opt)
         self.scale = int(opt['scale'])
         self.is_train = opt['phase'] == 'train'
-        self.pairs = self._find_pairs()
+        gt_size = self._checked_gt_size() if self.is_train else 0
+        self.pairs = find_pairs(self.options, self.scale)
+        shape = partial(shape_of_pair, scale=self.scale, is_train=self.is_train)
+        shapes = list(ordered_map(shape, self.pairs, default_workers()))
+        self._decoded_bytes = sum(3 * height * width * (1 + 1 / self.scale**2) for height, width in shapes)
         self._cache: dict[int, tuple[NDArray[np.uint8], NDArray[np.uint8]]] = {}
-        if self.options.cache == 'ram':
-            self._fill_cache()
+        self._cached_bytes = 0
+        if self.options.cache == 'ram' and self._decoded_bytes > MAX_CACHE_BYTES:
+            logging.getLogger('basicsr').warning('%s: decoded it takes %.1f GiB, of which %.1f are kept in memory.',
+                                                 self.options.dataroot_gt, self._decoded_bytes / 2**30, MAX_CACHE_BYTES / 2**30)
         if self.is_train:
-            self.gt_size = self._usable_gt_size()
+            self.gt_size = self._usable_gt_size(gt_size, min(min(shape) for shape in shapes))
+
+    def __getstate__(self) -> dict[str, Any]:
+        # A spawned worker gets the list of files, not a copy of every image.
+        return {**self.__dict__, '_cache': {}, '_cached_bytes': 0}
+
+    @property
+    def paths(self) -> list[dict[str, str]]:
+        """The files of each item, as PairedImageDataset has them."""
+        return [self.paths_of(index) for index in range(len(self))]
+
+    def paths_of(self, index: int) -> dict[str, str]:
+        """``lq_path`` (the HR image's where its LR is made here) and ``gt_path`` of an item."""
+        pair = self.pairs[index]
+        return {'lq_path': str(pair.lr or pair.hr), 'gt_path': str(pair.hr)}
 
     def __len__(self) -> int:
         return len(self.pairs)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        hr, lr = self._cache[index] if index in self._cache else self._read(index)
+        hr, lr = self._cache[index] if index in self._cache else self._read_and_keep(index)
         if self.is_train:
             hr, lr = self._crop_and_turn(hr, lr)
         gt, lq = self._to_tensor(hr), self._to_tensor(lr)
-        pair = self.pairs[index]
-        return {'lq': lq, 'gt': gt, 'lq_path': str(pair.lr or pair.hr), 'gt_path': str(pair.hr)}
+        return {'lq': lq, 'gt': gt, **self.paths_of(index)}
 
-    def _find_pairs(self) -> list[_Pair]:
-        root = Path(self.options.dataroot_gt)
-        if not root.is_dir() or root.suffix == '.lmdb':
-            raise InputError(f'dataroot_gt: {root} is not a folder of images; for an lmdb use PairedImageDataset.')
-        root = root.resolve()
-        if root.name == HR_FOLDER and (root.parent / MANIFEST_NAME).is_file():
-            root = root.parent
-        if (root / HR_FOLDER).is_dir() and (root / MANIFEST_NAME).is_file():
-            pairs = self._pairs_of_distilled_set(root)
+    def _read_and_keep(self, index: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+        images = read_pair(self.pairs[index], self.scale, self.is_train)
+        worker = get_worker_info()
+        share = 1 if worker is None else worker.num_workers  # each worker comes to keep the images it was asked for
+        if self.options.cache == 'ram':
+            limit = MAX_CACHE_BYTES // share
         else:
-            pairs = self._pairs_of_folder(root)
-        if not pairs:
-            raise InputError(f'dataroot_gt: {self.options.dataroot_gt} holds no images; point it at a folder of HR images.')
-        return pairs
+            limit = MAX_AUTO_CACHE_BYTES // share if self._decoded_bytes * share <= MAX_AUTO_CACHE_BYTES else 0
+        num_bytes = sum(image.nbytes for image in images)
+        if self.options.cache != 'none' and self._cached_bytes + num_bytes <= limit:
+            self._cache[index] = np.ascontiguousarray(images[0]), images[1]  # a view would keep the columns cropped off
+            self._cached_bytes += num_bytes
+        return images
 
-    def _pairs_of_distilled_set(self, root: Path) -> list[_Pair]:
-        lr_folder = root / 'LR_bicubic' / f'X{self.scale}'
-        foreign = [key for key in ('dataroot_lq', 'meta_info_file', 'meta_info')
-                   if (value := getattr(self.options, key)) and root.resolve() not in Path(value).resolve().parents]
-        if foreign:
-            logging.getLogger('basicsr').warning('%s: a distilled set brings its own; %s ignored.', root, ' and '.join(foreign))
-        rows = read_table(root / MANIFEST_NAME, SampleRow)
-        if self.options.labels is not None:
-            known = {row.label for row in rows}
-            if missing := sorted(set(self.options.labels) - known):
-                raise InputError(f'labels: {root} has no cluster {missing[0]}; it has {sorted(known)}.')
-            rows = [row for row in rows if row.label in self.options.labels]
-        # First the first of every label, then the second: the first N are spread evenly over the clusters.
-        seen: Counter[int] = Counter()
-        ranked = []
-        for row in sorted(rows, key=lambda row: (row.label, row.index)):
-            ranked.append((seen[row.label], row.label, row))
-            seen[row.label] += 1
-        rows = [row for _, _, row in sorted(ranked, key=lambda item: item[:2])][:self._count(len(rows))]
-        return [_Pair(root / HR_FOLDER / row.name, lr if (lr := lr_folder / row.name).is_file() else None) for row in rows]
-
-    def _pairs_of_folder(self, root: Path) -> list[_Pair]:
-        if self.options.labels is not None:
-            raise InputError(f'labels: {root} is not a distilled set (it has no {MANIFEST_NAME}); remove the key.')
-        if self.options.meta_info:
-            raise InputError('meta_info: lists of pairs are read by RealESRGANPairedDataset; remove the key, or list HR images '
-                             'in a meta_info_file.')
-        if self.options.meta_info_file:
-            table = Path(self.options.meta_info_file)
-            try:
-                lines = table.read_text(encoding='utf-8').splitlines()
-            except OSError as error:
-                raise InputError(f'meta_info_file: {table} cannot be read ({error.strerror}).') from error
-            paths = [safe_join(root, line.split(' (')[0].strip(), listed_in=table) for line in lines if line.strip()]
-        else:
-            paths = [image.path for image in find_images([root])]
-        paths = paths[:self._count(len(paths))]
-        if self.options.dataroot_lq is None:
-            return [_Pair(path, None) for path in paths]
-        lq_root = Path(self.options.dataroot_lq)
-        pairs = []
-        for path in paths:
-            relative = path.relative_to(root)
-            lr = lq_root / relative.with_name(self.options.filename_tmpl.format(path.stem) + path.suffix)
-            if not lr.is_file():
-                raise InputError(f'dataroot_lq: {lr} is missing, the partner of {path}; '
-                                 'correct dataroot_lq or filename_tmpl, or leave dataroot_lq out.')
-            pairs.append(_Pair(path, lr))
-        return pairs
-
-    def _count(self, available: int) -> int:
-        wanted = self.options.num_images or available
-        if wanted > available:
-            raise InputError(f'num_images: {wanted} images are asked for, {self.options.dataroot_gt} holds {available}.')
-        return wanted
-
-    def _read(self, index: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-        pair = self.pairs[index]
-        hr = read_rgb(pair.hr)
-        if pair.lr is None:
-            height, width = (length - length % self.scale for length in hr.shape[:2])
-            if not height or not width:
-                raise InputError(f'{pair.hr}: is smaller than the scale {self.scale}; remove it.')
-            hr = hr[:height, :width]
-            return hr, make_lr(hr, self.scale)
-        lr = read_rgb(pair.lr)
-        # Benchmarks hold LR images made after cropping HR to a multiple of the scale.
-        hr = hr if self.is_train else hr[:lr.shape[0] * self.scale, :lr.shape[1] * self.scale]
-        if hr.shape[:2] != (lr.shape[0] * self.scale, lr.shape[1] * self.scale):
-            raise InputError(f'{pair.lr}: is {lr.shape[1]}x{lr.shape[0]}, but {pair.hr} is {hr.shape[1]}x{hr.shape[0]}; '
-                             f'at scale {self.scale} they do not match.')
-        return hr, lr
-
-    def _fill_cache(self) -> None:
-        used = 0
-        for index in range(len(self.pairs)):
-            images = self._read(index)
-            used += sum(image.nbytes for image in images)
-            if used > MAX_CACHE_BYTES:
-                logging.getLogger('basicsr').warning('%s: %d of %d images fit the cache; `cache: none` saves the wait.',
-                                                     self.options.dataroot_gt, index, len(self.pairs))
-                return
-            self._cache[index] = images
-
-    def _usable_gt_size(self) -> int:
+    def _checked_gt_size(self) -> int:
         if self.options.gt_size is None:
             raise InputError('gt_size: the crop of the training images is missing.')
         if self.options.gt_size % self.scale:
             raise InputError(f'gt_size: {self.options.gt_size} is not a multiple of the scale {self.scale}.')
-        smallest = min((min(hr.shape[:2]) for hr, _ in self._cache.values()), default=self.options.gt_size)
-        usable = min(self.options.gt_size, smallest - smallest % self.scale)
-        if usable < self.options.gt_size:
+        return self.options.gt_size
+
+    def _usable_gt_size(self, gt_size: int, smallest: int) -> int:
+        if smallest < gt_size:
             logging.getLogger('basicsr').warning('gt_size: %d is larger than the smallest image of %s; cropping %d instead.',
-                                                 self.options.gt_size, self.options.dataroot_gt, usable)
-        return usable
+                                                 gt_size, self.options.dataroot_gt, smallest)
+        return min(gt_size, smallest)
 
     def _crop_and_turn(self, hr: NDArray[np.uint8], lr: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
         size = self.gt_size // self.scale
-        if min(lr.shape[:2]) < size:
-            raise InputError(f'gt_size: {self.gt_size} is larger than an image of {self.options.dataroot_gt}; lower it.')
         top, left = (int(torch.randint(length - size + 1, ())) for length in lr.shape[:2])
         flip, turn_over, transpose = (torch.rand(3) < 0.5).tolist()
 

@@ -98,10 +98,10 @@ class LatentPatchDataset(Dataset[dict[str, Any]]):
             InputError: the folder holds latents of other patches or another codec, or a patch cannot be read.
         """
         folder = self._folder()
-        with distributed.together():
+        with distributed.broadcast_failure():
             if distributed.is_main():
                 self._begin(folder)
-        with distributed.together():
+        with distributed.broadcast_failure():
             self._encode_own_shards(folder)
 
     def _begin(self, folder: Path) -> None:

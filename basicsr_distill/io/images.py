@@ -24,6 +24,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import BinaryIO
 
 import cv2
 import deflate
@@ -33,12 +34,16 @@ from PIL import Image, UnidentifiedImageError
 
 from basicsr_distill.errors import InputError
 from basicsr_distill.io.files import TEMP_SUFFIX
+from basicsr_distill.io.jpeg import is_whole_jpeg
 
 IMAGE_SUFFIXES = frozenset({'.png', '.jpg', '.jpeg', '.bmp', '.webp', '.tif', '.tiff', '.ppm'})
 # A photograph of 134 megapixels is 400 MB decoded; what claims more is taken for a decompression bomb.
 MAX_PIXELS = 1 << 27
 
 _EXIF_ORIENTATION = 0x0112
+_PNG_SIGNATURE = b'\x89PNG\r\n\x1a\n'
+# Signature, the chunk IHDR with width and height, and the name of the chunk behind it.
+_PNG_START = struct.Struct('>8s4x4sII5x4x4x4s')
 # Files whose content has a say in a fingerprint, and how much of each end.
 _FINGERPRINTED_FILES = 1024
 _END_BYTES = 1 << 14
@@ -174,6 +179,27 @@ def read_bytes(path: Path) -> bytes:
         raise UnreadableImageError(str(path), 'unreadable', f'cannot be read ({error.strerror})') from error
 
 
+def image_shape(path: Path) -> tuple[int, int]:
+    """Height and width that :func:`read_rgb` will give, from the file's header alone.
+
+    Raises:
+        UnreadableImageError: the file cannot be opened, is empty or not an image.
+    """
+    try:
+        with path.open('rb') as file:
+            start = file.read(_PNG_START.size)
+            if len(start) == _PNG_START.size:
+                signature, ihdr, width, height, following = _PNG_START.unpack(start)
+                if (signature, ihdr, following) == (_PNG_SIGNATURE, b'IHDR', b'IDAT'):
+                    return height, width  # a PNG without anything that could turn it, as ours are
+            file.seek(0)
+            header = _open_header(file, str(path))
+            turned = header.getexif().get(_EXIF_ORIENTATION, 1) in range(5, 9)
+            return header.size if turned else header.size[::-1]
+    except OSError as error:
+        raise UnreadableImageError(str(path), 'unreadable', f'cannot be read ({error.strerror})') from error
+
+
 def decode_rgb(data: bytes, name: str) -> DecodedImage:
     """Decode an image file's bytes by the policy above. The size is judged from the header, before any decoding.
 
@@ -183,26 +209,15 @@ def decode_rgb(data: bytes, name: str) -> DecodedImage:
     Raises:
         UnreadableImageError: with reason ``empty``, ``not_an_image``, ``too_large``, ``unsupported`` or ``broken``.
     """
-    if not data:
-        raise UnreadableImageError(name, 'empty', 'the file is empty')
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter('ignore')
-            header = Image.open(io.BytesIO(data))
-            orientation = header.getexif().get(_EXIF_ORIENTATION, 1)
-    except Image.DecompressionBombError:
-        raise UnreadableImageError(name, 'too_large', 'its header claims a decompression bomb') from None
-    except UnidentifiedImageError:
-        raise UnreadableImageError(name, 'not_an_image', 'not an image') from None
-    except Exception as error:  # a hostile header makes Pillow raise nearly anything
-        raise UnreadableImageError(name, 'broken', f'its header is broken ({error})') from None
+    header = _open_header(io.BytesIO(data), name)
+    orientation = header.getexif().get(_EXIF_ORIENTATION, 1)
     width, height = header.size
     if width * height > MAX_PIXELS:
         raise UnreadableImageError(name, 'too_large', f'{width}x{height} pixels are more than {MAX_PIXELS}')
     if header.mode == 'F':
         raise UnreadableImageError(name, 'unsupported', 'floating-point pixels are not supported')
     # OpenCV 4 fills the missing part of a truncated JPEG with grey instead of refusing it.
-    if header.format == 'JPEG' and data.rfind(b'\xff\xd9') < data.rfind(b'\xff\xda'):
+    if header.format in ('JPEG', 'MPO') and not is_whole_jpeg(data):
         raise UnreadableImageError(name, 'broken', 'the file is truncated')
     _silence_opencv()
     try:
@@ -217,6 +232,25 @@ def decode_rgb(data: bytes, name: str) -> DecodedImage:
     if bgr.dtype == np.uint16:
         bgr = ((bgr.astype(np.uint32) + 128) // 257).astype(np.uint8)
     return DecodedImage(cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB, dst=bgr), kinds)
+
+
+def _open_header(file: BinaryIO, name: str) -> Image.Image:
+    """An image whose header and EXIF data are read, and nothing else."""
+    if not file.read(1):
+        raise UnreadableImageError(name, 'empty', 'the file is empty')
+    file.seek(0)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter('ignore')
+            header = Image.open(file)
+            header.getexif()
+    except Image.DecompressionBombError:
+        raise UnreadableImageError(name, 'too_large', 'its header claims a decompression bomb') from None
+    except UnidentifiedImageError:
+        raise UnreadableImageError(name, 'not_an_image', 'not an image') from None
+    except Exception as error:  # a hostile header makes Pillow raise nearly anything
+        raise UnreadableImageError(name, 'broken', f'its header is broken ({error})') from None
+    return header
 
 
 def _kinds(header: Image.Image, orientation: int, is_16bit: bool) -> tuple[str, ...]:
@@ -258,7 +292,6 @@ def write_png(path: Path, rgb: NDArray[np.uint8], level: int = 1) -> None:
         raise
 
 
-_PNG_SIGNATURE = b'\x89PNG\r\n\x1a\n'
 _PNG_FILTER_NONE = 0
 _PNG_FILTER_UP = 2
 

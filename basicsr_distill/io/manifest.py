@@ -18,6 +18,7 @@ from basicsr_distill.io.files import replacing, safe_join, write_atomic
 
 MANIFEST_NAME = 'manifest.csv'
 META_INFO_NAME = 'meta_info.txt'
+METADATA_NAME = 'metadata.csv'
 # Folders of the patches and of a distilled set's images.
 IMAGES_FOLDER = 'images'
 HR_FOLDER = 'HR'
@@ -145,6 +146,22 @@ def write_meta_info(path: Path, names: Iterable[str], shape: Sequence[int]) -> N
     size = ','.join(str(n) for n in shape)
     with replacing(path) as temp, temp.open('w', encoding='utf-8', newline='\n') as file:
         file.writelines(f'{name} ({size})\n' for name in names)
+
+
+def write_metadata(folder: Path, rows: Iterable[PatchRow | SampleRow], lr_folder: Path) -> None:
+    """Write ``metadata.csv``, by which ``datasets.load_dataset('imagefolder', data_dir=folder)`` reads a set.
+
+    It lies beside HR/, not in it: stock BasicSR takes every file there for an image. Only the files it names are read,
+    no montage; ``*file_name`` columns become images.
+
+    Args:
+        folder: of the set.
+        rows: its images.
+        lr_folder: of the LR images, inside the set.
+    """
+    lr = lr_folder.relative_to(folder).as_posix()
+    write_csv(folder / METADATA_NAME, ('file_name', 'lr_file_name', 'label', 'psnr_db'),
+              ((f'{HR_FOLDER}/{row.name}', f'{lr}/{row.name}', row.label, _cell(row.psnr_db)) for row in rows))
 
 
 def json_text(record: Mapping[str, Any]) -> str:

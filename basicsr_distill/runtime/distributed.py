@@ -2,6 +2,7 @@
 
 import datetime
 import os
+import re
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -44,14 +45,32 @@ def init(launcher: str, port: int | None = None) -> None:
         mp.set_start_method('spawn')
     backend = 'gloo'
     if torch.cuda.is_available():
-        num_gpus = torch.cuda.device_count()
-        local_rank = int(os.environ.get('LOCAL_RANK', os.environ['RANK']))
-        if local_rank >= num_gpus:
-            raise InputError(f'--launcher {launcher}: local rank {local_rank} has no GPU of its own ({num_gpus} here); '
-                             f'start at most {num_gpus} processes on this machine.')
-        torch.cuda.set_device(local_rank)
+        torch.cuda.set_device(_own_gpu(launcher))
         backend = 'cpu:gloo,cuda:nccl'
     dist.init_process_group(backend, timeout=_TIMEOUT)
+    if torch.cuda.is_available():
+        _refuse_shared_gpu(launcher)
+
+
+def _own_gpu(launcher: str) -> int:
+    """Index of this rank's GPU among those it sees."""
+    num_gpus = torch.cuda.device_count()
+    local_rank = int(os.environ.get('LOCAL_RANK', os.environ['RANK']))
+    if launcher == 'slurm' and num_gpus == 1:
+        return 0  # --gpus-per-task=1 shows every task its own GPU alone, as number 0
+    if local_rank >= num_gpus:
+        raise InputError(f'--launcher {launcher}: local rank {local_rank} has no GPU of its own ({num_gpus} here); '
+                         f'start at most {num_gpus} processes on this machine.')
+    return local_rank
+
+
+def _refuse_shared_gpu(launcher: str) -> None:
+    """NCCL ends in a traceback where two ranks share a GPU, as tasks do that all see the one GPU of their job."""
+    gpus = gather(str(torch.cuda.get_device_properties(torch.cuda.current_device()).uuid))
+    if len(set(gpus)) < len(gpus):
+        cleanup()
+        raise InputError(f'--launcher {launcher}: {len(gpus)} processes share {len(set(gpus))} GPUs; give each its own '
+                         '(slurm: --gpus-per-task=1) or start fewer.')
 
 
 def _export_slurm_environment(port: int | None) -> None:
@@ -64,6 +83,8 @@ def _export_slurm_environment(port: int | None) -> None:
     environment['RANK'] = environment['SLURM_PROCID']
     environment['WORLD_SIZE'] = environment['SLURM_NTASKS']
     environment['LOCAL_RANK'] = environment['SLURM_LOCALID']
+    if (tasks := _slurm_tasks_here()) is not None:
+        environment['LOCAL_WORLD_SIZE'] = str(tasks)
     if port is not None:
         environment['MASTER_PORT'] = str(port)
     environment.setdefault('MASTER_PORT', '29500')
@@ -75,6 +96,21 @@ def _export_slurm_environment(port: int | None) -> None:
             raise InputError(f'--launcher slurm: `{" ".join(command)}` failed ({error}); '
                              'set MASTER_ADDR to the first node.') from error
         environment['MASTER_ADDR'] = hosts[0]
+
+
+def _slurm_tasks_here() -> int | None:
+    """Number of tasks on this machine; None where slurm does not say."""
+    environment = os.environ
+    # Of the step before that of the job; '2(x3),1' are three machines with two tasks and one with one.
+    listed = environment.get('SLURM_STEP_TASKS_PER_NODE') or environment.get('SLURM_TASKS_PER_NODE') or ''
+    counts: list[int] = []
+    for count, repeats in re.findall(r'(\d+)(?:\(x(\d+)\))?', listed):
+        counts += [int(count)] * int(repeats or 1)
+    node = int(environment.get('SLURM_NODEID', '0'))
+    if node < len(counts):
+        return counts[node]
+    per_node = environment.get('SLURM_NTASKS_PER_NODE', '')
+    return int(per_node) if per_node.isdigit() else None
 
 
 def rank() -> int:
@@ -112,7 +148,7 @@ def gather(item: Any) -> list[Any]:
 
 
 @contextmanager
-def together() -> Iterator[None]:
+def broadcast_failure() -> Iterator[None]:
     """Work that every rank does its part of: afterwards all go on, or all raise what the first of them could not do.
 
     Without it the ranks that succeed would wait for one that is gone, until the process group breaks down.
@@ -121,14 +157,14 @@ def together() -> Iterator[None]:
         InputError, OSError: as some rank did; any other exception leaves its rank at once.
     """
     own: Exception | None = None
-    told: Exception | None = None  # of a class that every rank can unpickle
+    shared: Exception | None = None  # of a class that every rank can unpickle
     try:
         yield
     except InputError as error:
-        own, told = error, InputError(str(error))
+        own, shared = error, InputError(str(error))
     except OSError as error:
-        own, told = error, OSError(error.errno, error.strerror or str(error), error.filename)
-    failures = [failure for failure in gather(told) if failure is not None]
+        own, shared = error, OSError(error.errno, error.strerror or str(error), error.filename)
+    failures = [failure for failure in gather(shared) if failure is not None]
     if failures:
         raise failures[0] from own
 

@@ -20,6 +20,10 @@ Result = TypeVar('Result')
 def default_workers() -> int:
     """One thread for every core this process may use, shared among the ranks of this machine."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1
+    own = os.environ.get('SLURM_CPUS_PER_TASK', '')
+    # Where ranks are slurm's tasks (and not torchrun's within one), these cores are this rank's, bound to it or not.
+    if own.isdigit() and os.environ.get('WORLD_SIZE') == os.environ.get('SLURM_NTASKS'):
+        return max(1, min(cores, int(own)))
     return max(1, cores // int(os.environ.get('LOCAL_WORLD_SIZE', '1')))
 
 

@@ -64,9 +64,9 @@ def run(options: ClusterOptions, patches: Path) -> Path:
     with shared_stage_folder(folder, 'cluster', options.model_dump(mode='json'), inputs) as stage:
         if not stage.finished:
             paths = [patches / IMAGES_FOLDER / name for name in names]
-            with distributed.together(), one_thread_per_operation():
+            with distributed.broadcast_failure(), one_thread_per_operation():
                 _encode_own_parts(options, paths, stage.parts)
-            with distributed.together():
+            with distributed.broadcast_failure():
                 if distributed.is_main():
                     _publish(options, names, paths, stage)
     return folder

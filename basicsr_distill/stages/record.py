@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from basicsr_distill.errors import InputError
-from basicsr_distill.io.files import LOCK_NAME, TEMP_SUFFIX, locked_folder, remove_temporaries, sha256_file
+from basicsr_distill.io.files import TEMP_SUFFIX, remove_temporaries, sha256_file
+from basicsr_distill.io.locks import LOCK_FILES, locked_folder
 from basicsr_distill.io.manifest import json_text, write_json
 
 STAGE_NAME = 'stage.json'
@@ -97,7 +98,7 @@ class StageRun:
         for path in self.folder.iterdir():
             if path.is_dir() and not path.is_symlink():
                 shutil.rmtree(path)
-            elif path.name != LOCK_NAME:
+            elif path.name not in LOCK_FILES:
                 path.unlink()
 
 
@@ -124,7 +125,7 @@ def stage_folder(folder: Path, stage: str, options: Mapping[str, Any], inputs: M
         if earlier:
             _refuse_difference(folder, earlier, header)
         # A run killed at its very start leaves the first file unfinished.
-        elif {path.name for path in folder.iterdir()} - {LOCK_NAME, f'{STARTED_NAME}{TEMP_SUFFIX}'}:
+        elif {path.name for path in folder.iterdir()} - LOCK_FILES - {f'{STARTED_NAME}{TEMP_SUFFIX}'}:
             raise InputError(f'{folder}: holds files of another origin; choose {_elsewhere(stage)}.')
         if not done:
             remove_temporaries(folder)

@@ -36,7 +36,7 @@ def shared_stage_folder(folder: Path, stage: str, options: Mapping[str, Any],
     """
     with ExitStack() as stack:
         run = StageRun(folder, {}, finished=False, resumed=False)
-        with distributed.together():
+        with distributed.broadcast_failure():
             if distributed.is_main():
                 run = stack.enter_context(stage_folder(folder, stage, options, inputs))
         if not distributed.is_main():

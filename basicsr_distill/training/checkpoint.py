@@ -5,7 +5,6 @@ from pathlib import Path
 
 from basicsr_distill.io.files import remove_temporaries
 from basicsr_distill.io.weights import is_loadable
-from basicsr_distill.runtime import distributed
 
 _LOGGER = logging.getLogger('basicsr')
 
@@ -13,7 +12,7 @@ _LOGGER = logging.getLogger('basicsr')
 def newest_valid_state(states_dir: str | Path, models_dir: str | Path) -> Path | None:
     """The training state to resume from: the newest that is whole, together with its networks.
 
-    Files that an interrupted writer left behind are removed (by rank 0), so no one may be writing there.
+    Files that an interrupted writer left behind are removed, so no one may be writing there.
 
     Args:
         states_dir: folder of ``{iter}.state``.
@@ -24,9 +23,8 @@ def newest_valid_state(states_dir: str | Path, models_dir: str | Path) -> Path |
         state passed over is named in a warning.
     """
     states_dir, models_dir = Path(states_dir), Path(models_dir)
-    if distributed.is_main():
-        for folder in (states_dir, models_dir):
-            remove_temporaries(folder)
+    for folder in (states_dir, models_dir):
+        remove_temporaries(folder)
     iterations = [int(path.stem) for path in states_dir.glob('*.state') if path.stem.isdecimal()]
     for iteration in sorted(iterations, reverse=True):
         state = states_dir / f'{iteration}.state'

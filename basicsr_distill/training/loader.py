@@ -112,4 +112,5 @@ def _leave_signals_to_the_loop(worker: int) -> None:
     """A job scheduler or a terminal signals the whole process group; workers leave it, since they must live on until the
     loop has written its checkpoint. They end with the loop's process in any case, which torch's workers watch.
     """
-    os.setpgrp()
+    if hasattr(os, 'setpgrp'):  # Windows knows no process groups of this kind
+        os.setpgrp()

@@ -9,6 +9,7 @@ from basicsr.utils import (
 )
 
 from basicsr_distill.io.weights import load_weights
+from basicsr_distill.runtime import distributed
 from basicsr_distill.runtime.rng import restore_rng
 from basicsr_distill.training.checkpoint import newest_valid_state
 
@@ -17,7 +18,12 @@ def resume_state(opt: dict[str, Any]) -> dict[str, Any] | None:
     """The training state to go on from; points the networks' paths at its checkpoint."""
     states, models = Path(opt['path']['training_states']), Path(opt['path']['models'])
     if opt['auto_resume']:
-        newest = newest_valid_state(states, models) if states.is_dir() else None
+        newest: Path | None = None
+        with distributed.broadcast_failure():
+            if distributed.is_main() and states.is_dir():
+                newest = newest_valid_state(states, models)
+        # One rank decides: on a network disk another might see other files.
+        newest = distributed.gather(newest)[0]
         opt['path']['resume_state'] = None if newest is None else str(newest)
     if not opt['path'].get('resume_state'):
         return None

@@ -3,7 +3,7 @@
 import logging
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,8 @@ from basicsr.utils.options import dict2str
 
 from basicsr_distill import __version__
 from basicsr_distill.config.experiment import Experiment
-from basicsr_distill.io.files import LOCK_NAME, locked, write_atomic
+from basicsr_distill.io.files import write_atomic
+from basicsr_distill.io.locks import lock_beside, locked
 from basicsr_distill.runtime import distributed
 from basicsr_distill.runtime.device import resolve_num_gpu
 from basicsr_distill.training import keys, preflight
@@ -37,14 +38,15 @@ def settle_run(experiment: Experiment) -> None:
 
 @contextmanager
 def locked_experiment(folder: str | Path) -> Iterator[None]:
-    """Hold an experiment by a lock beside its folder, which may itself be moved aside."""
-    if not distributed.is_main():
-        distributed.barrier()
-        yield
-        return
-    folder = Path(folder)
-    with locked(folder.with_name(f'.{folder.name}{LOCK_NAME}'), folder):
-        distributed.barrier()
+    """Hold an experiment by the lock beside its folder, which may itself be moved aside.
+
+    Raises:
+        InputError: on every rank, another run holds it.
+    """
+    with ExitStack() as stack:
+        with distributed.broadcast_failure():
+            if distributed.is_main():
+                stack.enter_context(locked(lock_beside(Path(folder)), Path(folder)))
         yield
 
 

@@ -13,6 +13,7 @@ from basicsr_distill.config.experiment import Experiment
 from basicsr_distill.io.files import write_atomic
 from basicsr_distill.runtime import distributed
 from basicsr_distill.training import preflight
+from basicsr_distill.training.image_names import NamedImages
 from basicsr_distill.training.run import locked_experiment, settle_run, start_log
 
 
@@ -39,9 +40,10 @@ def test(experiment: Experiment) -> None:
         logger = start_log(path, text, opt, 'test')
         model = build_model(opt)
         results = {}
-        for name, dataset in datasets.items():
-            loader = build_dataloader(dataset, opt['datasets'][name], num_gpu=opt['num_gpu'], dist=opt['dist'],
-                                      seed=opt['manual_seed'])
+        for name in list(datasets):
+            dataset = datasets.pop(name)  # one set at a time keeps its decoded images in memory
+            loader = NamedImages(build_dataloader(dataset, opt['datasets'][name], num_gpu=opt['num_gpu'], dist=opt['dist'],
+                                                  seed=opt['manual_seed']))
             logger.info('Testing %s (%d images) ...', dataset.opt['name'], len(dataset))
             model.validation(loader, current_iter=opt['name'], tb_logger=None, save_img=opt['val']['save_img'])
             results[dataset.opt['name']] = {metric: float(value)

@@ -28,6 +28,7 @@ from basicsr_distill.errors import InputError
 from basicsr_distill.runtime import distributed
 from basicsr_distill.runtime.rng import capture_rng, restore_rng
 from basicsr_distill.training import preflight
+from basicsr_distill.training.image_names import NamedImages
 from basicsr_distill.training.loader import build_train_loader
 from basicsr_distill.training.resume import restore_generators, resume_state
 from basicsr_distill.training.run import locked_experiment, settle_run, start_log
@@ -72,8 +73,8 @@ def train(experiment: Experiment) -> None:
         section = opt['datasets']['train']
         loader = build_train_loader(datasets['train'], section, opt['manual_seed'], (first, total_iterations),
                                     opt['num_gpu'], opt['rank'], opt['world_size'])
-        val_loaders = [build_dataloader(datasets[name], value, num_gpu=opt['num_gpu'], dist=opt['dist'],
-                                        seed=opt['manual_seed'])
+        val_loaders = [NamedImages(build_dataloader(datasets[name], value, num_gpu=opt['num_gpu'], dist=opt['dist'],
+                                                    seed=opt['manual_seed']))
                        for name, value in opt['datasets'].items() if value['phase'] == 'val']
         if state is not None:
             restore_generators(state, opt['rank'])

@@ -1,8 +1,10 @@
 """The dataset that stands in for PairedImageDataset."""
 
 import logging
+import pickle
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import cv2
@@ -14,9 +16,12 @@ from basicsr.utils.matlab_functions import imresize
 from numpy.typing import NDArray
 from support import save_rgb
 
+from basicsr_distill.data import _pairs, distilled_patch_dataset
 from basicsr_distill.errors import InputError
-from basicsr_distill.io.manifest import SampleRow, read_table, write_table
+from basicsr_distill.io.images import read_rgb
+from basicsr_distill.io.manifest import SampleRow, read_table, write_metadata, write_table
 from basicsr_distill.ops.bicubic import make_lr
+from basicsr_distill.stages.dataset_card import front_matter
 
 
 def build(root: Path, phase: str = 'train', **keys: Any) -> Any:
@@ -41,6 +46,7 @@ def distilled_set(tmp_path: Path, astronaut: NDArray[np.uint8]) -> Path:
             save_rgb(root / 'HR' / row.name, hr)
             save_rgb(root / 'LR_bicubic' / 'X4' / row.name, make_lr(hr, 4))
     write_table(root / 'manifest.csv', rows, SampleRow)
+    write_metadata(root, rows, root / 'LR_bicubic' / 'X4')
     return root
 
 
@@ -163,12 +169,81 @@ def test_wrong_pairs_and_broken_images_are_named(distilled_set: Path, astronaut:
         build(distilled_set, gt_size=30, cache='none')
 
 
+def test_a_wrong_key_is_one_sentence_without_our_command_too(distilled_set: Path) -> None:
+    with pytest.raises(InputError) as error:
+        build(distilled_set, num_imges=3)
+    assert str(error.value) == "datasets.set: unknown key 'num_imges'; did you mean 'num_images'?"
+    with pytest.raises(InputError, match=r'datasets\.set: num_images: '):
+        build(distilled_set, num_images=-1)
+
+
+@pytest.fixture
+def decoded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Names of the files that were decoded."""
+    names: list[str] = []
+    monkeypatch.setattr(_pairs, 'read_rgb', lambda path: (names.append(path.name), read_rgb(path))[1])
+    return names
+
+
+@pytest.mark.parametrize(('cache', 'auto_limit', 'limit', 'workers', 'reads'), [
+    ('auto', 10**9, 10**9, None, 1),  # a small set is kept
+    ('auto', 70_000, 10**9, None, 3),  # 6 pairs of 64 x 64 and 16 x 16 take 78 kB
+    ('auto', 150_000, 10**9, 2, 3),  # two workers would keep it twice
+    ('none', 10**9, 10**9, None, 3), ('ram', 0, 10**9, None, 1), ('ram', 0, 10**9, 4, 1)])
+def test_images_are_decoded_on_first_use_and_kept_where_they_fit(
+        distilled_set: Path, decoded: list[str], monkeypatch: pytest.MonkeyPatch, cache: str, auto_limit: int, limit: int,
+        workers: int | None, reads: int) -> None:
+    monkeypatch.setattr(distilled_patch_dataset, 'MAX_AUTO_CACHE_BYTES', auto_limit)
+    monkeypatch.setattr(distilled_patch_dataset, 'MAX_CACHE_BYTES', limit)
+    if workers:
+        monkeypatch.setattr(distilled_patch_dataset, 'get_worker_info', lambda: SimpleNamespace(num_workers=workers))
+    dataset = build(distilled_set, cache=cache)
+    assert decoded == []
+    for _ in range(3):
+        for index in range(6):
+            dataset[index]
+    assert len(decoded) == 2 * 6 * reads  # HR and LR
+    # What a spawned worker is sent: no images.
+    assert len(pickle.dumps(dataset)) < 5000
+    assert len(pickle.loads(pickle.dumps(dataset))[0]['gt']) == 3
+
+
+def test_a_cache_larger_than_allowed_is_filled_in_part(distilled_set: Path, decoded: list[str],
+                                                       monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    logging.getLogger('basicsr').propagate = True
+    monkeypatch.setattr(distilled_patch_dataset, 'MAX_CACHE_BYTES', 3 * 13_056)  # of 6 pairs
+    dataset = build(distilled_set, cache='ram')
+    assert 'GiB, of which' in caplog.text
+    for _ in range(2):
+        for index in range(6):
+            dataset[index]
+    assert len(decoded) == 2 * (6 + 3)
+
+
 def test_the_cache_changes_nothing(distilled_set: Path) -> None:
     items = []
     for cache in ('ram', 'none'):
         torch.manual_seed(7)
         items.append(build(distilled_set, cache=cache, use_hflip=True, use_rot=True)[2])
     assert torch.equal(items[0]['gt'], items[1]['gt']) and torch.equal(items[0]['lq'], items[1]['lq'])
+
+
+@pytest.mark.slow
+def test_the_folder_is_read_by_datasets(distilled_set: Path, tmp_path: Path) -> None:
+    """As pairs, and nothing else: no montage, no image twice."""
+    datasets = pytest.importorskip('datasets')
+    save_rgb(distilled_set / 'montage.png', np.zeros((9, 9, 3), np.uint8))
+    (distilled_set / 'README.md').write_text(front_matter('set', 6, []))
+    for place in (('imagefolder', {'data_dir': str(distilled_set)}), (str(distilled_set), {})):
+        table = datasets.load_dataset(place[0], split='train', cache_dir=str(tmp_path / 'cache'), **place[1])
+        assert table.column_names == ['image', 'lr', 'label', 'psnr_db'] and sorted(table['label']) == [0, 0, 0, 1, 1, 1]
+        ours = build(distilled_set, 'val')
+        expected = {ours[index]['gt'].numpy().tobytes(): ours[index]['lq'] for index in range(6)}
+        for item in table:
+            gt, lq = (torch.from_numpy(np.asarray(item[key]).transpose(2, 0, 1).astype(np.float32) / 255)
+                      for key in ('image', 'lr'))
+            assert torch.equal(expected.pop(np.ascontiguousarray(gt.numpy()).tobytes()), lq)
+        assert not expected
 
 
 def test_the_folder_feeds_stock_datasets(distilled_set: Path) -> None:

@@ -1,5 +1,6 @@
 """The host's mends: each is right, and still needed (a test fails when the host or a library lost the defect)."""
 
+import errno
 import importlib
 import itertools
 import os
@@ -655,3 +656,31 @@ def test_meta_info_stays_inside_its_folder(pairs, tmp_path, monkeypatch, dataset
     write('a.png')
     monkeypatch.chdir(pairs[0])
     assert len(build_dataset({**options, 'dataroot_lq': '.', 'dataroot_gt': '.'})) == 1
+
+
+def test_images_are_written_whole_under_any_name(tmp_path, monkeypatch, chelsea):
+    from basicsr.utils import imwrite
+
+    for name in (b'plain.png', b'latin-\xe9.png', 'grün.jpg'.encode()):
+        path = os.path.join(tmp_path, 'new', os.fsdecode(name))
+        imwrite(chelsea[..., ::-1], path)
+        with open(path, 'rb') as file:
+            read = cv2.imdecode(np.frombuffer(file.read(), np.uint8), cv2.IMREAD_COLOR)
+        assert np.abs(read.astype(int) - chelsea[..., ::-1]).mean() < (3 if path.endswith('jpg') else 1e-9)
+    imwrite(chelsea[..., 0], str(tmp_path / 'grey.png'), [cv2.IMWRITE_PNG_COMPRESSION, 0])
+    assert (tmp_path / 'grey.png').stat().st_size > chelsea[..., 0].size
+
+    def full(path, data):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(Path, 'write_bytes', full)
+    with pytest.raises(OSError, match=r'cannot write .*/grey\.png: No space left') as error:
+        imwrite(np.zeros((8, 8, 3), np.uint8), str(tmp_path / 'grey.png'))
+    assert error.value.errno == errno.ENOSPC
+    assert {path.name for path in tmp_path.iterdir()} == {'new', 'grey.png'} and (tmp_path / 'grey.png').stat().st_size > 99
+
+
+def test_the_host_s_own_writer_dies_of_a_name(tmp_path):
+    script = 'import os, numpy, cv2; cv2.imwrite(os.fsdecode(b"\\xe9.png"), numpy.zeros((8, 8, 3), numpy.uint8))'
+    run = subprocess.run([sys.executable, '-c', script], cwd=tmp_path, capture_output=True)
+    assert run.returncode != 0

@@ -1,15 +1,11 @@
 import hashlib
-import multiprocessing
 import os
-import signal
-import tempfile
 from pathlib import Path
 
 import pytest
 
 from basicsr_distill.errors import InputError
 from basicsr_distill.io.files import (
-    locked_folder,
     remove_temporaries,
     replacing,
     safe_join,
@@ -65,80 +61,3 @@ def test_paths_out_of_the_folder_are_refused(tmp_path: Path, name: str) -> None:
     with pytest.raises(InputError, match=r'manifest\.csv: .* points outside'):
         safe_join(tmp_path, name, listed_in=tmp_path / 'manifest.csv')
     assert safe_join(tmp_path, 'a/..b.png', listed_in=tmp_path) == tmp_path / 'a' / '..b.png'
-
-
-def _hold(folder: Path, ready: 'multiprocessing.synchronize.Event') -> None:
-    with locked_folder(folder):
-        ready.set()
-        signal.pause()
-
-
-def test_a_second_run_is_refused_by_name_and_a_dead_one_leaves_no_lock(tmp_path: Path) -> None:
-    context = multiprocessing.get_context('fork')
-    ready = context.Event()
-    owner = context.Process(target=_hold, args=(tmp_path / 'out', ready))
-    owner.start()
-    assert ready.wait(10)
-    with pytest.raises(InputError, match=f'in use by process {owner.pid} on '), locked_folder(tmp_path / 'out'):
-        pass
-    owner.kill()
-    owner.join()
-    assert (tmp_path / 'out' / '.lock').exists()
-    with locked_folder(tmp_path / 'out'):
-        assert (tmp_path / 'out' / '.lock').read_text().startswith(f'process {os.getpid()} on ')
-    assert not (tmp_path / 'out' / '.lock').exists()
-
-
-def _hold_with_a_worker(folder: Path, pids: 'multiprocessing.queues.SimpleQueue[int]') -> None:
-    with locked_folder(folder):
-        worker = os.fork()
-        if not worker:
-            signal.pause()
-        pids.put(worker)
-        signal.pause()
-
-
-def test_a_worker_that_outlives_its_killed_run_does_not_hold_the_lock(tmp_path: Path) -> None:
-    context = multiprocessing.get_context('fork')
-    pids = context.SimpleQueue()
-    owner = context.Process(target=_hold_with_a_worker, args=(tmp_path, pids))
-    owner.start()
-    worker = pids.get()
-    try:
-        with pytest.raises(InputError, match=f'in use by process {owner.pid} on '), locked_folder(tmp_path):
-            pass  # nor does the worker's start take the lock from its run
-        owner.kill()
-        owner.join()
-        with locked_folder(tmp_path):
-            pass
-    finally:
-        os.kill(worker, signal.SIGKILL)
-
-
-def test_a_folder_that_cannot_be_made_is_refused(tmp_path: Path) -> None:
-    (tmp_path / 'file').write_text('x')
-    with pytest.raises(InputError, match='cannot be written'), locked_folder(tmp_path / 'file' / 'out'):
-        pass
-
-
-def _enter_as_an_ordinary_user(folder: Path) -> None:
-    if os.geteuid() == 0:  # root may write everywhere
-        os.setuid(65534)
-    try:
-        with locked_folder(folder):
-            os._exit(0)
-    except InputError as error:
-        os._exit(2 if 'cannot be written (Permission denied)' in str(error) else 1)
-
-
-@pytest.mark.parametrize(('mode', 'code'), [(0o555, 2), (0o777, 0)])
-def test_a_read_only_folder_is_refused(mode: int, code: int) -> None:
-    with tempfile.TemporaryDirectory() as root:
-        os.chmod(root, 0o755)  # pytest's own folders are closed to others
-        folder = Path(root) / 'out'
-        folder.mkdir()
-        folder.chmod(mode)
-        process = multiprocessing.get_context('fork').Process(target=_enter_as_an_ordinary_user, args=(folder,))
-        process.start()
-        process.join()
-        assert process.exitcode == code

@@ -19,6 +19,7 @@ from basicsr_distill.io.images import (
     encode_png,
     find_images,
     fingerprint_images,
+    image_shape,
     is_whole_png,
     read_rgb,
     write_png,
@@ -169,6 +170,26 @@ def test_every_odd_kind_has_its_policy(photo: NDArray[np.uint8], tmp_path: Path)
         assert decoded.rgb.dtype == np.uint8, name
         np.testing.assert_array_equal(decoded.rgb, expected, err_msg=name)
         assert decoded.kinds == kinds, name
+
+
+def test_the_header_says_what_shape_decoding_gives(photo: NDArray[np.uint8], tmp_path: Path) -> None:
+    image = Image.fromarray(photo)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    files = {
+        'ours.png': encode_png(photo), 'pillow.png': encoded(image, 'PNG'), 'palette.png': encoded(image.convert('P'), 'PNG'),
+        'plain.jpg': encoded(image, 'JPEG'), 'turned.jpg': encoded(image, 'JPEG', exif=exif), 'x.webp': encoded(image, 'WEBP'),
+        'turned.png': encoded(image, 'PNG', exif=exif), 'x.bmp': encoded(image, 'BMP'), 'x.tif': encoded(image, 'TIFF'),
+    }
+    for name, data in files.items():
+        (tmp_path / name).write_bytes(data)
+        assert image_shape(tmp_path / name) == read_rgb(tmp_path / name).shape[:2], name
+    for data in (b'', b'no image', encode_png(photo)[:20]):
+        (tmp_path / 'bad.png').write_bytes(data)
+        with pytest.raises(UnreadableImageError, match=r'bad\.png'):
+            image_shape(tmp_path / 'bad.png')
+    with pytest.raises(UnreadableImageError, match='cannot be read'):
+        image_shape(tmp_path / 'absent.png')
 
 
 def test_jpegs_of_all_kinds_come_close_to_pillows_decoder(photo: NDArray[np.uint8]) -> None:

@@ -55,7 +55,8 @@ class DistilledPatchDatasetOptions(DatasetOptions):
     color: Literal['y'] | None = Field(None, description='y: luma alone.')
     num_images: PositiveInt | None = Field(None, description='At most so many images, taken evenly from the clusters.')
     labels: list[Count] | None = Field(None, description='Only images of these clusters.')
-    cache: Literal['ram', 'none'] = Field('ram', description='ram: every image is decoded once and kept in memory.')
+    cache: Literal['auto', 'ram', 'none'] = Field(
+        'auto', description='Keep decoded images in memory: always (ram), never (none), or where the set takes little.')
 
 
 class LatentPatchDatasetOptions(DatasetOptions):

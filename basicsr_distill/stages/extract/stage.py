@@ -167,20 +167,20 @@ class _Extraction:
     def run(self) -> None:
         """Both passes, and what rank 0 publishes."""
         try:
-            with distributed.together():
+            with distributed.broadcast_failure():
                 self._score_own_parts()
-            with distributed.together():
+            with distributed.broadcast_failure():
                 scored = self._read_parts()
                 self._refuse_unusable(scored)
                 patches, counts, facts = self._select(scored)
-            with distributed.together():
+            with distributed.broadcast_failure():
                 self._write_own_patches(scored, patches)
         except InputError:
             # Whatever mends it changes the options or the photographs, so no rerun could go on from here.
             if distributed.is_main() and not self.stage.resumed:
                 self.stage.abandon()
             raise
-        with distributed.together():
+        with distributed.broadcast_failure():
             if distributed.is_main():
                 self._publish(scored, patches, counts, facts)
 

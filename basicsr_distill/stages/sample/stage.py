@@ -35,6 +35,7 @@ from basicsr_distill.io.manifest import (
     SampleRow,
     write_csv,
     write_meta_info,
+    write_metadata,
     write_table,
 )
 from basicsr_distill.ops.bicubic import make_lr
@@ -88,8 +89,8 @@ def run(options: SampleOptions, host: dict[str, Any]) -> Path:
         host: option dictionary of the training that it samples from.
 
     Returns:
-        ``options.save_dir``, holding HR/, LR_bicubic/X<scale>/, manifest.csv, meta_info.txt, nearest.csv (the real patch
-        most like each image), README.md, montage.png, nearest.png and stage.json.
+        ``options.save_dir``, holding HR/, LR_bicubic/X<scale>/, manifest.csv, meta_info.txt, metadata.csv, nearest.csv (the
+        real patch most like each image), README.md, montage.png, nearest.png and stage.json.
 
     Raises:
         InputError: nothing was trained there, or the folder holds the work of other options or inputs.
@@ -133,13 +134,13 @@ class _Sampling:
         draws = self._plan()
         self.stage.parts.mkdir(exist_ok=True)
         encoder: Encoder | None = None
-        with distributed.together():
+        with distributed.broadcast_failure():
             if distributed.is_main():
                 # Needed last, but what is missing for it must be known before the long work.
                 encoder = build_encoder(self.encoder_options)
-        with distributed.together():
+        with distributed.broadcast_failure():
             self._draw_own(draws)
-        with distributed.together():
+        with distributed.broadcast_failure():
             if encoder is not None:
                 self._publish(draws, encoder)
 
@@ -283,6 +284,7 @@ class _Sampling:
                      prototype='' if item.draw.prototype is None else names[item.draw.prototype]) for item in kept]
         write_table(self.folder / MANIFEST_NAME, rows, SampleRow)
         write_meta_info(self.folder / META_INFO_NAME, [row.name for row in rows], kept[0].rgb.shape)
+        write_metadata(self.folder, rows, self._lr_folder())
 
         index, distance = nearest(features, self.features)
         alike = [(item.draw.name, names[patch], f'{gap:.6g}', f'{_psnr_db(item.rgb, self._patch(patch)):.4f}')
@@ -315,7 +317,8 @@ class _Sampling:
         card = dataset_card(CardFacts(
             name=self.host['name'], num_images=len(kept), num_labels=len({item.draw.label for item in kept}),
             size_px=kept[0].rgb.shape[0], scale=self.options.scale, metric=self.patches.rows[0].metric,
-            options=self.options, network=self.host['network_g'], codec=self.patches.options.codec, **facts))
+            options=self.options, network=self.host['network_g'], codec=self.patches.options.codec,
+            encoder=self.encoder_options, **facts))
         write_atomic(self.folder / CARD_NAME, card)
         return facts
 

@@ -21,7 +21,7 @@ from basicsr_distill.config.experiment import to_experiment
 from basicsr_distill.config.recipe import Recipe
 from basicsr_distill.config.sections import BlockPcaCodecOptions, SampleOptions, SamplerSettings, bind
 from basicsr_distill.diffusion.codec import build_codec
-from basicsr_distill.diffusion.export import export_dit
+from basicsr_distill.diffusion.export import export_dit, original_weights
 from basicsr_distill.diffusion.sampler import image_generator, sample_latents
 from basicsr_distill.errors import InputError
 from basicsr_distill.io.images import read_rgb
@@ -74,10 +74,14 @@ def test_a_set_has_everything_the_contract_names(trained, tmp_path):
     stage = json.loads((folder / 'stage.json').read_text())
     assert stage['counts'] == {'images_drawn': 6, 'images_flat': 0, 'images_outside_psnr_band': 0,
                                'images_not_chosen': 0, 'images_kept': 6}
-    assert {path.name for path in folder.iterdir()} == {'HR', 'LR_bicubic', 'manifest.csv', 'meta_info.txt', 'nearest.csv',
-                                                        'README.md', 'montage.png', 'nearest.png', 'stage.json'}
+    assert {path.name for path in folder.iterdir()} == {'HR', 'LR_bicubic', 'manifest.csv', 'meta_info.txt', 'metadata.csv',
+                                                        'nearest.csv', 'README.md', 'montage.png', 'nearest.png', 'stage.json'}
     card = (folder / 'README.md').read_text()
     assert '| images | 6, 2 labels |' in card and 'CC BY-NC' not in card
+    assert card.startswith('---\nlicense: unknown\n') and card.count('no published weights') == 3
+    with (folder / 'metadata.csv').open() as file:
+        for line, row in zip(csv.DictReader(file), rows, strict=True):
+            assert line['file_name'] == f'HR/{row.name}' and (folder / line['lr_file_name']).is_file()
 
 
 def test_images_are_what_the_averaged_weights_draw(trained, tmp_path):
@@ -251,6 +255,13 @@ def test_an_exported_denoiser_draws_the_same(trained, tmp_path):
     given = (torch.randn(3, 16, 4, 4), torch.tensor([5, 300, 900]), torch.tensor([0, 1, 2]))
     with torch.no_grad():
         assert torch.equal(plain(*given), network(*given))
+    assert original_weights(str(tmp_path / 'dit')) is None  # it was trained from random weights
+    for source, target in (('facebook/DiT-XL-2-256', 'of_published'), (str(tmp_path / 'of_published'), 'again')):
+        copy = make_dit(num_labels=2, pretrained=str(tmp_path / 'dit'), label_init='rows', local_files_only=True)
+        copy.pretrained = source
+        export_dit(copy, tmp_path / target)
+    shutil.rmtree(tmp_path / 'of_published')
+    assert original_weights(str(tmp_path / 'again')) == 'facebook/DiT-XL-2-256'
     with pytest.raises(InputError, match='exists already'):
         export_dit(network, tmp_path / 'dit')
     with pytest.raises(InputError, match=r'holds no params_old; it has params and params_ema'):
