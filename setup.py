@@ -7,6 +7,14 @@ from setuptools import find_packages, setup
 
 ROOT = Path(__file__).parent
 VERSION = re.search(r"__version__ = '(.+)'", (ROOT / 'basicsr_distill' / '__init__.py').read_text())[1]
+# What some recipes ask for beyond the rest.
+EXTRAS = {
+    'lora': ['peft>=0.13'],
+    'onnx': ['onnx>=1.16', 'onnxscript>=0.5', 'onnxruntime>=1.18'],
+    'slurm': ['submitit>=1.5'],
+    'iqa': ['pyiqa>=0.1.13'],
+    'hf': ['datasets>=3'],
+}
 
 setup(
     name='basicsr-distill',
@@ -17,10 +25,10 @@ setup(
     license='Apache-2.0',
     packages=find_packages(include=['basicsr_distill', 'basicsr_distill.*']),
     package_data={'basicsr_distill': ['py.typed']},
-    python_requires='>=3.10,<3.14',
+    python_requires='>=3.10,<3.15',
     install_requires=[
-        # BasicSR is published as source only, and its setup.py fails to build on Python 3.13; a wheel built on 3.12 runs
-        # there. Without the marker pip would end in BasicSR's traceback before our own sentence can be read.
+        # BasicSR is published as source only, and its setup.py fails on Python 3.13: there `python -m
+        # basicsr_distill.host.build` installs it, and without the marker pip would end in a traceback before anyone is told.
         'basicsr>=1.4.2; python_version < "3.13"',
         'torch>=2.6',  # the first release whose torch.load refuses arbitrary code by default
         'torchvision>=0.21',
@@ -30,6 +38,7 @@ setup(
         'scikit-image>=0.22',
         'opencv-python>=4.8',
         'numpy>=1.26',
+        'scipy>=1.11',
         'pillow>=10',
         'filelock>=4',  # the first line that closes locks in forked children and never cuts their file short
         'deflate>=0.7',  # libdeflate: patches are written twice as fast as with zlib
@@ -42,11 +51,12 @@ setup(
         'matplotlib>=3.8',
         'lpips>=0.1.4',
         'safetensors>=0.4.3',
+        'jinja2>=3.1',
     ],
     extras_require={
-        'datasets': ['datasets>=5'],  # reads a distilled set, pairs and all, by its metadata.csv
-        'test': ['pytest>=8', 'pytest-timeout>=2.3', 'ruff>=0.6', 'mypy>=1.11', 'import-linter>=2.1', 'types-PyYAML',
-                 'types-tqdm'],
+        **EXTRAS,
+        'test': [*EXTRAS['lora'], *EXTRAS['onnx'], *EXTRAS['slurm'], 'spandrel>=0.4', 'hypothesis>=6.100', 'pytest>=8',
+                 'pytest-timeout>=2.3', 'ruff>=0.6', 'mypy>=1.11', 'import-linter>=2.1', 'types-PyYAML', 'types-tqdm'],
     },
     entry_points={
         'console_scripts': ['basicsr = basicsr_distill.cli:main', 'basicsr-distill = basicsr_distill.cli:main'],
@@ -56,5 +66,6 @@ setup(
         'Programming Language :: Python :: 3.11',
         'Programming Language :: Python :: 3.12',
         'Programming Language :: Python :: 3.13',
+        'Programming Language :: Python :: 3.14',
     ],
 )

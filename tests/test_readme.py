@@ -11,7 +11,7 @@ from basicsr_distill.cli import build_parser
 
 README = (REPOSITORY / 'README.md').read_text(encoding='utf-8')
 # Shell built-ins and what a user does with their own files.
-OTHERS = {'source', 'cp'}
+OTHERS = {'source', 'cp', 'pip'}
 
 
 def commands() -> list[str]:
@@ -31,6 +31,8 @@ def test_commands_are_understood(line: str) -> None:
         assert arguments.command == words[1]
         named = getattr(arguments, 'opt', None)
         assert named is None or str(named).startswith(('my', 'X', 'FILE')) or (REPOSITORY / named).is_file()
+    elif words[:2] == ['python', '-m']:
+        assert (REPOSITORY / words[2].replace('.', '/')).with_suffix('.py').is_file()
     elif words[0] in ('bash', 'python'):
         assert (REPOSITORY / words[1]).is_file()
     else:

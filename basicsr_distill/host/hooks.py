@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 HOST = 'basicsr'
 HOST_VERSION = '1.4.2'
+# Named, not imported: a module run with -m must not be imported before.
+_BUILD = 'python -m basicsr_distill.host.build'
 _FORKED_ARCHS = ('SRFormer', 'HiT_SIR', 'HiT_SNG', 'HiT_SRF')
 # The mends in force; none before the host is imported.
 HOST_PATCHES: list['HostPatch'] = []
@@ -64,12 +66,8 @@ def require_host() -> None:
 
 
 def host_missing_message() -> str:
-    """How to get BasicSR; on Python 3.13 its setup.py fails with ``KeyError: '__version__'``."""
-    if sys.version_info >= (3, 13):
-        return (f'BasicSR is not installed, and Python 3.13 cannot build it: with Python 3.12 run `pip wheel '
-                f'--no-build-isolation --no-deps basicsr=={HOST_VERSION}`, then `pip install` the wheel it makes here.')
-    return (f'BasicSR is not installed: run `pip install --no-build-isolation basicsr=={HOST_VERSION}` '
-            '(with torch, setuptools and wheel present).')
+    """How to get BasicSR: by the command that builds it on every Python."""
+    return f'BasicSR is not installed: run `{_BUILD}` (it builds BasicSR {HOST_VERSION}, on Python 3.13 and newer too).'
 
 
 def fix_main_spec(module: str = 'basicsr_distill.cli') -> None:
@@ -120,7 +118,7 @@ def _wrong_host(host: ModuleType, reason: str) -> str:
     place = getattr(host, '__file__', None) or list(host.__path__)
     return (f'{place} is not BasicSR {HOST_VERSION} ({reason}). The SRFormer and HiT-SR repositories ship a changed '
             f'copy under the same name: run from another folder, or uninstall the copy and '
-            f'`pip install basicsr=={HOST_VERSION}`.')
+            f'run `{_BUILD}`.')
 
 
 class _HostHook(MetaPathFinder):

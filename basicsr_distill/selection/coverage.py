@@ -79,7 +79,7 @@ def distance_to_others(points: Features, chosen: NDArray[np.int64]) -> NDArray[n
     return distance.min(1)
 
 
-def _distances(a: Features, b: Features) -> NDArray[np.float64]:
+def _distances(a: NDArray[np.floating], b: NDArray[np.floating]) -> NDArray[np.float64]:
     # Partial sums of several threads would meet in any order.
     with threadpool_limits(1):
         return euclidean_distances(a.astype(np.float64), b.astype(np.float64))

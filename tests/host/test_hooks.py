@@ -16,7 +16,7 @@ import pytest
 import torch
 
 from basicsr_distill.errors import InputError
-from basicsr_distill.host import hooks
+from basicsr_distill.host import build, hooks
 
 REPOSITORY = Path(__file__).parents[2]
 HOST_FOLDER = Path(basicsr.__file__).parent
@@ -69,7 +69,9 @@ def test_install_is_idempotent():
     before = list(sys.meta_path)
     hooks.install()
     assert sys.meta_path == before
-    assert type(sys.meta_path[-1]).__name__ == '_AliasFinder'
+    kinds = [type(finder).__name__ for finder in sys.meta_path]
+    # Real modules win. What other libraries append later answers for names of their own.
+    assert kinds.index('_HostHook') < kinds.index('type') < kinds.index('_AliasFinder')
 
 
 def test_functional_tensor_is_gone_and_answered_for():
@@ -87,7 +89,7 @@ def test_functional_tensor_is_gone_and_answered_for():
 def test_loose_version_is_answered_for_where_distutils_is_gone():
     line = (HOST_FOLDER / 'archs/arch_util.py').read_text().split('\n')[5]
     assert line == 'from distutils.version import LooseVersion'
-    finder = sys.meta_path[-1]
+    finder = next(finder for finder in sys.meta_path if type(finder).__name__ == '_AliasFinder')
     package, module = finder.find_spec('distutils'), finder.find_spec('distutils.version')
     assert package.submodule_search_locations == [] and module.submodule_search_locations is None
     made = importlib.util.module_from_spec(module)
@@ -144,10 +146,7 @@ def test_missing_host_is_one_sentence_with_the_remedy(monkeypatch):
     monkeypatch.setattr(importlib.util, 'find_spec', lambda name: None)
     with pytest.raises(InputError, match='BasicSR is not installed'):
         hooks.require_host()
-    for version, remedy in (((3, 11), 'pip install --no-build-isolation basicsr==1.4.2'),
-                            ((3, 13), 'with Python 3.12 run `pip wheel --no-build-isolation --no-deps basicsr==1.4.2`')):
-        monkeypatch.setattr(sys, 'version_info', version)
-        assert remedy in hooks.host_missing_message()
+    assert f'run `python -m {build.__name__}`' in hooks.host_missing_message()
 
 
 def test_component_without_a_host_says_so(tmp_path):
