@@ -56,7 +56,8 @@ setup(
     extras_require={
         **EXTRAS,
         'test': [*EXTRAS['lora'], *EXTRAS['onnx'], *EXTRAS['slurm'], 'spandrel>=0.4', 'hypothesis>=6.100', 'pytest>=8',
-                 'pytest-timeout>=2.3', 'ruff>=0.6', 'mypy>=1.11', 'import-linter>=2.1', 'types-PyYAML', 'types-tqdm'],
+                 'jsonschema>=4', 'pytest-timeout>=2.3', 'ruff>=0.6', 'mypy>=1.11', 'import-linter>=2.1', 'types-PyYAML',
+                 'types-tqdm'],
     },
     entry_points={
         'console_scripts': ['basicsr = basicsr_distill.cli:main', 'basicsr-distill = basicsr_distill.cli:main'],

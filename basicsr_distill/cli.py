@@ -1,4 +1,4 @@
-"""The ``basicsr`` command: train, test, distill, doctor.
+"""The ``basicsr`` command: train, test, distill, schema, doctor.
 
 Nothing heavy is imported before the arguments are known to be right, so that a usage message is immediate.
 """
@@ -15,7 +15,7 @@ from pathlib import Path
 from types import FrameType
 
 from basicsr_distill import __version__
-from basicsr_distill.config import STAGE_ORDER
+from basicsr_distill.config import SCHEMA_KINDS, STAGE_ORDER
 from basicsr_distill.errors import InputError
 from basicsr_distill.host import hooks
 
@@ -26,7 +26,7 @@ def build_parser() -> argparse.ArgumentParser:
     """The command line; ``train`` and ``test`` take exactly BasicSR's flags."""
     parser = argparse.ArgumentParser(prog='basicsr', description='BasicSR with dataset distillation for super-resolution.')
     parser.add_argument('--version', action='version', version=f'basicsr-distill {__version__}')
-    commands = parser.add_subparsers(dest='command', required=True, metavar='{train,test,distill,doctor}')
+    commands = parser.add_subparsers(dest='command', required=True, metavar='{train,test,distill,schema,doctor}')
 
     experiment = argparse.ArgumentParser(add_help=False)
     experiment.add_argument('-opt', type=Path, required=True, metavar='FILE', help='option file (YAML)')
@@ -45,6 +45,8 @@ def build_parser() -> argparse.ArgumentParser:
     distill = commands.add_parser('distill', parents=[experiment], help='make a distilled set from photos')
     distill.add_argument('--stage', nargs='+', choices=STAGE_ORDER,
                          help='only these stages; without it, those whose sections the file has')
+    schema = commands.add_parser('schema', help='print the JSON schema of option files, for editors')
+    schema.add_argument('kind', nargs='?', choices=SCHEMA_KINDS, default=SCHEMA_KINDS[0], help='kind of option file')
     commands.add_parser('doctor', help='show versions, device and weights, and what to install')
     return parser
 
@@ -91,6 +93,11 @@ def _run(args: argparse.Namespace) -> int:
         from basicsr_distill.doctor import report
 
         return report()
+    if args.command == 'schema':
+        from basicsr_distill.config.schema import schema_text
+
+        print(schema_text(args.kind), end='')
+        return 0
     if args.command == 'distill':
         from basicsr_distill.config.recipe import Recipe
 

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from published_configurations import CONFIGURATIONS, yaml_text
 from sr_experiments import SlimVgg19, make_surroundings, save_slim_vgg19, shrink
 from support import REPOSITORY
 
@@ -15,7 +16,6 @@ from basicsr_distill.errors import InputError
 from basicsr_distill.training import train as train_loop
 
 GUIDE = REPOSITORY / 'docs' / 'SWAP_IN.md'
-PUBLISHED = Path(__file__).parent / 'published'
 
 
 def changes() -> list[tuple[str, list[str]]]:
@@ -57,7 +57,7 @@ def train_two_iterations(path: Path) -> None:
 @pytest.mark.parametrize(('name', 'hunks'), [pytest.param(*change, id=f'{change[0].removesuffix(".yml")}-{number}')
                                              for number, change in enumerate(changes())])
 def test_a_published_file_trains_after_the_change(name: str, hunks: list[str], tmp_path: Path) -> None:
-    text = (PUBLISHED / name).read_text()
+    text = yaml_text(name)
     for hunk in hunks:
         text = apply(text, hunk)
     path = tmp_path / name
@@ -67,7 +67,7 @@ def test_a_published_file_trains_after_the_change(name: str, hunks: list[str], t
 
 def test_every_published_file_is_in_the_guide() -> None:
     names = [name for name, _ in changes()]
-    assert set(names) == {path.name for path in PUBLISHED.iterdir()}
+    assert set(names) == set(CONFIGURATIONS)
     # The blind file keeps its dataset's type: there is one way.
     assert {name for name in names if names.count(name) == 1} == {'train_realesrgan_x4plus.yml'}
 
@@ -82,15 +82,15 @@ def test_one_way_is_the_type_and_the_folder_alone() -> None:
 
 
 def test_requests_for_a_gpu_are_no_obstacle(tmp_path: Path) -> None:
-    text = (PUBLISHED / 'train_EDSR_Mx4.yml').read_text()
+    text = yaml_text('train_EDSR_Mx4.yml')
     assert 'num_gpu: 1\n' in text
     path = tmp_path / 'x.yml'
-    path.write_text(apply(apply(text, '-    prefetch_mode: ~\n+    prefetch_mode: cuda\n'), changes()[0][1][0]))
+    path.write_text(apply(apply(text, '-    prefetch_mode: null\n+    prefetch_mode: cuda\n'), changes()[0][1][0]))
     train_two_iterations(path)
 
 
 def test_old_names_of_keys_are_answered_with_todays(tmp_path: Path) -> None:
-    text = apply((PUBLISHED / 'train_EDSR_Mx4.yml').read_text(), changes()[0][1][0])
+    text = apply(yaml_text('train_EDSR_Mx4.yml'), changes()[0][1][0])
     path = tmp_path / 'x.yml'
     path.write_text(text.replace('use_hflip: true', 'use_flip: true'))
     with pytest.raises(InputError, match="unknown key 'use_flip'; did you mean 'use_hflip'"):

@@ -1,5 +1,1 @@
-"""Networks; importing this package registers them with BasicSR."""
-
-from basicsr_distill.archs import hit_arch, minimax_dit_arch, realsr_discriminator_arch, srformer_arch
-
-__all__ = ['hit_arch', 'minimax_dit_arch', 'realsr_discriminator_arch', 'srformer_arch']
+"""Networks, in ``*_arch.py``; ``host.registration`` registers them with BasicSR."""

@@ -2,3 +2,5 @@
 
 # The stages of a recipe in the order of the method; finetune is what BasicSR's root keys say.
 STAGE_ORDER = ('extract', 'cluster', 'finetune', 'sample')
+# Kinds of option files that have a JSON schema.
+SCHEMA_KINDS = ('recipe', 'experiment')

@@ -1,5 +1,1 @@
-"""Datasets; importing this package registers them with BasicSR."""
-
-from basicsr_distill.data import distilled_patch_dataset, latent_patch_dataset
-
-__all__ = ['distilled_patch_dataset', 'latent_patch_dataset']
+"""Datasets, in ``*_dataset.py``; ``host.registration`` registers them with BasicSR."""

@@ -1,18 +1,21 @@
-"""What the plugin adds to BasicSR's registries."""
+"""What the plugin adds to BasicSR's registries: whatever lies in its component packages under BasicSR's own file names."""
 
 import importlib
+import pkgutil
 
-# Importing each of these runs the decorators of its modules.
-COMPONENT_PACKAGES = (
-    'basicsr_distill.archs',
-    'basicsr_distill.data',
-    'basicsr_distill.losses',
-    'basicsr_distill.metrics',
-    'basicsr_distill.models',
-)
+# A package, and how the names of its modules of components end.
+COMPONENT_PACKAGES = {
+    'basicsr_distill.archs': '_arch',
+    'basicsr_distill.data': '_dataset',
+    'basicsr_distill.losses': '_loss',
+    'basicsr_distill.metrics': '_metric',
+    'basicsr_distill.models': '_model',
+}
 
 
 def register_all() -> None:
-    """Register the plugin's archs, datasets, losses, metrics and models with BasicSR."""
-    for name in COMPONENT_PACKAGES:
-        importlib.import_module(name)
+    """Import every ``*_arch.py``, ``*_dataset.py``, ... of the plugin, which registers what is in it with BasicSR."""
+    for name, suffix in COMPONENT_PACKAGES.items():
+        for module in sorted(found.name for found in pkgutil.iter_modules(importlib.import_module(name).__path__)):
+            if module.endswith(suffix):
+                importlib.import_module(f'{name}.{module}')

@@ -1,5 +1,1 @@
-"""Metrics; importing this package registers them with BasicSR."""
-
-from basicsr_distill.metrics import lpips_metric
-
-__all__ = ['lpips_metric']
+"""Metrics, in ``*_metric.py``; ``host.registration`` registers them with BasicSR."""

@@ -1,5 +1,1 @@
-"""Models; importing this package registers them with BasicSR."""
-
-from basicsr_distill.models import minimax_dit_model, tiled_sr_model
-
-__all__ = ['minimax_dit_model', 'tiled_sr_model']
+"""Models, in ``*_model.py``; ``host.registration`` registers them with BasicSR."""

@@ -95,16 +95,16 @@ def build_train_loader(dataset: Any, options: dict[str, Any], seed: int, iterati
     """
     shares = max(1, num_gpu) if world_size == 1 else 1
     batch_size = options['batch_size_per_gpu'] * shares
-    num_workers = options.get('num_worker_per_gpu', 0) * shares
+    num_workers = options['num_worker_per_gpu'] * shares
     return DataLoader(
         SeededDataset(dataset, seed),
         batch_size=batch_size,
         sampler=PositionSampler(batch_size, *iterations, rank=rank, world_size=world_size),
         num_workers=num_workers,
-        pin_memory=bool(options.get('pin_memory')) and torch.cuda.is_available(),
+        pin_memory=options['pin_memory'] and torch.cuda.is_available(),
         # What `prefetch_mode: cpu` asks of BasicSR's queue, a worker's own queue does.
         worker_init_fn=_leave_signals_to_the_loop if num_workers else None,
-        prefetch_factor=max(2, options.get('num_prefetch_queue', 1)) if num_workers else None,
+        prefetch_factor=max(2, options['num_prefetch_queue']) if num_workers else None,
     )
 
 

@@ -6,8 +6,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from support import keys_of
 from torch.utils.data import Dataset
 
+from basicsr_distill.config.sections import LoaderOptions
 from basicsr_distill.training.loader import PositionSampler, SeededDataset, build_train_loader
 
 
@@ -23,8 +25,8 @@ class _Draws(Dataset[Any]):
 
 def _stream(batches: tuple[int, int] = (0, 12), workers: int = 0, rank: int = 0, world_size: int = 1, batch: int = 4,
             seed: int = 3) -> list[tuple[list[int], list[list[float]]]]:
-    loader = build_train_loader(_Draws(), {'batch_size_per_gpu': batch, 'num_worker_per_gpu': workers}, seed, batches,
-                                num_gpu=0, rank=rank, world_size=world_size)
+    section = keys_of(LoaderOptions, batch_size_per_gpu=batch, num_worker_per_gpu=workers)
+    loader = build_train_loader(_Draws(), section, seed, batches, num_gpu=0, rank=rank, world_size=world_size)
     return [(batch['index'].tolist(), batch['draws'].tolist()) for batch in loader]
 
 

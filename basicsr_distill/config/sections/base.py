@@ -17,9 +17,8 @@ def _no_truth_value(value: Any) -> Any:
     return value
 
 
-Number = Annotated[int, BeforeValidator(_no_truth_value)]
-PositiveInt = Annotated[Number, Field(ge=1)]
-Count = Annotated[Number, Field(ge=0)]
+PositiveInt = Annotated[int, Field(ge=1), BeforeValidator(_no_truth_value)]
+Count = Annotated[int, Field(ge=0), BeforeValidator(_no_truth_value)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 # YAML 1.1 reads a bare `off` as false.
 OFF = BeforeValidator(lambda value: 'off' if value is False else value)

@@ -3,15 +3,17 @@
 import re
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, WithJsonSchema, field_validator, model_validator
 
 from basicsr_distill.config.sections.base import DEFAULT_SCALE, OFF, Count, Options, PositiveInt, PsnrMetric
+
+_ONE_OR_MORE = {'anyOf': [{'type': 'string'}, {'type': 'array', 'items': {'type': 'string'}, 'minItems': 1}]}
 
 
 class ExtractOptions(Options):
     """Patches of photographs that lose much when they are shrunk and enlarged again."""
 
-    dataroot: Annotated[list[str], Field(min_length=1)] = Field(
+    dataroot: Annotated[list[str], Field(min_length=1), WithJsonSchema(_ONE_OR_MORE)] = Field(
         description='One folder of images or a list of them, searched recursively.')
     save_dir: str = Field(description='Folder that the stage makes: images/, manifest.csv, meta_info.txt.')
     patch_size: PositiveInt = Field(256, description='Side of the square patches, pixels; a multiple of scale.')

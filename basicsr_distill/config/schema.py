@@ -1,0 +1,89 @@
+"""The JSON schema of option files: what an editor completes, explains and underlines.
+
+Made from the section models, so that it cannot say anything else. A section whose type has no model here (a stock
+dataset, a network of SR) may hold any key: those are checked when a command reads the file.
+"""
+
+import json
+from typing import Any
+
+from pydantic.json_schema import models_json_schema
+
+from basicsr_distill.config import registry
+from basicsr_distill.config.sections import Options, RootOptions, TileOptions, ValidationOptions
+
+_DIALECT = 'http://json-schema.org/draft-07/schema#'
+_REFERENCE = '#/definitions/{model}'
+# What each of SCHEMA_KINDS is.
+_DESCRIPTIONS = {
+    'recipe': 'A recipe: the stages of a distillation and its training, for `basicsr distill` and `basicsr train`.',
+    'experiment': 'An experiment of BasicSR, for `basicsr train` and `basicsr test`.',
+}
+
+
+def schema(kind: str) -> dict[str, Any]:
+    """The JSON schema of one kind of option file.
+
+    Args:
+        kind: ``recipe`` or ``experiment``.
+
+    >>> schema('recipe')['properties']['extract']['anyOf'][0]
+    {'$ref': '#/definitions/ExtractOptions'}
+    """
+    stages = registry.STAGES if kind == 'recipe' else {}
+    tables = (registry.DATASETS, registry.NETWORKS, registry.LOSSES, registry.METRICS, registry.TRAIN_SECTIONS)
+    models = {model.__name__: model for table in (stages, *tables) for model in table.values()}
+    models |= {model.__name__: model for model in (RootOptions, TileOptions)}
+    wanted: list[tuple[Any, Any]] = [(models[name], 'validation') for name in sorted(models)]
+    _, generated = models_json_schema(wanted, ref_template=_REFERENCE)
+    definitions: dict[str, Any] = generated['$defs']
+    root = definitions.pop(RootOptions.__name__)
+    properties = root['properties']
+    for name, model in stages.items():
+        properties[name] = _or_null(_reference(model)) | {'description': model.__doc__}
+    properties['datasets'] |= _or_null({'type': 'object', 'additionalProperties': _or_null(
+        _by_type(registry.DATASETS, ('type', 'name')))})
+    definitions[ValidationOptions.__name__]['properties'] |= {
+        'metrics': _or_null({'type': 'object', 'additionalProperties': _or_null(_by_type(registry.METRICS))}),
+        'tile': _or_null(_reference(TileOptions))}
+    made = {
+        '$schema': _DIALECT, 'description': _DESCRIPTIONS[kind], 'type': 'object', 'properties': properties,
+        # Stock models read keys of their own at the root.
+        'patternProperties': {'^network_': _or_null(_by_type(registry.NETWORKS))},
+        'allOf': [{'if': _is('model_type', name), 'then': {'properties': {'train': _or_null(_reference(model))}}}
+                  for name, model in registry.TRAIN_SECTIONS.items()],
+        'definitions': dict(sorted(definitions.items()))}
+    return _untitled(made | ({'additionalProperties': False} if kind == 'recipe' else {}))
+
+
+def schema_text(kind: str) -> str:
+    """The schema as it is printed and kept in ``schemas/``."""
+    return json.dumps(schema(kind), indent=2, ensure_ascii=False) + '\n'
+
+
+def _untitled(rule: Any) -> Any:
+    """Without pydantic's titles, which only repeat the keys."""
+    if isinstance(rule, list):
+        return [_untitled(part) for part in rule]
+    if not isinstance(rule, dict):
+        return rule
+    return {key: _untitled(part) for key, part in rule.items() if key != 'title' or not isinstance(part, str)}
+
+
+def _reference(model: type[Options]) -> dict[str, Any]:
+    return {'$ref': _REFERENCE.format(model=model.__name__)}
+
+
+def _or_null(rule: dict[str, Any]) -> dict[str, Any]:
+    """Null switches a section off."""
+    return {'anyOf': [rule, {'type': 'null'}]}
+
+
+def _is(key: str, value: str) -> dict[str, Any]:
+    return {'properties': {key: {'const': value}}, 'required': [key]}
+
+
+def _by_type(models: registry.Models, required: tuple[str, ...] = ('type',)) -> dict[str, Any]:
+    """A section that its ``type`` gives its keys, where that type has a model."""
+    return {'type': 'object', 'required': list(required),
+            'allOf': [{'if': _is('type', name), 'then': _reference(model)} for name, model in models.items()]}

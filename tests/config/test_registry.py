@@ -1,0 +1,70 @@
+"""The registry of section models: every field is explained, every default is written once."""
+
+import inspect
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from basicsr.utils.registry import ARCH_REGISTRY, DATASET_REGISTRY, LOSS_REGISTRY, METRIC_REGISTRY, MODEL_REGISTRY
+
+from basicsr_distill.config import STAGE_ORDER, registry
+from basicsr_distill.config.sections import Options, RootOptions
+from basicsr_distill.config.sections.base import models_in
+from basicsr_distill.diffusion import codec
+from basicsr_distill.features import encoders
+
+TABLES = (registry.DATASETS, registry.NETWORKS, registry.LOSSES, registry.METRICS, registry.CODECS, registry.ENCODERS,
+          registry.TRAIN_SECTIONS, registry.STAGES)
+# What a component gets by the data or from its caller, and what its caller makes of a key.
+GIVEN = {'num_labels', 'latent_dim', 'img', 'img2'}
+USED_BY_THE_MODEL = {'pixel_codec'}
+
+
+def all_models() -> list[type[Options]]:
+    found: list[type[Options]] = []
+    waiting = [RootOptions, *(model for table in TABLES for model in table.values())]
+    while waiting:
+        model = waiting.pop()
+        if model not in found:
+            found.append(model)
+            waiting += [inner for field in model.model_fields.values() for inner in models_in(field.annotation)]
+    return found
+
+
+@pytest.mark.parametrize('model', [pytest.param(model, id=model.__name__) for model in all_models()])
+def test_every_field_is_described_and_every_section_too(model: type[Options]) -> None:
+    assert model.__doc__ and model.__doc__ != Options.__doc__
+    for name, field in model.model_fields.items():
+        assert field.description and field.description.rstrip().endswith(('.', '...')), f'{model.__name__}.{name}'
+
+
+def components() -> Iterator[Any]:
+    tables = ((registry.NETWORKS, ARCH_REGISTRY), (registry.LOSSES, LOSS_REGISTRY), (registry.METRICS, METRIC_REGISTRY))
+    for table, host in tables:
+        yield from (pytest.param(model, host.get(name), id=name) for name, model in table.items())
+
+
+@pytest.mark.parametrize(('model', 'component'), components())
+def test_a_component_takes_the_keys_of_its_model_and_has_no_default(model: type[Options],
+                                                                    component: Callable[..., Any]) -> None:
+    parameters = inspect.signature(component).parameters
+    keys = model.model_fields.keys() - USED_BY_THE_MODEL - {'type'}
+    assert parameters.keys() - GIVEN == keys - GIVEN
+    assert [name for name, parameter in parameters.items() if parameter.default is not parameter.empty] == []
+
+
+@pytest.mark.parametrize(('table', 'host'), [(registry.DATASETS, DATASET_REGISTRY),
+                                             (registry.TRAIN_SECTIONS, MODEL_REGISTRY)])
+def test_what_binds_its_own_section_takes_the_section_alone(table: registry.Models, host: Any) -> None:
+    for name in table:
+        assert list(inspect.signature(host.get(name)).parameters) == ['opt']
+
+
+def test_codecs_and_encoders_take_their_options_whole() -> None:
+    for table, build in ((registry.CODECS, codec.build_codec), (registry.ENCODERS, encoders.build_encoder)):
+        annotation = inspect.signature(build).parameters['options'].annotation
+        assert set(models_in(annotation)) == set(table.values())
+
+
+def test_the_stages_are_in_the_order_of_the_method() -> None:
+    assert [stage for stage in STAGE_ORDER if stage != 'finetune'] == list(registry.STAGES)
