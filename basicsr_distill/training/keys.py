@@ -43,8 +43,8 @@ _HOST_KEYS = {'type', 'better'}
 # Of BasicSR's FileClient and its backends.
 _IO_KEYS = {'type', 'db_paths', 'client_keys', 'server_list_cfg', 'client_cfg', 'sys_path', 'readonly', 'lock',
             'readahead'}
-# Keys of published option files that nothing reads: HiT-SR's task, Real-ESRGAN's gt_size, SRFormer's print_network.
-_UNREAD_DATASET_KEYS = {'task', 'gt_size'}
+# Keys of published option files that nothing reads: HiT-SR's task, SRFormer's print_network.
+_UNREAD_DATASET_KEYS = {'task'}
 _UNREAD_ROOT_KEYS = {'print_network'}
 _LOOP_TRAIN_KEYS = {'total_iter', 'warmup_iter', 'scheduler'}
 
@@ -61,12 +61,14 @@ def check_components(recipe: Recipe) -> None:
     model = _find(recipe.path, 'model_type', sections.model_type, MODEL_REGISTRY)
     read = words(model)
     if read is not None and sections.model_type not in registry.TRAIN_SECTIONS:
-        known = {*RootOptions.model_fields, *registry.STAGES, *_UNREAD_ROOT_KEYS}
-        _refuse_unknown(recipe.path, '', recipe.options, known | read, near={*known, *_named(read, recipe.options)})
-        if sections.train is not None:
-            _refuse_unknown(recipe.path, 'train', dict(sections.train), read | _LOOP_TRAIN_KEYS)
+        root = {*RootOptions.model_fields, *registry.STAGES, *_UNREAD_ROOT_KEYS}
+        root_words = {word for word in read if '_' in word}  # what models read at the root; much else is between quotes
+        elsewhere = _read_by_any(MODEL_REGISTRY)
+        _refuse_unknown(recipe.path, '', recipe.options, root | root_words, elsewhere)
+        _refuse_unknown(recipe.path, 'train', dict(sections.train or {}), read | _LOOP_TRAIN_KEYS, elsewhere)
         if sections.val is not None:
-            _refuse_unknown(recipe.path, 'val', sections.val.model_dump(), read | set(ValidationOptions.model_fields))
+            known = read | set(ValidationOptions.model_fields)
+            _refuse_unknown(recipe.path, 'val', sections.val.model_dump(), known, elsewhere)
     for where, section, components in _sections(sections):
         component = _find(recipe.path, f'{where}.type', _type(section), components)
         if isinstance(section, Options):
@@ -78,13 +80,9 @@ def check_components(recipe: Recipe) -> None:
     _check_schedule(recipe.path, sections)
 
 
+@cache
 def words(component: type) -> set[str] | None:
     """Words between quotes in the classes that a component is made of; None where a source cannot be had."""
-    return _words(component)
-
-
-@cache
-def _words(component: type) -> set[str] | None:
     try:
         text = ''.join(inspect.getsource(base) for base in component.__mro__
                        if base is not object and base.__module__.split('.')[0] != 'torch')
@@ -93,9 +91,10 @@ def _words(component: type) -> set[str] | None:
     return set(re.findall(r"""['"](\w+)['"]""", text))
 
 
-def _named(read: Iterable[str], options: Mapping[str, Any]) -> set[str]:
-    """Words of a source that may be meant by root keys: models read few, and much else stands between quotes."""
-    return {word for word in read if '_' in word or word in options}
+@cache
+def _read_by_any(components: Registry) -> set[str]:
+    """Words of all components of a kind: published files carry keys that another model or dataset reads."""
+    return {word for _, component in components for word in words(component) or ()}
 
 
 def _sections(sections: ExperimentSections) -> Iterator[tuple[str, Any, Registry]]:
@@ -122,17 +121,18 @@ def _find(path: Path, where: str, name: str, components: Registry) -> Any:
 
 
 def _refuse_unknown(path: Path, where: str, section: Mapping[str, Any], known: Iterable[str],
-                    near: Iterable[str] | None = None) -> None:
+                    elsewhere: Iterable[str] = ()) -> None:
     for key in section:
-        if key not in set(known):
+        if key not in {*known, *elsewhere}:
             place = f'{where}: ' if where else ''
-            raise InputError(f'{path}: {place}unknown key {key!r}; did you mean {nearest_name(key, near or known)!r}?')
+            raise InputError(f'{path}: {place}unknown key {key!r}; did you mean {nearest_name(key, known)!r}?')
 
 
 def _check_dataset(path: Path, where: str, section: Mapping[str, Any], dataset: type) -> None:
     read = words(dataset)
     if read is not None:
-        _refuse_unknown(path, where, section, read | set(DatasetOptions.model_fields) | _UNREAD_DATASET_KEYS)
+        known = read | set(DatasetOptions.model_fields) | _UNREAD_DATASET_KEYS
+        _refuse_unknown(path, where, section, known, _read_by_any(DATASET_REGISTRY))
     backend = section.get('io_backend', {})
     if not isinstance(backend, dict):
         raise InputError(f'{path}: {where}.io_backend: must be a mapping of keys to values.')

@@ -99,6 +99,14 @@ def test_published_files_pass(name: str) -> None:
     check(deepcopy(CONFIGURATIONS[name]))
 
 
+def test_keys_that_another_model_or_dataset_reads_may_stay() -> None:
+    """BasicSR's files for StyleGAN2 and Vimeo90K have such."""
+    options = deepcopy(CONFIGURATIONS['train_EDSR_Mx4.yml'])
+    options['train'].update(net_d_iters=1, net_d_init_iters=0)
+    options['datasets']['train']['interval_list'] = [1]
+    check(options)
+
+
 # Sections and values of the wrong kind --------------------------------------------------------------------------------
 
 SECTIONS = ('extract', 'cluster', 'cluster:encoder', 'sample', 'sample:init', 'datasets', 'datasets:train',
