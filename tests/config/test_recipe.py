@@ -160,7 +160,8 @@ def test_a_value_of_a_wrong_kind_is_one_sentence(key: str) -> None:
     ('path=foo', 'path: must be a mapping'),
     ('datasets=[1]', 'datasets: must be a mapping'),
     ('name=..', "name: '..' must be a plain folder name"),
-    ('num_gpu=many', 'num_gpu'),
+    ('num_gpu=many', r'yml: num_gpu: input should be'),
+    ('cluster:num_clusters=few', r'cluster: num_clusters: input should be'),
 ])
 @pytest.mark.parametrize('command', ['distill', 'train'])
 def test_commands_answer_in_one_line(command: str, entry: str, message: str, tmp_path: Path,

@@ -1,6 +1,7 @@
 """What all section models share (frozen, unknown keys refused, every field described), and binding a section to one."""
 
 import difflib
+import re
 from collections.abc import Iterable
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -9,6 +10,9 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from basicsr_distill.errors import InputError
 
 DEFAULT_SCALE = 4
+
+# What pydantic puts into a place for the branches of a union.
+_UNION_BRANCH = re.compile(r'.*\[.*|(constrained-)?(int|float|str|bool)')
 
 
 def _no_truth_value(value: Any) -> Any:
@@ -51,7 +55,7 @@ def bind(section: type[Section], values: Any, where: str) -> Section:
     except ValidationError as error:
         # An unknown key comes first: a misspelt one often causes the other complaints.
         first = min(error.errors(), key=lambda item: item['type'] != 'extra_forbidden')
-        place = [str(part) for part in first['loc']]
+        place = [str(part) for part in first['loc'] if not _UNION_BRANCH.fullmatch(str(part))]
         if first['type'] == 'extra_forbidden':
             known = keys_at(section, place[:-1])
             raise InputError(f'{where}: unknown key {".".join(place)!r}; '
