@@ -141,3 +141,18 @@ def test_labels_outside_the_table_are_refused_before_the_patches_are_encoded(in_
     with pytest.raises(InputError, match='set num_labels: 2'):
         distill(Recipe.load(write(options)), STAGES)
     assert not list(Path('experiments').rglob('*.npy'))
+
+
+def test_a_recipe_of_stages_alone_runs_those_it_has(in_folder: Path) -> None:
+    options = {key: value for key, value in recipe().items() if key in ('extract', 'cluster', 'name', 'scale')}
+    distill(Recipe.load(write({**options, 'sample': None})))
+    assert Path('out/patches/stage.json').is_file() and Path('out/clusters/stage.json').is_file()
+    assert not Path('experiments').exists()
+
+
+def test_a_misspelt_key_of_basicsr_is_found_before_the_first_stage(in_folder: Path) -> None:
+    options = recipe()
+    options['train']['optim_g']['weight_decai'] = 0
+    with pytest.raises(InputError, match="AdamW takes no key 'weight_decai'; did you mean 'weight_decay'"):
+        distill(Recipe.load(write(options)))
+    assert not Path('out').exists()
