@@ -222,7 +222,7 @@ def test_signals_end_in_a_checkpoint(hr_folder: Path, tmp_path: Path, signum: si
     folder = Path('experiments/tiny')
 
     def send() -> None:
-        while not any('iter:' in log.read_text() for log in folder.glob('train_*.log')):
+        while not any('[epoch:' in log.read_text() for log in folder.glob('train_*.log')):
             time.sleep(0.05)
         os.kill(os.getpid(), signum)  # raise_signal would hit this thread, and Python may then be slow to notice
 
