@@ -86,8 +86,9 @@ def words(component: type) -> set[str] | None:
 @cache
 def _words(component: type) -> set[str] | None:
     try:
+        # typing.Generic, a base of torch's Dataset, has no source from Python 3.12 on.
         text = ''.join(inspect.getsource(base) for base in component.__mro__
-                       if base is not object and base.__module__.split('.')[0] != 'torch')
+                       if base.__module__.split('.')[0] not in ('builtins', 'torch', 'typing'))
     except (OSError, TypeError):
         return None
     return set(re.findall(r"""['"](\w+)['"]""", text))
