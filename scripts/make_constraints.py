@@ -3,7 +3,7 @@
     python3.13 scripts/make_constraints.py
 
 Makes a virtual environment of its own (6 GB, removed afterwards), installs everything that setup.py names without
-constraints, runs scripts/test.sh there, and lists what is installed. The date goes into the file and into the README.
+constraints, lists what is installed, and runs scripts/test.sh there. The date goes into the file and into the README.
 """
 
 import datetime
@@ -14,6 +14,7 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 # The extras of setup.py that do not come with 'test' but can be installed beside it.
@@ -23,20 +24,31 @@ _LEFT_TO_TORCH = re.compile(r'nvidia-|cuda-|triton')
 
 
 def main() -> None:
-    """Install, test, write."""
-    with tempfile.TemporaryDirectory() as folder:
-        environment = {**os.environ, 'NEWEST': '1', 'VENV': folder, 'PYTHON': sys.executable}
-        subprocess.run(['bash', 'scripts/test.sh'], cwd=ROOT, env=environment, check=True)
-        pip = [f'{folder}/bin/python', '-m', 'pip']
-        subprocess.run([*pip, 'install', '--no-build-isolation', '-qq', '-e', f'.[{EXTRAS}]'], cwd=ROOT, check=True)
-        listed = subprocess.run([*pip, 'list', '--format=json', '--exclude-editable'], stdout=subprocess.PIPE, check=True)
+    """Install, list, test; a failure leaves the files as they were."""
     today = datetime.date.today().isoformat()
     path = ROOT / 'scripts' / 'constraints' / 'py{}{}.txt'.format(*sys.version_info)
-    path.write_text(constraints(json.loads(listed.stdout), today))
     readme = ROOT / 'README.md'
-    readme.write_text(re.sub(r'(tested on )\d{4}-\d\d-\d\d', rf'\g<1>{today}', readme.read_text(encoding='utf-8')),
-                      encoding='utf-8')
+    before = {file: file.read_text(encoding='utf-8') for file in (path, readme) if file.exists()}
+    with tempfile.TemporaryDirectory() as folder:
+        environment = {**os.environ, 'NEWEST': '1', 'VENV': folder, 'PYTHON': sys.executable}
+        _run('bash', '-c', 'source scripts/environment.sh', env=environment)
+        pip = [f'{folder}/bin/python', '-m', 'pip']
+        _run(*pip, 'install', '--no-build-isolation', '-qq', '-e', f'.[{EXTRAS}]')
+        listed = _run(*pip, 'list', '--format=json', '--exclude-editable', stdout=subprocess.PIPE).stdout
+        try:
+            path.write_text(constraints(json.loads(listed), today), encoding='utf-8')
+            readme.write_text(re.sub(r'(tested on )\d{4}-\d\d-\d\d', rf'\g<1>{today}', before[readme]), encoding='utf-8')
+            _run('bash', 'scripts/test.sh', env=environment)
+        except BaseException:
+            path.unlink()
+            for file, text in before.items():
+                file.write_text(text, encoding='utf-8')
+            raise
     print(path)
+
+
+def _run(*command: str, **options: Any) -> subprocess.CompletedProcess[bytes]:
+    return subprocess.run(command, cwd=ROOT, check=True, **options)
 
 
 def constraints(packages: list[dict[str, str]], date: str) -> str:

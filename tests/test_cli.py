@@ -2,6 +2,7 @@
 
 import logging
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -80,8 +81,10 @@ def test_a_name_that_the_locale_lacks_is_one_sentence(tmp_path: Path) -> None:
     run = subprocess.run([sys.executable, '-m', 'basicsr_distill', 'distill', '-opt', 'x.yml', '--stage', 'extract'],
                          cwd=tmp_path, capture_output=True, text=True, timeout=120,
                          env={**os.environ, 'LC_ALL': 'C', 'PYTHONUTF8': '0', 'PYTHONCOERCECLOCALE': '0'})
-    assert run.returncode == 2 and run.stderr.splitlines()[-1] == (
-        "basicsr: this locale (ascii) has no name for 'gr\\xfcn'; set PYTHONUTF8=1 or a UTF-8 locale.")
+    assert run.returncode == 2
+    # Which call meets the name first, as it is written or as a whole path, differs among Pythons.
+    assert re.fullmatch(r"basicsr: this locale \(ascii\) has no name for '(/.*/)?gr\\xfcn'; set PYTHONUTF8=1 or a UTF-8 locale\.",
+                        run.stderr.splitlines()[-1])
 
 
 def test_kill_minus_nine_and_auto_resume_end_in_the_same_weights(hr_folder: Path, tmp_path: Path) -> None:

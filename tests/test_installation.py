@@ -57,6 +57,13 @@ def test_the_readme_tells_the_date_of_the_lists() -> None:
     assert f'tested on {max(dates)}' in README
 
 
+def test_what_the_readme_offers_to_install_exists() -> None:
+    line = next(line for line in README.splitlines() if line.startswith('pip install .'))
+    extras = re.findall(r"'\.\[(\w+)\]'", line)
+    assert extras and set(extras) | {'test'} == set(metadata('basicsr-distill').get_all('Provides-Extra'))
+    assert all((REPOSITORY / name).is_file() for name in re.findall(r'-c (scripts/\S+?)`', README))
+
+
 def test_what_is_installed_becomes_a_list() -> None:
     constraints = runpy.run_path(str(REPOSITORY / 'scripts' / 'make_constraints.py'))['constraints']
     packages = {'torch': '2.14.1+cpu', 'PyYAML': '6.0.4', 'nvidia-cublas': '13.4', 'triton': '3.9.0', 'cuda-toolkit': '13'}

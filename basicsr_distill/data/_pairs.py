@@ -130,7 +130,7 @@ def read_pair(pair: Pair, scale: int, is_train: bool) -> tuple[NDArray[np.uint8]
     return hr, make_lr(hr, scale) if lr is None else lr
 
 
-def _usable_shape(pair: Pair, hr: tuple[int, int], lr: tuple[int, int], scale: int, is_train: bool) -> tuple[int, int]:
+def _usable_shape(pair: Pair, hr: tuple[int, ...], lr: tuple[int, ...], scale: int, is_train: bool) -> tuple[int, int]:
     """(height, width) of the part of an HR image that its LR partner shows."""
     if pair.lr is None:
         height, width = (length - length % scale for length in hr)

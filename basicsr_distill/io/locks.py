@@ -92,7 +92,11 @@ def _acquire(path: Path, guarded: Path) -> BaseFileLock:
         _LOGGER.warning('%s: its file system has no locks (%s); a marker file stands in. Should a killed run on another '
                         'machine leave it behind, remove %s by hand.', guarded, error.strerror, _marker(path))
         lock = SoftFileLock(_marker(path), timeout=0)
-        lock.acquire()
+        try:
+            lock.acquire()
+        except Timeout:
+            # filelock 4.1, the last for Python 3.10, spends the first attempt on removing a dead run's marker.
+            lock.acquire()
     return lock
 
 

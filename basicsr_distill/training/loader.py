@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 # Separates the stream that orders samples from the one that augments them.
@@ -50,7 +51,7 @@ class SeededDataset(Dataset[Any]):
         self.dataset = dataset
         self.seed = seed
         self._epoch = -1
-        self._order = np.empty(0, dtype=np.int64)
+        self._order: NDArray[np.int64] = np.empty(0, np.int64)
 
     def index_at(self, position: int) -> int:
         """Index of the sample at ``position``."""

@@ -21,7 +21,7 @@ def checkpoints(tmp_path_factory):
         options = recipe(root, f'ranks{ranks}')
         options['datasets']['train']['batch_size_per_gpu'] = 4 // ranks
         path = write_recipe(root / f'ranks{ranks}.yml', options)
-        command = [sys.executable, '-m', 'torch.distributed.run', '--nproc_per_node', str(ranks), '--master_port', '29617',
+        command = [sys.executable, '-m', 'torch.distributed.run', '--nproc_per_node', str(ranks), '--standalone',
                    '-m', 'basicsr_distill', 'train', '-opt', str(path), '--launcher', 'pytorch']
         run = subprocess.run(command, cwd=root, capture_output=True, text=True, timeout=240,
                              env={'PATH': '/usr/bin:/bin', 'PYTHONPATH': str(REPOSITORY), 'OMP_NUM_THREADS': '1',

@@ -95,7 +95,7 @@ def test_the_result_does_not_depend_on_ranks(patches: Path, tmp_path: Path, tree
     one = tree_digests(folder)
     shutil.rmtree(folder)
     (tmp_path / 'ranks.py').write_text(_RANKS)
-    subprocess.run([sys.executable, '-m', 'torch.distributed.run', '--nproc_per_node=2', '--master_port=29514',
+    subprocess.run([sys.executable, '-m', 'torch.distributed.run', '--nproc_per_node=2', '--standalone',
                     tmp_path / 'ranks.py', folder, patches], check=True, capture_output=True,
                    env={**os.environ, 'OMP_NUM_THREADS': '1'})
     assert tree_digests(folder) == one

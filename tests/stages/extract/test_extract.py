@@ -223,7 +223,7 @@ def test_the_result_does_not_depend_on_ranks_locale_or_timezone(photo_folder: Pa
     script = tmp_path / 'ranks.py'
     script.write_text(_RANKS)
     environment = {**os.environ, 'TZ': 'Asia/Kathmandu', 'LC_ALL': 'C', 'OMP_NUM_THREADS': '1'}
-    subprocess.run([sys.executable, '-m', 'torch.distributed.run', '--nproc_per_node=2', '--master_port=29513', script,
+    subprocess.run([sys.executable, '-m', 'torch.distributed.run', '--nproc_per_node=2', '--standalone', script,
                     photo_folder, folder], check=True, env=environment, capture_output=True)
     assert tree_digests(folder) == one
 
@@ -464,7 +464,7 @@ distributed.cleanup()
 def test_a_refusal_on_one_rank_is_a_refusal_on_all(photo_folder: Path, tmp_path: Path) -> None:
     (photo_folder / 'z.jpg').write_bytes(b'no picture')  # alone in the second rank's part
     (tmp_path / 'ranks.py').write_text(_STRICT_RANKS)
-    subprocess.run([sys.executable, '-m', 'torch.distributed.run', '--nproc_per_node=2', '--master_port=29515',
+    subprocess.run([sys.executable, '-m', 'torch.distributed.run', '--nproc_per_node=2', '--standalone',
                     tmp_path / 'ranks.py', photo_folder, tmp_path / 'patches', tmp_path], check=True, capture_output=True,
                    env={**os.environ, 'OMP_NUM_THREADS': '1'})
     told = {(tmp_path / name).read_text() for name in ('rank0', 'rank1')}

@@ -271,7 +271,7 @@ def test_an_exported_denoiser_draws_the_same(trained, tmp_path):
 def test_two_ranks_draw_the_same_set(trained, tmp_path):
     whole = sample.run(options(tmp_path / 'whole', oversample=2), trained)
     root = Path(trained['path']['models']).parents[2]
-    command = [sys.executable, '-m', 'torch.distributed.run', '--nproc_per_node', '2', '--master_port', '29619', '-m',
+    command = [sys.executable, '-m', 'torch.distributed.run', '--nproc_per_node', '2', '--standalone', '-m',
                'basicsr_distill', 'distill', '-opt', str(root / 'tiny.yml'), '--launcher', 'pytorch', '--stage', 'sample',
                '--force_yml', f'extract={{dataroot: photos, save_dir: {root}/patches, patch_size: 32}}',
                f'cluster={{save_dir: {root}/clusters, encoder: {{type: texture}}}}',
