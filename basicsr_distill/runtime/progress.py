@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
+from typing import Protocol
 
 from tqdm import tqdm
 
@@ -16,8 +17,15 @@ _LOGGER = logging.getLogger(__name__)
 _QUIET_SECONDS = 1.0
 
 
+class Progress(Protocol):
+    """Takes note of work done."""
+
+    def update(self, n: int = 1) -> object:
+        """``n`` more units are done."""
+
+
 @contextmanager
-def progress(total: int, what: str, unit: str, done: int = 0) -> Iterator[Callable[[int], None]]:
+def progress(total: int, what: str, unit: str, done: int = 0) -> Iterator[Progress]:
     """Show the progress of this rank's share of the work; ranks but the first are silent.
 
     Args:
@@ -25,20 +33,21 @@ def progress(total: int, what: str, unit: str, done: int = 0) -> Iterator[Callab
         what: stage and work, for example ``'cluster: encode'``.
         unit: of what, in the singular.
         done: units that an earlier run did.
-
-    Yields:
-        A function to call with the number of units just done.
     """
-    if not distributed.is_main() or not total:
-        yield lambda count: None
+    if not distributed.is_main() or done >= total:
+        yield Silence()
     elif sys.stderr.isatty():
         with tqdm(total=total, initial=done, desc=what, unit=unit, leave=False, dynamic_ncols=True) as bar:
-            def advance(count: int) -> None:
-                bar.update(count)
-
-            yield advance
+            yield bar
     else:
         yield Tenths(total, what, done, time.monotonic)
+
+
+class Silence:
+    """Shows nothing."""
+
+    def update(self, n: int = 1) -> None:
+        """As :meth:`Progress.update`."""
 
 
 class Tenths:
@@ -51,10 +60,10 @@ class Tenths:
         self.clock = clock
         self.start = clock()
 
-    def __call__(self, count: int) -> None:
-        """Add ``count`` units."""
+    def update(self, n: int = 1) -> None:
+        """As :meth:`Progress.update`."""
         tenth = 10 * self.done // self.total
-        self.done += count
+        self.done += n
         seconds = self.clock() - self.start
         if 10 * self.done // self.total > tenth and seconds > _QUIET_SECONDS and self.done < self.total:
             left = timedelta(seconds=round(seconds / (self.done - self.first) * (self.total - self.done)))

@@ -14,7 +14,7 @@ from basicsr.utils import AvgTimer, MessageLogger, get_root_logger
 
 from basicsr_distill.errors import InputError
 from basicsr_distill.runtime import distributed
-from basicsr_distill.runtime.progress import progress
+from basicsr_distill.runtime.progress import Silence, progress
 from basicsr_distill.training.signals import StopRequest, stop_requests
 from basicsr_distill.training.validation import validate, without_worker_trace
 
@@ -66,13 +66,13 @@ class TrainingLoop:
         self.logger.info('Training from iteration %d to %d, %d samples, batch %d.', first, self.total, self.num_images,
                          self.batch_size)
         message_logger = MessageLogger(self.opt, first + 1, self.tb_logger)
-        bar = progress(self.total, 'finetune: train', 'iteration', first) if self.as_stage else nullcontext(_no_progress)
-        with stop_requests() as stop, bar as advance:
+        shown = progress(self.total, 'finetune: train', 'iteration', first) if self.as_stage else nullcontext(Silence())
+        with stop_requests() as stop, shown as bar:
             if validation_due and first < self.total:
                 self._validate(first, stop, saved=True)
             for iteration in range(first + 1, self.total + 1):
                 self._step(iteration, message_logger)
-                advance(1)
+                bar.update()
                 if iteration < self.total:
                     self._save_and_validate(iteration, stop)
                 self.data_timer.start()
@@ -167,10 +167,6 @@ class TrainingLoop:
 
     def _advice(self) -> str:
         return 'run the same command again to go on' if self.as_stage else 'continue with --auto_resume'
-
-
-def _no_progress(count: int) -> None:
-    """Of ``basicsr train``, whose progress is BasicSR's log."""
 
 
 def _check_finite(log: dict[str, float], iteration: int) -> None:
