@@ -20,9 +20,9 @@ from basicsr_distill.errors import InputError
 UNRECORDED = ('name', 'path', 'num_gpu', 'dist', 'dist_params', 'rank', 'world_size', 'is_train', 'auto_resume', 'root_path',
               'find_unused_parameters', 'datasets')
 UNRECORDED_OF_TRAIN_SET = ('name', 'phase', 'scale', 'batch_size_per_gpu', 'num_worker_per_gpu', 'prefetch_mode', 'pin_memory',
-                           'num_prefetch_queue', 'cache', 'latents_dir', 'encode_batch_size')
+                           'num_prefetch_queue', 'persistent_workers', 'use_shuffle', 'cache', 'latents_dir', 'encode_batch_size')
 # Facts beside the options of the file.
-_OWN_KEYS = ('ranks', 'batch', 'images')
+_OWN_KEYS = ('ranks', 'global_batch', 'images')
 # Applied from here on, and logged.
 APPLIED = (
     'train.total_iter', 'val', 'val.*', 'logger', 'logger.*', 'datasets.val*', 'ranks', 'images',
@@ -47,7 +47,7 @@ def options_record(experiment: Experiment, num_images: int) -> dict[str, Any]:
     record = {key: value for key, value in opt.items() if key not in UNRECORDED}
     record['datasets'] = {**opt['datasets'], 'train': {
         key: value for key, value in train_set.items() if key not in UNRECORDED_OF_TRAIN_SET}}
-    record.update(ranks=opt['world_size'], batch=train_set['batch_size_per_gpu'] * shares, images=num_images)
+    record.update(ranks=opt['world_size'], global_batch=train_set['batch_size_per_gpu'] * shares, images=num_images)
     return dict(json.loads(json.dumps(record, default=str)))
 
 
