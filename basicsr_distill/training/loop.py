@@ -133,8 +133,9 @@ class TrainingLoop:
         if code := max(distributed.gather(code)):
             if not saved:
                 self._save(iteration, validation_due=True)
-            self.logger.error('The validation at iteration %d failed; the training up to it is kept: mend the cause and %s, '
-                              'which validates first.', iteration, self._advice())
+            if distributed.is_main():
+                self.logger.error('The validation at iteration %d failed; the training up to it is kept: remove the cause and %s, '
+                                  'which validates first.', iteration, self._advice())
             raise failure or SystemExit(code)
 
     def _finish(self, first: int, validation_due: bool, stop: StopRequest) -> None:
