@@ -134,8 +134,8 @@ class TrainingLoop:
             if not saved:
                 self._save(iteration, validation_due=True)
             if distributed.is_main():
-                self.logger.error('The validation at iteration %d failed; the training up to it is kept: remove the cause and %s, '
-                                  'which validates first.', iteration, self._advice())
+                self.logger.error('The validation at iteration %d failed; the training up to it is kept: remove the cause and '
+                                  '%s, which validates first.', iteration, self._advice())
             raise failure or SystemExit(code)
 
     def _finish(self, first: int, validation_due: bool, stop: StopRequest) -> None:
