@@ -12,12 +12,12 @@ import signal
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from types import FrameType
 
 from basicsr_distill import __version__
 from basicsr_distill.config import SCHEMA_KINDS, STAGE_ORDER
 from basicsr_distill.errors import InputError
 from basicsr_distill.host import hooks
+from basicsr_distill.runtime.interrupts import Terminated, uninterrupted_imports, unwinding_signals
 
 _DISK_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS}
 
@@ -26,6 +26,7 @@ def build_parser() -> argparse.ArgumentParser:
     """The command line; ``train`` and ``test`` take exactly BasicSR's flags."""
     parser = argparse.ArgumentParser(prog='basicsr', description='BasicSR with dataset distillation for super-resolution.')
     parser.add_argument('--version', action='version', version=f'basicsr-distill {__version__}')
+    _add_local_rank(parser)  # `python -m torch.distributed.launch` puts it before the command
     commands = parser.add_subparsers(dest='command', required=True, metavar='{train,test,distill,schema,doctor}')
 
     experiment = argparse.ArgumentParser(add_help=False)
@@ -33,8 +34,7 @@ def build_parser() -> argparse.ArgumentParser:
     experiment.add_argument('--launcher', choices=['none', 'pytorch', 'slurm'], default='none', help='job launcher')
     experiment.add_argument('--force_yml', nargs='+', default=[], metavar='KEY=VALUE',
                             help='replace options, for example train:ema_decay=0.999')
-    # Launchers have spelt this flag both ways; the rank itself is read from the environment.
-    experiment.add_argument('--local_rank', '--local-rank', type=int, default=0, help=argparse.SUPPRESS)
+    _add_local_rank(experiment)
 
     loop = argparse.ArgumentParser(add_help=False)
     loop.add_argument('--auto_resume', action='store_true', help='go on from the newest valid training state')
@@ -51,6 +51,11 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _add_local_rank(parser: argparse.ArgumentParser) -> None:
+    """Launchers have spelt this flag both ways; the rank itself is read from the environment."""
+    parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help=argparse.SUPPRESS)
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line.
 
@@ -62,35 +67,40 @@ def main(arguments: Sequence[str] | None = None) -> int:
     hooks.fix_main_spec()
     _log_progress(getattr(args, 'launcher', 'none'))
     # Stages only need to unwind (their folders resume); the training loop replaces this by "checkpoint first".
-    with contextlib.suppress(ValueError):  # not the main thread of an embedding program
-        signal.signal(signal.SIGTERM, _terminate)
-    try:
-        return _run(args)
-    except InputError as error:
-        print(f'basicsr: {error}', file=sys.stderr)
-        return 2
-    except UnicodeEncodeError as error:
-        if sys.getfilesystemencoding() == 'utf-8':
-            raise
-        print(f'basicsr: this locale ({sys.getfilesystemencoding()}) has no name for {error.object!a}; set PYTHONUTF8=1 or '
-              'a UTF-8 locale.', file=sys.stderr)
-        return 2
-    except FloatingPointError as error:
-        print(f'basicsr: {error}', file=sys.stderr)
-        return 1
-    except OSError as error:
-        if error.errno not in _DISK_ERRORS:
-            raise
-        print(f'basicsr: {error}', file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print('basicsr: interrupted; run the same command again to go on.', file=sys.stderr)
-        return 128 + signal.SIGINT
+    with unwinding_signals():
+        try:
+            return _run(args)
+        except InputError as error:
+            return _fail(2, str(error))
+        except UnicodeEncodeError as error:
+            if sys.getfilesystemencoding() == 'utf-8':
+                raise
+            return _fail(2, f'this locale ({sys.getfilesystemencoding()}) has no name for {error.object!a}; set PYTHONUTF8=1 or '
+                            'a UTF-8 locale.')
+        except FloatingPointError as error:
+            return _fail(1, str(error))
+        except PermissionError as error:
+            return _fail(2, f'{error.filename or error}: permission denied; it belongs to another user or is write-protected: '
+                            'choose another name or folder, or have its owner allow it.')
+        except OSError as error:
+            if error.errno not in _DISK_ERRORS:
+                raise
+            return _fail(1, str(error))
+        except KeyboardInterrupt:
+            return _fail(128 + signal.SIGINT, 'interrupted; run the same command again to go on.')
+        except Terminated:
+            return _fail(128 + signal.SIGTERM, 'terminated; run the same command again to go on.')
+
+
+def _fail(code: int, message: str) -> int:
+    print(f'basicsr: {message}', file=sys.stderr)
+    return code
 
 
 def _run(args: argparse.Namespace) -> int:
     if args.command == 'doctor':
-        from basicsr_distill.doctor import report
+        with uninterrupted_imports():
+            from basicsr_distill.doctor import report
 
         return report()
     if args.command == 'schema':
@@ -98,33 +108,30 @@ def _run(args: argparse.Namespace) -> int:
 
         print(schema_text(args.kind), end='')
         return 0
-    if args.command == 'distill':
+    # Wrong options are refused at once; torch and BasicSR take seconds to import.
+    with uninterrupted_imports():
         from basicsr_distill.config.recipe import Recipe
 
-        recipe = Recipe.load(args.opt, args.force_yml)
-        from basicsr_distill.stages.pipeline import distill
+    recipe = Recipe.load(args.opt, args.force_yml)
+    if args.command == 'distill':
+        with uninterrupted_imports():
+            from basicsr_distill.stages.pipeline import distill
 
         with _process_group(args.launcher):
             distill(recipe, args.stage)
         return 0
 
-    # Wrong options are refused at once; torch and BasicSR take seconds to import.
     from basicsr_distill.config.experiment import to_experiment
-    from basicsr_distill.config.recipe import Recipe
 
     is_train = args.command == 'train'
-    experiment = to_experiment(Recipe.load(args.opt, args.force_yml), is_train, root=Path.cwd(), debug=args.debug,
-                               auto_resume=args.auto_resume)
+    experiment = to_experiment(recipe, is_train, root=Path.cwd(), debug=args.debug, auto_resume=args.auto_resume)
     with _process_group(args.launcher):
-        hooks.require_host()
-        if is_train:
+        with uninterrupted_imports():
+            hooks.require_host()
+            from basicsr_distill.training.test import test
             from basicsr_distill.training.train import train
 
-            train(experiment)
-        else:
-            from basicsr_distill.training.test import test
-
-            test(experiment)
+        (train if is_train else test)(experiment)
     return 0
 
 
@@ -142,17 +149,14 @@ def _log_progress(launcher: str) -> None:
 
 @contextlib.contextmanager
 def _process_group(launcher: str) -> Iterator[None]:
-    from basicsr_distill.runtime import distributed
+    with uninterrupted_imports():
+        from basicsr_distill.runtime import distributed
 
     distributed.init(launcher)
     try:
         yield
     finally:
         distributed.cleanup()
-
-
-def _terminate(signum: int, frame: FrameType | None) -> None:
-    raise SystemExit(128 + signum)
 
 
 if __name__ == '__main__':

@@ -15,9 +15,12 @@ from support import save_rgb
 from torch import nn
 from torchvision.models import vgg
 
+from basicsr_distill.config.experiment import to_experiment
+from basicsr_distill.config.recipe import Recipe
 from basicsr_distill.io.images import read_rgb
 from basicsr_distill.io.manifest import SampleRow, write_table
 from basicsr_distill.ops.bicubic import make_lr
+from basicsr_distill.training import train as train_loop
 
 SMALL_NETWORKS: dict[str, dict[str, Any]] = {
     'EDSR': {'num_feat': 8, 'num_block': 1},
@@ -151,3 +154,33 @@ def train_options(hr_folder: Path, name: str = 'tiny', total_iter: int = 12, **t
 def write_options(path: Path, options: dict[str, Any]) -> Path:
     path.write_text(yaml.safe_dump(options))
     return path
+
+
+def train_here(options: dict[str, Any], auto_resume: bool = False, as_stage: bool = False) -> None:
+    """``basicsr train`` of these options in the working directory."""
+    path = write_options(Path(f'{options["name"]}.yml'), options)
+    experiment = to_experiment(Recipe.load(path), is_train=True, root=Path.cwd(), auto_resume=auto_resume)
+    train_loop.train(experiment, as_stage)
+
+
+def load_state(name: str, iteration: int) -> dict[str, Any]:
+    """A training state of the working directory."""
+    return torch.load(f'experiments/{name}/training_states/{iteration}.state', weights_only=True)
+
+
+def load_ema(name: str) -> dict[str, torch.Tensor]:
+    """The final averaged weights of an experiment of the working directory."""
+    return torch.load(f'experiments/{name}/models/net_g_latest.pth', weights_only=True)['params_ema']
+
+
+def log_text(name: str) -> str:
+    """What all runs of an experiment logged."""
+    return ''.join(path.read_text() for path in sorted(Path('experiments', name).glob('train_*.log')))
+
+
+def validated(options: dict[str, Any], hr_folder: Path, val_freq: int, **metrics: dict[str, Any]) -> dict[str, Any]:
+    """Options with a validation on the same images, measured by PSNR and other metrics."""
+    psnr = {'type': 'calculate_psnr', 'crop_border': 4, 'test_y_channel': False}
+    options['datasets']['val'] = {'name': 'check', 'type': 'DistilledPatchDataset', 'dataroot_gt': str(hr_folder)}
+    options['val'] = {'val_freq': val_freq, 'save_img': False, 'metrics': {'psnr': psnr, **metrics}}
+    return options

@@ -13,7 +13,9 @@ import pytest
 import torch
 from sr_experiments import train_options, write_options
 
+from basicsr_distill import cli
 from basicsr_distill.cli import build_parser, main
+from basicsr_distill.runtime.interrupts import Terminated
 
 
 def command(*arguments: str, cwd: Path, timeout: float = 240) -> subprocess.CompletedProcess[str]:
@@ -33,6 +35,8 @@ def test_flags_are_basicsr_own() -> None:
                                            '--local-rank', '1', '--force_yml', 'a=1', 'b:c=2'])
     assert arguments.force_yml == ['a=1', 'b:c=2'] and arguments.local_rank == 1 and arguments.auto_resume
     assert build_parser().parse_args(['test', '-opt', 'x.yml', '--local_rank=2']).local_rank == 2
+    # As `python -m torch.distributed.launch` puts it.
+    assert build_parser().parse_args(['--local-rank=1', 'train', '-opt', 'x.yml']).command == 'train'
 
 
 @pytest.mark.parametrize('content', ['a: !!python/object/apply:os.system ["echo"]', 'a: [', 'name: x'])
@@ -122,3 +126,38 @@ def test_a_signal_to_the_whole_group_still_ends_in_a_checkpoint(hr_folder: Path,
     os.killpg(process.pid, signal.SIGTERM)
     assert process.wait(60) == 143
     assert list((tmp_path / 'experiments/long/training_states').glob('*.state'))
+
+
+@pytest.mark.parametrize(('failure', 'code', 'message'), [
+    (Terminated(143), 143, 'basicsr: terminated; run the same command again to go on.'),
+    (KeyboardInterrupt(), 130, 'basicsr: interrupted; run the same command again to go on.'),
+    (PermissionError(13, 'Permission denied', 'experiments/theirs'), 2, 'basicsr: experiments/theirs: permission denied; '),
+])
+def test_what_ends_a_stage_is_said(failure: BaseException, code: int, message: str, monkeypatch: pytest.MonkeyPatch,
+                                   capsys: pytest.CaptureFixture[str]) -> None:
+    def run(args: object) -> int:
+        raise failure
+
+    monkeypatch.setattr(cli, '_run', run)
+    before = signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)
+    assert main(['doctor']) == code
+    assert (signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)) == before
+    error = capsys.readouterr().err
+    assert error.startswith(message) and error.count('\n') == 1
+
+
+@pytest.mark.parametrize('signum', [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_during_imports_ends_the_process_without_a_traceback(tmp_path: Path, signum: signal.Signals) -> None:
+    (tmp_path / 'x.yml').write_text('name: x')
+    script = f"""
+import os, sys
+from basicsr_distill.cli import main
+class Finder:
+    def find_spec(self, name, path=None, target=None):
+        if name == 'pydantic':
+            os.kill(os.getpid(), {int(signum)})
+sys.meta_path.insert(0, Finder())
+main(['train', '-opt', 'x.yml'])
+"""
+    result = subprocess.run([sys.executable, '-c', script], cwd=tmp_path, capture_output=True, text=True)
+    assert result.returncode == -signum and not result.stderr

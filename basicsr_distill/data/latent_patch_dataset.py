@@ -14,7 +14,6 @@ from basicsr.utils.registry import DATASET_REGISTRY
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
-from tqdm import tqdm
 
 from basicsr_distill.config.registry import bind_dataset
 from basicsr_distill.config.sections import (
@@ -29,6 +28,7 @@ from basicsr_distill.io.images import read_rgb
 from basicsr_distill.io.manifest import IMAGES_FOLDER, MANIFEST_NAME, PatchRow, read_labels, read_table, write_json
 from basicsr_distill.runtime import distributed
 from basicsr_distill.runtime.parallel import default_workers, one_thread_per_operation, ordered_map
+from basicsr_distill.runtime.progress import progress
 
 RECORD_NAME = 'latents.json'
 # Patches per file of latents: the unit of work of a rank, and of resuming.
@@ -154,7 +154,7 @@ class LatentPatchDataset(Dataset[dict[str, Any]]):
         need, free = 4 * floats * SHARD_SIZE * len(pending), shutil.disk_usage(folder).free
         if need > free:
             raise InputError(f'{folder}: the latents need {need >> 20} MB, {free >> 20} MB are free; make room.')
-        with tqdm(total=len(pending) * SHARD_SIZE, desc='encode', unit='patch', disable=None) as bar:
+        with progress(len(pending) * SHARD_SIZE, 'finetune: encode', 'patch') as bar:
             for shard in pending:
                 rows = self.rows[shard * SHARD_SIZE:(shard + 1) * SHARD_SIZE]
                 parts = []

@@ -97,7 +97,7 @@ def _complete_host(host: ModuleType) -> None:
         if not (error.name or '').startswith(f'{HOST}.'):
             raise
         raise HostError(_wrong_host(host, str(error)), name=HOST) from error
-    _LOGGER.info(f'host: BasicSR {HOST_VERSION} at {host.__file__}')
+    _LOGGER.debug('host: BasicSR %s at %s', HOST_VERSION, host.__file__)
     register_all()
 
 

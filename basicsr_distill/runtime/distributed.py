@@ -1,22 +1,27 @@
 """Process groups for CPU and GPU: start one, ask it, end it; without one, all answers are for a single process."""
 
 import datetime
+import gc
 import os
 import re
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
+from weakref import WeakSet
 
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
 
 from basicsr_distill.errors import InputError
 
 # Rank 0 validates and writes alone while the others wait in their next collective: hours are no sign of a fault, and a
 # rank that dies is noticed at once by its closed connection.
 _TIMEOUT = datetime.timedelta(hours=6)
+_wrapped: WeakSet[DistributedDataParallel] = WeakSet()
 
 
 def init(launcher: str, port: int | None = None) -> None:
@@ -169,7 +174,26 @@ def broadcast_failure() -> Iterator[None]:
         raise failures[0] from own
 
 
+def wrap(net: nn.Module, find_unused_parameters: bool) -> DistributedDataParallel:
+    """A network whose gradients are averaged over the ranks; :func:`cleanup` takes the group from it again."""
+    devices = [torch.cuda.current_device()] if next(net.parameters()).is_cuda else None
+    wrapped = DistributedDataParallel(net, device_ids=devices, find_unused_parameters=find_unused_parameters)
+    _wrapped.add(wrapped)
+    return wrapped
+
+
 def cleanup() -> None:
-    """Leave the process group, as every exit of a command must (NCCL's threads otherwise warn or hang)."""
-    if dist.is_initialized():
-        dist.destroy_process_group()
+    """Leave the process group, as every exit of a command must.
+
+    The group's threads end with the last reference to it, and each wrapped network holds one. Threads that outlive Python's
+    interpreter abort the process at its exit now and then, after all was done.
+    """
+    if not dist.is_initialized():
+        return
+    for net in list(_wrapped):
+        # The network may live on, in a caller's variable or in the traceback of an exception that is on its way.
+        for holder in ('reducer', 'logger', 'process_group'):
+            setattr(net, holder, None)
+    _wrapped.clear()
+    dist.destroy_process_group()
+    gc.collect()

@@ -10,7 +10,6 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.decomposition import PCA
 from threadpoolctl import threadpool_limits
-from tqdm import tqdm
 
 from basicsr_distill.config.sections import ClusterOptions
 from basicsr_distill.errors import InputError
@@ -21,9 +20,10 @@ from basicsr_distill.io.images import read_rgb
 from basicsr_distill.io.manifest import IMAGES_FOLDER, MANIFEST_NAME, PatchRow, read_table, write_csv
 from basicsr_distill.runtime import distributed
 from basicsr_distill.runtime.parallel import default_workers, one_thread_per_operation, ordered_map
+from basicsr_distill.runtime.progress import progress
 from basicsr_distill.selection.kmeans import Clusters, choose_num_clusters, cluster, distances
 from basicsr_distill.stages.record import StageRun, fingerprint_stage, photo_folders, refuse_overlap
-from basicsr_distill.stages.sharding import hide_bar, load_part, own_parts, save_part, shared_stage_folder
+from basicsr_distill.stages.sharding import load_part, own_parts, save_part, shared_stage_folder
 
 LABELS_NAME = 'labels.csv'
 FEATURES_NAME = 'features.npy'
@@ -82,8 +82,7 @@ def _encode_own_parts(options: ClusterOptions, paths: Sequence[Path], folder: Pa
                if not (folder / _part_name(number)).is_file()]
     prepared = ordered_map(lambda path: encoder.prepare(read_rgb(path)), [path for _, part in pending for path in part],
                            options.num_workers or default_workers())
-    with tqdm(total=sum(len(part) for _, part in pending), desc='cluster: encode', unit='patch',
-              disable=hide_bar()) as bar:
+    with progress(sum(len(part) for _, part in pending), 'cluster: encode', 'patch') as bar:
         for number, part in pending:
             batches = []
             for first in range(0, len(part), size):

@@ -9,6 +9,7 @@ from basicsr_distill.errors import InputError
 from basicsr_distill.io.files import sha256_file
 from basicsr_distill.runtime import distributed
 from basicsr_distill.runtime.device import resolve_num_gpu
+from basicsr_distill.runtime.interrupts import uninterrupted_imports
 from basicsr_distill.stages.record import fingerprint_stage
 from basicsr_distill.stages.sharding import shared_stage_folder
 
@@ -43,8 +44,9 @@ def run(recipe: Recipe) -> Path:
     with shared_stage_folder(folder, 'finetune', trained, inputs) as stage:
         if not stage.finished:
             _train(experiment)
-            if distributed.is_main():
-                stage.finish({'iterations': opt['train']['total_iter']}, [_CHECKPOINT])
+            with distributed.broadcast_failure():
+                if distributed.is_main():
+                    stage.finish({'iterations': opt['train']['total_iter']}, [_CHECKPOINT])
         elif stage.record['outputs'].get(_CHECKPOINT) != sha256_file(folder / _CHECKPOINT):
             raise InputError(f'{folder / _CHECKPOINT}: was changed after this stage finished; choose another name, or remove '
                              f'{folder} to train again.')
@@ -52,9 +54,10 @@ def run(recipe: Recipe) -> Path:
 
 
 def _train(experiment: Experiment) -> None:
-    from basicsr_distill.host import hooks
+    with uninterrupted_imports():
+        from basicsr_distill.host import hooks
 
-    hooks.require_host()
-    from basicsr_distill.training.train import train
+        hooks.require_host()
+        from basicsr_distill.training.train import train
 
-    train(experiment)
+    train(experiment, as_stage=True)

@@ -1,11 +1,16 @@
 """The stages of a recipe, run in the order of the method."""
 
 import logging
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
+from datetime import timedelta
+from functools import partial
 from pathlib import Path
 
 from basicsr_distill.config.experiment import to_experiment
 from basicsr_distill.config.recipe import Recipe
+from basicsr_distill.runtime import distributed
+from basicsr_distill.runtime.interrupts import uninterrupted_imports
 from basicsr_distill.stages.record import STAGE_NAME, read_stage
 
 log = logging.getLogger(__name__)
@@ -30,34 +35,48 @@ def distill(recipe: Recipe, stages: Sequence[str] | None = None) -> None:
     if 'finetune' in stages:
         _check_training(recipe)
     if 'extract' in stages and recipe.extract:
-        from basicsr_distill.stages.extract import stage as extract
+        with uninterrupted_imports():
+            from basicsr_distill.stages.extract import stage as extract
 
-        _log_counts('extract', extract.run(recipe.extract))
+        _run('extract', partial(extract.run, recipe.extract))
     if 'cluster' in stages and recipe.cluster and recipe.extract:
-        from basicsr_distill.stages import cluster
+        with uninterrupted_imports():
+            from basicsr_distill.stages import cluster
 
-        _log_counts('cluster', cluster.run(recipe.cluster, Path(recipe.extract.save_dir)))
+        _run('cluster', partial(cluster.run, recipe.cluster, Path(recipe.extract.save_dir)))
     if 'finetune' in stages:
-        from basicsr_distill.stages import finetune
+        with uninterrupted_imports():
+            from basicsr_distill.stages import finetune
 
-        _log_counts('finetune', finetune.run(recipe))
+        _run('finetune', partial(finetune.run, recipe))
     if 'sample' in stages and recipe.sample:
-        from basicsr_distill.stages.sample import stage as sample
+        with uninterrupted_imports():
+            from basicsr_distill.stages.sample import stage as sample
 
-        _log_counts('sample', sample.run(recipe.sample, to_experiment(recipe, is_train=True, root=Path.cwd()).opt))
+        _run('sample', partial(sample.run, recipe.sample, to_experiment(recipe, is_train=True, root=Path.cwd()).opt))
 
 
 def _check_training(recipe: Recipe) -> None:
     """Refuse misspelt keys of BasicSR's components before the first stage; a finished training is not looked at."""
     if not Path('experiments', recipe.name, STAGE_NAME).is_file():
-        from basicsr_distill.host.hooks import require_host
+        with uninterrupted_imports():
+            from basicsr_distill.host.hooks import require_host
 
-        require_host()
-        from basicsr_distill.training.keys import check_components
+            require_host()
+            from basicsr_distill.training.keys import check_components
 
         check_components(recipe)
 
 
-def _log_counts(stage: str, folder: Path) -> None:
+def _run(stage: str, work: Callable[[], Path]) -> None:
+    """Run a stage, and say in one line what it made and how long that took."""
+    started = time.time()
+    folder = work()
+    if not distributed.is_main():
+        return
     counts = {name.replace('_', ' '): count for name, count in read_stage(folder)['counts'].items() if count}
-    log.info('%-8s %s: %s', stage, folder, ', '.join(f'{name} {count}' for name, count in counts.items()))
+    if folder.is_absolute() and folder.is_relative_to(Path.cwd()):
+        folder = folder.relative_to(Path.cwd())
+    was_there = (folder / STAGE_NAME).stat().st_mtime < started
+    took = 'done before' if was_there else str(timedelta(seconds=round(time.time() - started)))
+    log.info('%-8s %s: %s (%s)', stage, folder, ', '.join(f'{name} {count}' for name, count in counts.items()), took)

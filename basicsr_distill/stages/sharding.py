@@ -79,8 +79,3 @@ def load_part(path: Path) -> dict[str, NDArray[Any]]:
     """Read a part's result."""
     with np.load(path, allow_pickle=False) as arrays:
         return dict(arrays)
-
-
-def hide_bar() -> bool | None:
-    """``disable`` of a progress bar: only rank 0 shows one, and only on a terminal."""
-    return None if distributed.is_main() else True

@@ -14,7 +14,6 @@ from basicsr.utils import (
     get_time_str,
     set_random_seed,
 )
-from basicsr.utils.options import dict2str
 
 from basicsr_distill import __version__
 from basicsr_distill.config.experiment import Experiment
@@ -23,9 +22,20 @@ from basicsr_distill.io.locks import lock_beside, locked
 from basicsr_distill.runtime import distributed
 from basicsr_distill.runtime.device import resolve_num_gpu
 from basicsr_distill.training import keys, preflight
+from basicsr_distill.training.early_messages import hand_over_messages, remember_messages
 
 
-def settle_run(experiment: Experiment) -> None:
+def settle_run(experiment: Experiment, quiet: bool = False) -> None:
+    """Resolve the device and the ranks, and check what needs no building.
+
+    Args:
+        quiet: the terminal gets BasicSR's warnings alone.
+
+    Raises:
+        InputError: a component or its weights are wrong.
+    """
+    _open_terminal(quiet)
+    remember_messages()
     opt = experiment.opt
     opt['num_gpu'] = resolve_num_gpu(opt['num_gpu'])
     opt['rank'], opt['world_size'] = distributed.rank(), distributed.world_size()
@@ -34,6 +44,19 @@ def settle_run(experiment: Experiment) -> None:
     preflight.check_backbones(experiment)
     set_random_seed(opt['manual_seed'] + opt['rank'])
     torch.backends.cudnn.benchmark = True
+
+
+def _open_terminal(quiet: bool) -> None:
+    """Let BasicSR's logger speak on the terminal, or its warnings alone; an earlier run's log file is closed."""
+    logger = get_root_logger()
+    for handler in list(logger.handlers):
+        if isinstance(handler, logging.FileHandler):
+            logger.removeHandler(handler)
+            handler.close()
+        elif isinstance(handler, logging.StreamHandler):
+            handler.setLevel(logging.WARNING if quiet else logging.NOTSET)
+    if distributed.is_main():
+        logger.setLevel(logging.INFO)
 
 
 @contextmanager
@@ -50,21 +73,25 @@ def locked_experiment(folder: str | Path) -> Iterator[None]:
         yield
 
 
-def start_log(path: Path, text: str, opt: dict[str, Any], command: str) -> logging.Logger:
+def start_log(path: Path, text: str, opt: dict[str, Any], dump: str, command: str) -> None:
+    """Copy the option file into the folder, and log into a file there from now on.
+
+    Args:
+        path: of the option file.
+        text: its content.
+        opt: BasicSR's dictionary.
+        dump: its listing, made before the models took their types out of it.
+        command: ``train`` or ``test``.
+    """
     folder = Path(opt['path']['log'])
     if distributed.is_main():
         write_atomic(folder / path.name, f'# {" ".join(sys.argv)}\n{text}')
-    # BasicSR's logger is initialised once a process, without a file when a dataset was the first to ask for it.
-    logger: logging.Logger = get_root_logger()
+    logger = get_root_logger()
     if distributed.is_main():
         handler = logging.FileHandler(folder / f'{command}_{opt["name"]}_{get_time_str()}.log', encoding='utf-8')
         handler.setFormatter(logging.Formatter('%(asctime)s %(levelname)s: %(message)s'))
-        for old in [old for old in logger.handlers if isinstance(old, logging.FileHandler)]:
-            logger.removeHandler(old)
-            old.close()
         logger.addHandler(handler)
-        logger.setLevel(logging.INFO)
+        hand_over_messages(handler)
     logger.info('basicsr-distill %s on BasicSR %s (%s), torch %s; %s', __version__, basicsr.__version__,
                 Path(basicsr.__file__).parent, torch.__version__, ' '.join(sys.argv))
-    logger.info(dict2str(opt))
-    return logger
+    logger.info(dump)

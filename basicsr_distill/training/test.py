@@ -1,20 +1,24 @@
 """The test loop of ``basicsr test``."""
 
 import json
+import math
 from pathlib import Path
+from typing import Any
 
 from basicsr.data import build_dataloader
 from basicsr.models import build_model
-from basicsr.utils import (
-    mkdir_and_rename,
-)
+from basicsr.utils import get_root_logger
+from basicsr.utils.options import dict2str
 
 from basicsr_distill.config.experiment import Experiment
+from basicsr_distill.errors import InputError
 from basicsr_distill.io.files import write_atomic
 from basicsr_distill.runtime import distributed
 from basicsr_distill.training import preflight
+from basicsr_distill.training.folders import archive, check_writable
 from basicsr_distill.training.image_names import NamedImages
 from basicsr_distill.training.run import locked_experiment, settle_run, start_log
+from basicsr_distill.training.validation import validate
 
 
 def test(experiment: Experiment) -> None:
@@ -24,7 +28,8 @@ def test(experiment: Experiment) -> None:
         experiment: of :func:`basicsr_distill.config.experiment.to_experiment`.
 
     Raises:
-        InputError: the options or what they point to are wrong; nothing has been written then.
+        InputError: the options or what they point to are wrong, and nothing has been written then; or a metric cannot be
+            computed for some image: the others are in ``metrics.json``, where that one is null.
     """
     path, opt = experiment.path, experiment.opt
     settle_run(experiment)
@@ -33,20 +38,33 @@ def test(experiment: Experiment) -> None:
     datasets = {name: preflight.build_checked_dataset(experiment, name) for name in sorted(opt['datasets'])}
     folder = Path(opt['path']['results_root'])
     with locked_experiment(folder):
+        check_writable(path, folder)
+        dump = dict2str(opt)
+        model = build_model(opt)  # the last that may refuse; it writes nothing
         if distributed.is_main():
-            mkdir_and_rename(str(folder))
-            Path(opt['path']['visualization']).mkdir()
+            archive(folder)
+            Path(opt['path']['visualization']).mkdir(parents=True)
         distributed.barrier()
-        logger = start_log(path, text, opt, 'test')
-        model = build_model(opt)
-        results = {}
-        for name in list(datasets):
-            dataset = datasets.pop(name)  # one set at a time keeps its decoded images in memory
-            loader = NamedImages(build_dataloader(dataset, opt['datasets'][name], num_gpu=opt['num_gpu'], dist=opt['dist'],
-                                                  seed=opt['manual_seed']))
-            logger.info('Testing %s (%d images) ...', dataset.opt['name'], len(dataset))
-            model.validation(loader, current_iter=opt['name'], tb_logger=None, save_img=opt['val']['save_img'])
-            results[dataset.opt['name']] = {metric: float(value)
-                                            for metric, value in getattr(model, 'metric_results', {}).items()}
+        start_log(path, text, opt, dump, 'test')
+        results, failures = _measure(opt, model, datasets)
         if distributed.is_main():
             write_atomic(folder / 'metrics.json', json.dumps(results, indent=2) + '\n')
+        if failures:
+            raise InputError(f'{path}: val.metrics: {"; ".join(failures)}; the others are in {folder / "metrics.json"}: leave '
+                             'the metric out, for example with --force_yml val:metrics:NAME=none, or the image.')
+
+
+def _measure(opt: dict[str, Any], model: Any,
+             datasets: dict[str, Any]) -> tuple[dict[str, dict[str, float | None]], list[str]]:
+    """Mean metrics of every data set, and what could not be computed."""
+    results: dict[str, dict[str, float | None]] = {}
+    failures: list[str] = []
+    for name in list(datasets):
+        dataset = datasets.pop(name)  # one set at a time keeps its decoded images in memory
+        loader = NamedImages(build_dataloader(dataset, opt['datasets'][name], num_gpu=opt['num_gpu'], dist=opt['dist'],
+                                              seed=opt['manual_seed']))
+        get_root_logger().info('Testing %s (%d images) ...', dataset.opt['name'], len(dataset))
+        failures += validate(opt, model, loader, opt['name'], None).describe()
+        results[dataset.opt['name']] = {metric: None if math.isnan(value) else float(value)
+                                        for metric, value in getattr(model, 'metric_results', {}).items()}
+    return results, failures

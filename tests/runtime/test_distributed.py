@@ -220,13 +220,13 @@ def test_a_lock_and_the_state_to_resume_from_are_one_rank_s_word(tmp_path):
         opt = {'auto_resume': True, 'path': {'training_states': '.', 'models': '.'}}
         # The other rank's disk shows a newer state than the first's.
         resume.newest_valid_state = lambda *_: Path('10.state') if d.is_main() else Path('20.state')
-        resume.load_weights = lambda path: {'iter': path}
+        resume.load_weights = lambda path: {'iter': path, 'optimizers': [], 'schedulers': []}
         resume.check_resume = lambda opt, iteration: None
-        print(resume.resume_state(opt))
+        print(resume.resume_state(Path('x.yml'), opt)['iter'])
         d.cleanup()
     """))
     with locked(lock_beside(tmp_path / 'tiny'), tmp_path / 'tiny'):
         outputs = run_two_processes(script)
     refusal, state = outputs[0].splitlines()
-    assert refusal.startswith(f'tiny: in use by process {os.getpid()} on ') and state == "{'iter': '10.state'}"
+    assert refusal.startswith(f'tiny: in use by process {os.getpid()} on ') and state == '10.state'
     assert outputs[1] == outputs[0]

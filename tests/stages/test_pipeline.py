@@ -1,6 +1,9 @@
 """A whole recipe in small: four stages, skipping, resuming, refusing."""
 
 import hashlib
+import os
+import re
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -12,7 +15,7 @@ import pytest
 import yaml
 from basicsr.utils.matlab_functions import imresize
 from numpy.typing import NDArray
-from support import save_rgb
+from support import REPOSITORY, save_rgb
 
 from basicsr_distill.config.recipe import Recipe
 from basicsr_distill.errors import InputError
@@ -156,3 +159,32 @@ def test_a_misspelt_key_of_basicsr_is_found_before_the_first_stage(in_folder: Pa
     with pytest.raises(InputError, match="AdamW takes no key 'weight_decai'; did you mean 'weight_decay'"):
         distill(Recipe.load(write(options)))
     assert not Path('out').exists()
+
+
+def launcher_lines() -> list[str]:
+    """What README and docs tell people to type on several ranks."""
+    texts = [path.read_text(encoding='utf-8') for path in (REPOSITORY / 'README.md', *sorted((REPOSITORY / 'docs').glob('*.md')))]
+    lines = [line for text in texts for line in re.findall(r'torchrun [^`\n]+', text)]
+    assert lines
+    return sorted(set(lines))
+
+
+@pytest.mark.parametrize('line', launcher_lines())
+def test_the_lines_for_several_ranks_end_in_0_on_a_fresh_recipe(in_folder: Path, line: str) -> None:
+    """Also by the older launcher, which puts --local-rank before the command; there, every stage is done."""
+    write(recipe())
+    Path('basicsr').write_text('import sys\nfrom basicsr_distill.cli import main\nsys.exit(main())\n')
+    with socket.socket() as probe:
+        probe.bind(('127.0.0.1', 0))
+        port = probe.getsockname()[1]
+    arguments = re.sub(r'--nproc_per_node=\d+', f'--nproc_per_node=2 --master_port={port}', line.removeprefix('torchrun '))
+    arguments = re.sub(r'-opt \S+', '-opt recipe.yml', arguments.replace('$(which basicsr)', 'basicsr'))
+    environment = {**os.environ, 'PYTHONPATH': str(REPOSITORY), 'CUDA_VISIBLE_DEVICES': ''}
+    for module, expected in (('run', 'images kept 4 (0:'), ('launch', 'images kept 4 (done before)')):
+        result = subprocess.run([sys.executable, '-m', f'torch.distributed.{module}', *arguments.split()], env=environment,
+                                capture_output=True, text=True)
+        assert result.returncode == 0, result.stderr[-3000:]
+        stages = [text for text in result.stderr.splitlines() if text.split()[:1] in ([stage] for stage in STAGES)]
+        assert len(stages) == 4 and expected in stages[-1], result.stderr
+        assert 'network_g:[' not in result.stderr, 'the options go to the log file alone'
+    assert 'network_g:[' in next(Path('experiments/tiny').glob('train_*.log')).read_text()

@@ -13,9 +13,18 @@ import numpy as np
 import pytest
 import torch
 from basicsr.archs.edsr_arch import EDSR
+from basicsr.models.sr_model import SRModel
 from basicsr.utils import tensor2img
 from skimage.metrics import peak_signal_noise_ratio
-from sr_experiments import TINY_EDSR, train_options, write_options
+from sr_experiments import (
+    TINY_EDSR,
+    load_state,
+    log_text,
+    train_here,
+    train_options,
+    validated,
+    write_options,
+)
 
 from basicsr_distill.config.experiment import to_experiment
 from basicsr_distill.config.recipe import Recipe
@@ -232,6 +241,25 @@ def test_signals_end_in_a_checkpoint(hr_folder: Path, tmp_path: Path, signum: si
     assert stop.value.code == code
     state = next(Path('experiments/tiny/training_states').glob('*.state'))
     assert Path(f'experiments/tiny/models/net_g_{state.stem}.pth').is_file()
+
+
+def test_a_signal_in_the_last_validation_ends_before_the_next_stage(
+        hr_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
+    whole = SRModel.nondist_validation
+
+    def validation(*arguments: Any) -> None:
+        os.kill(os.getpid(), signal.SIGINT)
+        whole(*arguments)
+
+    monkeypatch.setattr(SRModel, 'nondist_validation', validation)
+    options = validated(train_options(hr_folder, total_iter=2), hr_folder, 2)
+    with pytest.raises(SystemExit) as stop:
+        train_here(options, as_stage=True)
+    assert stop.value.code == 130
+    assert load_state('tiny', 2)['validation_due'] is False and Path('experiments/tiny/models/net_g_latest.pth').is_file()
+    assert 'SIGINT: finishing the validation at iteration 2' in capfd.readouterr().err
+    log = log_text('tiny')
+    assert 'run the same command again to go on' in log and '--auto_resume' not in log.split('Stopped by signal')[1]
 
 
 def test_test_command_measures_and_records(hr_folder: Path, tmp_path: Path) -> None:

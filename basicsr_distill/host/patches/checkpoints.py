@@ -41,8 +41,9 @@ def _save_training_state(original: HostFunction) -> HostFunction:
     def save_training_state(self: Any, epoch: int, current_iter: int) -> None:
         """Written after the networks, and so the mark of a whole checkpoint. All ranks must call it.
 
-        Beside the host's keys: ``rng`` (one entry per rank), ``best_metric_results``, and ``model_state`` from the
-        model's ``extra_state()``, a dict of tensors and numbers, where it defines one.
+        Beside the host's keys: ``rng`` (one entry per rank), ``best_metric_results``, what the training loop put into
+        ``loop_state``, and ``model_state`` from the model's ``extra_state()``, a dict of tensors and numbers, where it
+        defines one.
         """
         if current_iter == -1:
             return
@@ -52,6 +53,7 @@ def _save_training_state(original: HostFunction) -> HostFunction:
             'optimizers': [optimizer.state_dict() for optimizer in self.optimizers],
             'schedulers': [scheduler.state_dict() for scheduler in self.schedulers],
             'rng': distributed.gather(capture_rng()),
+            **getattr(self, 'loop_state', {}),
         }
         if hasattr(self, 'extra_state'):
             state['model_state'] = self.extra_state()

@@ -7,7 +7,7 @@ import torch
 from basicsr.models.realesrgan_model import RealESRGANModel
 from basicsr.models.realesrnet_model import RealESRNetModel
 from basicsr.utils import DiffJPEG, USMSharp
-from torch.nn.parallel import DataParallel, DistributedDataParallel
+from torch.nn.parallel import DataParallel
 
 from basicsr_distill.errors import InputError
 from basicsr_distill.host.patches.table import HostFunction, patch
@@ -30,9 +30,7 @@ def _model_to_device(original: HostFunction) -> HostFunction:
     def model_to_device(self: Any, net: torch.nn.Module) -> torch.nn.Module:
         net = net.to(self.device)
         if self.opt['dist']:
-            devices = [torch.cuda.current_device()] if self.device.type == 'cuda' else None
-            unused = self.opt.get('find_unused_parameters', False)
-            return DistributedDataParallel(net, device_ids=devices, find_unused_parameters=unused)
+            return distributed.wrap(net, self.opt.get('find_unused_parameters', False))
         return DataParallel(net) if self.opt['num_gpu'] > 1 else net
 
     return model_to_device

@@ -25,7 +25,6 @@ import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 from basicsr_distill.config.sections import ExtractOptions, PsnrMetric
 from basicsr_distill.errors import InputError
@@ -54,11 +53,12 @@ from basicsr_distill.io.manifest import (
 from basicsr_distill.ops.psnr import VALUES_AT_ONCE, psnr_after_bicubic
 from basicsr_distill.runtime import distributed
 from basicsr_distill.runtime.parallel import default_workers, one_thread_per_operation, ordered_map
+from basicsr_distill.runtime.progress import progress
 from basicsr_distill.selection.duplicates import exact_fingerprint, perceptual_fingerprint, repeated
 from basicsr_distill.selection.scenes import SceneIndex
 from basicsr_distill.selection.thresholds import hardest_db, histogram_text, threshold_db
 from basicsr_distill.stages.record import StageRun, refuse_overlap
-from basicsr_distill.stages.sharding import hide_bar, load_part, own_parts, save_part, shared_stage_folder
+from basicsr_distill.stages.sharding import load_part, own_parts, save_part, shared_stage_folder
 
 QUARANTINE_NAME = 'quarantine.csv'
 _IMAGES_PER_PART = 32
@@ -193,7 +193,7 @@ class _Extraction:
         pending = [(number, part) for number, part in own_parts(range(len(self.images)), _IMAGES_PER_PART)
                    if not self._part_path(number).is_file()]
         total = sum(len(part) for _, part in pending)
-        with tqdm(total=total, desc='extract: score', unit='image', disable=hide_bar()) as bar:
+        with progress(total, 'extract: score', 'image') as bar:
             groups = [group for _, part in pending for group in self._groups(part)]
             results = chain.from_iterable(ordered_map(self._score, groups, self.num_workers))
             for number, part in pending:
@@ -334,8 +334,9 @@ class _Extraction:
         self._check_space(sum(len(windows) for _, windows in pending))
         results = ordered_map(partial(self._write_image, scored), pending, self.num_workers)
         try:
-            for _ in tqdm(results, total=len(pending), desc='extract: write', unit='image', disable=hide_bar()):
-                pass
+            with progress(len(pending), 'extract: write', 'image') as bar:
+                for _ in results:
+                    bar.update()
         except OSError as error:
             if error.errno == errno.ENOSPC:
                 need_mb = patches.owner.size * self.size * self.size * 3 >> 20

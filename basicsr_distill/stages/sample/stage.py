@@ -15,7 +15,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from tqdm import tqdm
 
 from basicsr_distill.archs.minimax_dit_arch import MinimaxDiT, load_trained
 from basicsr_distill.config.sections import ClusterOptions, PrototypeInitOptions, SampleOptions
@@ -42,12 +41,13 @@ from basicsr_distill.ops.bicubic import make_lr
 from basicsr_distill.ops.psnr import psnr_after_bicubic
 from basicsr_distill.runtime import distributed
 from basicsr_distill.runtime.precision import DTYPES
+from basicsr_distill.runtime.progress import progress
 from basicsr_distill.selection.coverage import distance_to_others, herding, k_center, nearest
 from basicsr_distill.selection.kmeans import cluster, distances
 from basicsr_distill.stages.cluster import FEATURES_NAME
 from basicsr_distill.stages.dataset_card import CardFacts, dataset_card
 from basicsr_distill.stages.record import StageRun, fingerprint_stage, photo_folders, read_stage, refuse_overlap
-from basicsr_distill.stages.sharding import hide_bar, own_parts, shared_stage_folder
+from basicsr_distill.stages.sharding import own_parts, shared_stage_folder
 
 CARD_NAME = 'README.md'
 NEAREST_NAME = 'nearest.csv'
@@ -184,8 +184,7 @@ class _Sampling:
         shape = (network.in_channels, network.sample_size, network.sample_size)
         options = self.options
         strength = options.init.strength if isinstance(options.init, PrototypeInitOptions) else 1.0
-        with tqdm(total=sum(len(part) for part in pending), desc='sample: draw', unit='image',
-                  disable=hide_bar()) as bar:
+        with progress(sum(len(part) for part in pending), 'sample: draw', 'image') as bar:
             for part in pending:
                 labels = torch.tensor([draw.label for draw in part], device=self.device)
                 generators = [image_generator(options.seed, draw.label, draw.index) for draw in part]
