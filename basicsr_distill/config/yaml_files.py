@@ -11,6 +11,7 @@ from typing import Any
 
 import yaml
 
+from basicsr_distill.config.paths import expand_paths
 from basicsr_distill.errors import InputError
 
 MAX_FILE_BYTES = 1 << 20
@@ -140,4 +141,5 @@ def read_option_file(path: Path, force_yml: Sequence[str] = ()) -> dict[str, Any
             section = section[parent]
         # BasicSR reads the word none as null, YAML does not.
         section[leaf] = None if text.strip().lower() == 'none' else parse_yaml(text, f'--force_yml {entry}')
-    return options
+    expanded: dict[str, Any] = expand_paths(options, str(path))
+    return expanded

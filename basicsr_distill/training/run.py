@@ -23,15 +23,17 @@ from basicsr_distill.io.locks import lock_beside, locked
 from basicsr_distill.runtime import distributed
 from basicsr_distill.runtime.device import resolve_num_gpu
 from basicsr_distill.training import keys, preflight
+from basicsr_distill.training.early_messages import hand_over_messages, remember_messages
 
 
 def settle_run(experiment: Experiment) -> None:
+    remember_messages()
     opt = experiment.opt
     opt['num_gpu'] = resolve_num_gpu(opt['num_gpu'])
     opt['rank'], opt['world_size'] = distributed.rank(), distributed.world_size()
     opt['dist'] = opt['world_size'] > 1
     keys.check_components(experiment.recipe)
-    preflight.check_backbones(experiment)
+    preflight.check_sections(experiment)
     set_random_seed(opt['manual_seed'] + opt['rank'])
     torch.backends.cudnn.benchmark = True
 
@@ -63,6 +65,7 @@ def start_log(path: Path, text: str, opt: dict[str, Any], command: str) -> loggi
             logger.removeHandler(old)
             old.close()
         logger.addHandler(handler)
+        hand_over_messages(handler)
         logger.setLevel(logging.INFO)
     logger.info('basicsr-distill %s on BasicSR %s (%s), torch %s; %s', __version__, basicsr.__version__,
                 Path(basicsr.__file__).parent, torch.__version__, ' '.join(sys.argv))

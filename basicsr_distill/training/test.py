@@ -4,7 +4,6 @@ import json
 from pathlib import Path
 
 from basicsr.data import build_dataloader
-from basicsr.models import build_model
 from basicsr.utils import (
     mkdir_and_rename,
 )
@@ -31,6 +30,8 @@ def test(experiment: Experiment) -> None:
     text = path.read_text(encoding='utf-8')
     preflight.check_pretrained(experiment)
     datasets = {name: preflight.build_checked_dataset(experiment, name) for name in sorted(opt['datasets'])}
+    preflight.check_data(experiment, datasets)
+    model = preflight.build_checked_model(experiment)
     folder = Path(opt['path']['results_root'])
     with locked_experiment(folder):
         if distributed.is_main():
@@ -38,7 +39,6 @@ def test(experiment: Experiment) -> None:
             Path(opt['path']['visualization']).mkdir()
         distributed.barrier()
         logger = start_log(path, text, opt, 'test')
-        model = build_model(opt)
         results = {}
         for name in list(datasets):
             dataset = datasets.pop(name)  # one set at a time keeps its decoded images in memory

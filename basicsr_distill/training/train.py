@@ -13,7 +13,6 @@ from typing import Any
 import torch
 from basicsr.data import build_dataloader
 from basicsr.data.prefetch_dataloader import CPUPrefetcher, CUDAPrefetcher
-from basicsr.models import build_model
 from basicsr.utils import (
     AvgTimer,
     MessageLogger,
@@ -57,6 +56,8 @@ def train(experiment: Experiment) -> None:
         preflight.check_pretrained(experiment)
         datasets = {name: preflight.build_checked_dataset(experiment, name) for name in opt['datasets']}
         preflight.check_batch(experiment, len(datasets['train']))
+        preflight.check_data(experiment, datasets)
+        model = preflight.build_checked_model(experiment)
 
         _make_folders(opt, fresh=state is None and not opt['auto_resume'])
         logger = start_log(path, text, opt, 'train')
@@ -64,7 +65,6 @@ def train(experiment: Experiment) -> None:
         for dataset in datasets.values():
             if hasattr(dataset, 'prepare'):
                 dataset.prepare()
-        model = build_model(opt)
         first = 0
         if state is not None:
             model.resume_training(state)
