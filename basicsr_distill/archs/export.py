@@ -8,6 +8,7 @@ prime sizes: all padding is needed then, and padding by nothing is what other si
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -77,7 +78,7 @@ def _constant_position_biases(network: nn.Module) -> Iterator[None]:
     """Position biases follow from the weights alone, by operations that ONNX lacks."""
     modules = [module for module in network.modules() if isinstance(module, SpatialChannelCorrelation)]
     for module in modules:
-        vars(module)['position_bias'] = lambda bias=module.position_bias().detach(): bias
+        vars(module)['position_bias'] = partial(torch.clone, module.position_bias().detach())
     try:
         yield
     finally:

@@ -67,20 +67,22 @@ def test_a_trained_network_is_exported_from_its_option_file(tmp_path: Path, monk
     assert 'x.yml: path.pretrain_network_g: is missing' in capsys.readouterr().err
 
 
-@pytest.mark.parametrize(('stem', 'key'), [('SwinIR/train_SwinIR_x4_OST_distilled', 'params'),
-                                           ('RealESRGAN/train_RealESRGAN_x4_OST_distilled', 'params_ema')])
-def test_checkpoints_load_in_spandrel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stem: str, key: str) -> None:
+@pytest.mark.parametrize('stem', ['SwinIR/train_SwinIR_x4_OST_distilled', 'RealESRGAN/train_RealESRGAN_x4_OST_distilled'])
+def test_checkpoints_load_in_spandrel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stem: str) -> None:
+    """It prefers the averaged weights."""
     spandrel = pytest.importorskip('spandrel')
     monkeypatch.chdir(tmp_path)
     path = REPOSITORY / f'options/train/{stem}.yml'
     options = shrink(read_option_file(path))
     options['train'].pop('perceptual_opt', None)
+    if options['network_g']['type'] == 'RRDBNet':
+        options['network_g']['num_grow_ch'] = 32  # spandrel takes the usual one for granted
     make_surroundings(options)
     train_loop.train(path, to_experiment(path, options, is_train=True, root=tmp_path))
     checkpoint = tmp_path / 'experiments' / options['name'] / 'models/net_g_2.pth'
     loaded = spandrel.ModelLoader().load_from_file(checkpoint)
     network = build_network(dict(options['network_g'])).eval()
-    network.load_state_dict(torch.load(checkpoint, weights_only=True)[key])
+    network.load_state_dict(torch.load(checkpoint, weights_only=True)['params_ema'])
     lq = torch.rand(1, 3, 24, 32)
     with torch.no_grad():
         assert loaded.scale == options['scale']

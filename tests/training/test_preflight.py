@@ -158,7 +158,8 @@ FILES: list[tuple[Callable[[], None], Options, str]] = [
     (lambda: Path('HR/3.png').write_text('text'), {}, 'HR/3.png: not an image'),
     (thumbs, {}, 'HR/Thumbs.db: not an image'),
     (unlisted, {'meta_info_file': 'list.txt'}, 'list.txt lists what is not there: HR/9.png'),
-    (lambda: None, {'dataroot_lq': 'X8'}, 'X8/0.png: is 8x8, which at scale 4 is not the partner of 64x64, it is that of scale 8'),
+    (lambda: None, {'dataroot_lq': 'X8'}, 'X8/0.png: is 8x8, which at scale 4 is not the partner of 64x64, it is that of '
+                                          'scale 8'),
 ]
 
 
@@ -354,7 +355,8 @@ def test_a_stage_folder_is_its_images(pairs: Path, capsys: pytest.CaptureFixture
     save_rgb(Path('patches/psnr.png'), np.zeros((480, 640, 3), np.uint8))
     options = training()
     section(dataroot_gt='patches')(options)
-    assert_refused('train', options, 'patches is the folder of a stage, which holds more than images; write patches/images', capsys)
+    sentence = 'patches is the folder of a stage, which holds more than images; write patches/images'
+    assert_refused('train', options, sentence, capsys)
     options['datasets']['train'] = {'name': 'set', 'type': 'DistilledPatchDataset', 'dataroot_gt': 'patches', 'gt_size': 32,
                                     'batch_size_per_gpu': 2}
     assert run('train', options) == 0

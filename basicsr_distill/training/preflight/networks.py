@@ -14,8 +14,9 @@ from basicsr_distill.training.preflight.datasets import check_crop
 
 # Architectures whose ``scale`` is the factor between input and output; of all others it is ``upscale``.
 _SCALE_IN_SCALE = ('RRDBNet', 'ECBSR', 'DUF')
-_SR_MODELS = ('SRModel', 'SwinIRModel', 'SRGANModel', 'ESRGANModel', 'RealESRNetModel', 'RealESRGANModel',
+SR_MODELS = ('SRModel', 'SwinIRModel', 'SRGANModel', 'ESRGANModel', 'RealESRNetModel', 'RealESRGANModel',
               'TiledSRModel', 'TiledSwinIRModel', 'HITModel')
+_GAN_MODELS = ('SRGANModel', 'ESRGANModel', 'RealESRGANModel')
 _BLIND_MODELS = ('RealESRNetModel', 'RealESRGANModel')
 _DATASETS = ('PairedImageDataset', 'RealESRGANPairedDataset', 'RealESRGANDataset', 'SingleImageDataset',
              'DistilledPatchDataset')
@@ -32,7 +33,7 @@ def check_agreement(path: Path, opt: dict[str, Any]) -> None:
     Raises:
         InputError: names both keys.
     """
-    if opt['model_type'] not in _SR_MODELS:
+    if opt['model_type'] not in SR_MODELS:
         return
     _check_scale(path, opt)
     _check_channels(path, opt)
@@ -85,6 +86,8 @@ def _channel_keys(opt: dict[str, Any], keys: tuple[str, ...]) -> Iterator[tuple[
 
 def _check_model_and_data(path: Path, opt: dict[str, Any]) -> None:
     model, data = opt['model_type'], opt['datasets']['train']
+    if model in _GAN_MODELS and not isinstance(opt['train'].get('gan_opt'), dict):
+        raise InputError(f'{path}: train: {model} needs the section \'gan_opt\'.')
     is_blind = model in _BLIND_MODELS and opt.get('high_order_degradation', True)
     if data['type'] == 'RealESRGANDataset' and not is_blind:
         hint = ('set high_order_degradation: true' if model in _BLIND_MODELS else

@@ -14,7 +14,9 @@ from basicsr_distill.config.experiment import Experiment
 from basicsr_distill.errors import InputError
 from basicsr_distill.training.loader import seeded
 from basicsr_distill.training.preflight.datasets import STOCK
+from basicsr_distill.training.preflight.networks import SR_MODELS
 
+_TRIED_PX = (17, 19)
 # What wrong values of options raise; anything else is a fault of the program or of the machine.
 _VALUE_ERRORS = (TypeError, ValueError, KeyError, IndexError, AttributeError, AssertionError, NotImplementedError,
                  ZeroDivisionError, RuntimeError)
@@ -41,18 +43,50 @@ def take_first_images(path: Path, opt: dict[str, Any], datasets: Mapping[str, An
 
 
 def build_checked_model(experiment: Experiment) -> Any:
-    """BasicSR's ``build_model``.
+    """BasicSR's ``build_model``, and one look at what the network makes of an image.
 
     Raises:
-        InputError: names the section whose values cannot be built.
+        InputError: names the section whose values cannot be built, or that the network does not do what ``scale`` says.
     """
     path, opt = experiment.path, experiment.opt
     try:
-        return build_model(opt)
+        model = build_model(opt)
     except torch.OutOfMemoryError:
         raise
     except _VALUE_ERRORS as error:
         raise InputError(f'{path}: {_culprit(opt)}: cannot be built with these values ({_one_line(error)}).') from error
+    if opt['model_type'] in SR_MODELS:
+        _try_network(path, opt, model)
+    return model
+
+
+def _try_network(path: Path, opt: dict[str, Any], model: Any) -> None:
+    """Once as validation does, on an image of odd sides, and once on a training patch."""
+    channels = 1 if any(section.get('color') == 'y' for section in opt['datasets'].values()) else 3
+    scale = opt.get('scale', 4)  # the default of DistilledPatchDataset
+    crop = opt['datasets'].get('train', {}).get('gt_size') or opt.get('gt_size')
+    try:
+        model.lq = torch.zeros(1, channels, *_TRIED_PX, device=model.device)
+        model.test()
+        shapes = [(_TRIED_PX, model.output.shape)]
+        del model.lq, model.output
+        if opt['is_train'] and isinstance(crop, int):
+            side = crop // scale
+            model.net_g.eval()
+            with torch.no_grad():
+                patch = torch.zeros(1, channels, side, side, device=model.device)
+                shapes.append(((side, side), model.net_g(patch).shape))
+            model.net_g.train()
+    except torch.OutOfMemoryError:
+        raise
+    except _VALUE_ERRORS as error:
+        raise InputError(f'{path}: network_g: {opt["network_g"]["type"]} cannot take an image with these values '
+                         f'({_one_line(error)}).') from error
+    for (height, width), shape in shapes:
+        expected = (1, channels, scale * height, scale * width)
+        if tuple(shape) != expected:
+            raise InputError(f'{path}: network_g: {opt["network_g"]["type"]} makes {tuple(shape)} of an LR image of '
+                             f'{(1, channels, height, width)}, not {expected}; let it agree with scale: {scale}.')
 
 
 def _culprit(opt: dict[str, Any]) -> str:

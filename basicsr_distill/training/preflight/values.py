@@ -25,6 +25,9 @@ def check_values(path: Path, opt: dict[str, Any]) -> None:
     for key, value in (opt.get('train') or {}).items():
         if key in _TRAIN_NUMBERS and not _is_number(value):
             raise InputError(f'{path}: train.{key}: {value!r} is not a number.')
+        weights = value.get('layer_weights') if isinstance(value, dict) else None
+        if weights is not None and not (isinstance(weights, dict) and all(map(_is_number, weights.values()))):
+            raise InputError(f'{path}: train.{key}.layer_weights: must be a mapping of layers to numbers.')
         if key.startswith('optim_') or key == 'scheduler':
             component = SCHEDULERS.get(value['type']) if key == 'scheduler' else getattr(torch.optim, value['type'])
             _check_section(path, f'train.{key}', value, component)
