@@ -28,7 +28,7 @@ MIN_CACHED_FILES = 1000
 
 _CACHE_VERSION = 1
 _BLOCK_BYTES = 4096
-_THREADS = 16
+_THREADS = 8
 _CHUNK_FILES = 512
 _PNG_SIGNATURE = b'\x89PNG\r\n\x1a\n'
 _PNG_END = b'IEND\xaeB`\x82'
@@ -198,8 +198,8 @@ def _load_cache(folder: str) -> _Entries:
         content = json.loads(_cache_file(folder).read_bytes())
         if content['version'] != _CACHE_VERSION or content['folder'] != os.path.realpath(folder):
             return {}
-        return {name: (int(size), int(time), int(width), int(height), str(mode))
-                for name, (size, time, width, height, mode) in content['files'].items()}
+        return {name: (size, time, width, height, str(mode)) for name, (size, time, width, height, mode)
+                in content['files'].items() if width > 0 < height}
     except (OSError, ValueError, TypeError, KeyError, AttributeError):
         return {}
 

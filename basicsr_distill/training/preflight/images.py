@@ -1,6 +1,7 @@
 """The image files of stock datasets, from their headers: readable, of fitting sizes, large enough for the crop."""
 
 import logging
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -92,19 +93,19 @@ def _lmdb_headers(where: str, root: Path, keys: list[str]) -> _Headers:
 
 def _check_pairs(where: str, is_train: bool, scale: int, gt: tuple[list[str], _Headers],
                  lq: tuple[list[str], _Headers]) -> None:
-    faults, doubtful = [], []
-    for gt_path, lq_path in zip(gt[0], lq[0]):
-        sizes = gt[1][gt_path][:2], lq[1][lq_path][:2]
-        if fault := pair_fault(*sizes, scale, is_train):
-            faults.append(f'{where}: {lq_path}: {fault} (the HR image is {gt_path}')
-        elif is_doubtful_pair(*sizes, scale):
-            doubtful.append(lq_path)
+    pairs = [(gt[1][gt_path], lq[1][lq_path]) for gt_path, lq_path in zip(gt[0], lq[0])]
+    kinds = Counter(pairs)  # of a hundred thousand patches there is one
+    faults = {kind: fault for kind in kinds if (fault := pair_fault(kind[0][:2], kind[1][:2], scale, is_train))}
     if faults:
-        raise InputError(f'{faults[0]}; {len(faults)} of {len(gt[0])} pairs).')
+        first = next(index for index, pair in enumerate(pairs) if pair in faults)
+        raise InputError(f'{where}: {lq[0][first]}: {faults[pairs[first]]} (the HR image is {gt[0][first]}; '
+                         f'{sum(kinds[kind] for kind in faults)} of {len(pairs)} pairs).')
+    doubtful = {kind for kind in kinds if is_doubtful_pair(kind[0][:2], kind[1][:2], scale)}
     if doubtful:
+        first = next(index for index, pair in enumerate(pairs) if pair in doubtful)
         _log.warning('%s: %d of %d HR images are more than a pixel of LR larger than their partners, first that of %s; '
-                     'what is left over at the right and lower edge is not measured.', where, len(doubtful), len(gt[0]),
-                     doubtful[0])
+                     'what is left over at the right and lower edge is not measured.', where,
+                     sum(kinds[kind] for kind in doubtful), len(pairs), lq[0][first])
 
 
 def _check_smallest(where: str, gt_size: int, headers: _Headers) -> None:
@@ -131,6 +132,7 @@ def _check_borders(path: Path, opt: dict[str, Any], headers: _Headers) -> None:
 def _warn_of_odd_kinds(where: str, headers: _Headers) -> None:
     for odd, consequence in (('has_alpha', 'have an alpha channel, which is dropped'),
                              ('is_deep', 'have more than 8 bits a channel, which are cut to 8')):
-        files = [file for file, header in headers.items() if getattr(header, odd)]
+        kinds = {header for header in set(headers.values()) if getattr(header, odd)}
+        files = [file for file, header in headers.items() if header in kinds] if kinds else []
         if files:
             _log.warning('%s: %d of %d images %s, first %s.', where, len(files), len(headers), consequence, files[0])
