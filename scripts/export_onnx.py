@@ -17,7 +17,8 @@ from basicsr.archs import build_network
 from basicsr.models.base_model import BaseModel
 
 from basicsr_distill.archs.export import AnySize, export_onnx, needed_multiple
-from basicsr_distill.config.experiment import read_option_file, to_experiment
+from basicsr_distill.config.experiment import to_experiment
+from basicsr_distill.config.recipe import Recipe
 from basicsr_distill.errors import InputError
 
 TOLERANCE = 1e-4
@@ -28,7 +29,7 @@ def export(option_file: Path, output: Path) -> float:
     for package in ('onnx', 'onnxruntime'):
         if importlib.util.find_spec(package) is None:
             raise InputError(f'the package {package} is not installed; run pip install basicsr-distill[onnx].')
-    opt = to_experiment(option_file, read_option_file(option_file), is_train=False, root=Path.cwd())
+    opt = to_experiment(Recipe.load(option_file), is_train=False, root=Path.cwd()).opt
     weights, section = opt['path'].get('pretrain_network_g'), opt['network_g']
     if weights is None:
         raise InputError(f'{option_file}: path.pretrain_network_g: is missing; give the checkpoint to export.')

@@ -13,7 +13,9 @@ from sr_experiments import SMALL_NETWORKS, make_surroundings, shrink
 from support import REPOSITORY
 
 from basicsr_distill.archs.export import AnySize, export_onnx, needed_multiple
-from basicsr_distill.config.experiment import read_option_file, to_experiment
+from basicsr_distill.config.experiment import to_experiment
+from basicsr_distill.config.recipe import Recipe
+from basicsr_distill.config.yaml_files import read_option_file
 from basicsr_distill.training import train as train_loop
 
 NETWORKS: dict[str, dict[str, Any]] = {
@@ -78,7 +80,7 @@ def test_checkpoints_load_in_spandrel(tmp_path: Path, monkeypatch: pytest.Monkey
     if options['network_g']['type'] == 'RRDBNet':
         options['network_g']['num_grow_ch'] = 32  # spandrel takes the usual one for granted
     make_surroundings(options)
-    train_loop.train(path, to_experiment(path, options, is_train=True, root=tmp_path))
+    train_loop.train(to_experiment(Recipe.parse(path, options), is_train=True, root=tmp_path))
     checkpoint = tmp_path / 'experiments' / options['name'] / 'models/net_g_2.pth'
     loaded = spandrel.ModelLoader().load_from_file(checkpoint)
     network = build_network(dict(options['network_g'])).eval()

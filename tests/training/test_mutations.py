@@ -12,7 +12,7 @@ from sr_experiments import SlimVgg19, make_surroundings, save_slim_vgg19, shrink
 from support import REPOSITORY
 
 from basicsr_distill.cli import main
-from basicsr_distill.config.experiment import read_option_file
+from basicsr_distill.config.yaml_files import read_option_file
 
 FILES = ('options/train/EDSR/train_EDSR_Mx4_DIV2K.yml', 'options/train/RCAN/train_RCAN_x4_OST_distilled.yml',
          'options/train/SwinIR/train_SwinIR_x4_OST_distilled.yml', 'options/train/HiT_SR/train_HiT_SRF_x4_DF2K.yml',

@@ -9,8 +9,8 @@ from typing import Any
 from basicsr.utils.registry import ARCH_REGISTRY, MODEL_REGISTRY
 
 from basicsr_distill.errors import InputError
-from basicsr_distill.training.preflight.registered import find_component
 from basicsr_distill.training.preflight.datasets import check_crop
+from basicsr_distill.training.preflight.registered import find_component
 
 # Architectures whose ``scale`` is the factor between input and output; of all others it is ``upscale``.
 _SCALE_IN_SCALE = ('RRDBNet', 'ECBSR', 'DUF')
