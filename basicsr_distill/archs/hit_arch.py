@@ -166,6 +166,10 @@ class SpatialChannelCorrelation(nn.Module):
         self.pos = PositionMLP(num_heads)
         self.proj = nn.Linear(dim, dim)
 
+    def position_bias(self) -> Tensor:
+        """What only the weights decide, (heads, window_size^2, cells); an export may hold it as a constant."""
+        return pooled_position_bias(self.pos(self.window_size), self.window_size, self.cell_size)
+
     def _spatial(self, q: Tensor, v: Tensor) -> Tensor:
         """(q v'^T / c + B) v' per head; q, v and result (N, L, C/2), v' the values of cells, c channels a head."""
         n, length, channels = v.shape
@@ -179,8 +183,7 @@ class SpatialChannelCorrelation(nn.Module):
         per_head = cells.view(n, -1, heads, channels // heads)
         gram = cells.transpose(1, 2) @ cells
         head = torch.arange(channels, device=v.device) // (channels // heads)
-        bias = pooled_position_bias(self.pos(self.window_size), self.window_size, cell)
-        by_position = bias @ per_head.permute(2, 1, 0, 3).reshape(heads, per_head.shape[1], -1)
+        by_position = self.position_bias() @ per_head.permute(2, 1, 0, 3).reshape(heads, per_head.shape[1], -1)
         by_position = by_position.view(heads, length, n, -1).permute(2, 1, 0, 3).reshape(n, length, channels)
         return torch.baddbmm(by_position, q, gram * (head[:, None] == head), alpha=heads / channels)
 

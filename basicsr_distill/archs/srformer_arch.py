@@ -87,7 +87,11 @@ class PermutedSelfAttention(nn.Module):
         index = self.aligned_relative_position_index.flatten()
         logits += self.relative_position_bias_table.index_select(0, index).view(n, n // 4, heads).permute(2, 0, 1)
         if mask is not None:
-            logits.view(b, -1, heads, n, n // 4).add_(mask[:, None])
+            per_window = logits.view(b, -1, heads, n, n // 4)
+            if torch.jit.is_tracing():  # a trace loses what is written through a view
+                logits = (per_window + mask[:, None]).view(-1, heads, n, n // 4)
+            else:
+                per_window.add_(mask[:, None])
         out = (logits.softmax(-1) @ v.transpose(1, 2)).transpose(1, 2).reshape(-1, n, c)
         return self.proj(window_merge(out, self.window_size, (h, w)))
 

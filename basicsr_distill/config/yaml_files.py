@@ -11,6 +11,7 @@ from typing import Any
 
 import yaml
 
+from basicsr_distill.config.paths import expand_paths
 from basicsr_distill.errors import InputError
 
 MAX_FILE_BYTES = 1 << 20
@@ -78,26 +79,28 @@ def parse_yaml(text: str, origin: str) -> Any:
     try:
         _check_depth(text)
     except yaml.YAMLError as error:
-        raise _explained(error, origin) from None
+        raise _explained(error, origin, text) from None
     loader = _Loader(text)
     try:
         node = loader.get_single_node()
         _check_expansion(node, {})
         return None if node is None else loader.construct_document(node)
     except yaml.YAMLError as error:
-        raise _explained(error, origin) from None
+        raise _explained(error, origin, text) from None
     except ValueError as error:
         raise InputError(f'{origin}: {error}.') from None
     finally:
         loader.dispose()
 
 
-def _explained(error: yaml.YAMLError, origin: str) -> InputError:
+def _explained(error: yaml.YAMLError, origin: str, text: str) -> InputError:
     mark = getattr(error, 'problem_mark', None)
     line = f', line {mark.line + 1}' if mark else ''
     problem = getattr(error, 'problem', None) or str(error).splitlines()[0]
     if 'could not determine a constructor' in problem:
         problem = f'{problem.split(" for ")[-1]} is not allowed, only plain values are'
+    if mark and text.splitlines()[mark.line:mark.line + 1] and text.splitlines()[mark.line][mark.column:].startswith('\t'):
+        problem = 'a tab stands where spaces belong; indent with spaces'
     return InputError(f'{origin}{line}: {problem}.')
 
 
@@ -140,4 +143,5 @@ def read_option_file(path: Path, force_yml: Sequence[str] = ()) -> dict[str, Any
             section = section[parent]
         # BasicSR reads the word none as null, YAML does not.
         section[leaf] = None if text.strip().lower() == 'none' else parse_yaml(text, f'--force_yml {entry}')
-    return options
+    expanded: dict[str, Any] = expand_paths(options, str(path))
+    return expanded

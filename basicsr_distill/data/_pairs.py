@@ -13,6 +13,7 @@ from basicsr_distill.errors import InputError
 from basicsr_distill.io.files import safe_join
 from basicsr_distill.io.images import find_images, image_shape, read_rgb
 from basicsr_distill.io.manifest import HR_FOLDER, MANIFEST_NAME, SampleRow, read_table
+from basicsr_distill.io.pairs import pair_fault
 from basicsr_distill.ops.bicubic import make_lr
 
 
@@ -82,6 +83,9 @@ def _pairs_of_folder(options: DistilledPatchDatasetOptions, root: Path) -> list[
         paths = [safe_join(root, line.split(' (')[0].strip(), listed_in=table) for line in lines if line.strip()]
     else:
         paths = [image.path for image in find_images([root])]
+    if (several := Counter(path.name for path in paths).most_common(1)) and several[0][1] > 1:
+        logging.getLogger('basicsr').warning('%s: %s lies in %d of its folders; all are read, so point dataroot_gt at one of '
+                                             'them if they are versions of the same images.', root, *several[0])
     paths = paths[:_count(options, len(paths))]
     if options.dataroot_lq is None:
         return [Pair(path, None) for path in paths]
@@ -137,10 +141,7 @@ def _usable_shape(pair: Pair, hr: tuple[int, ...], lr: tuple[int, ...], scale: i
         if not height or not width:
             raise InputError(f'{pair.hr}: is smaller than the scale {scale}; remove it.')
         return height, width
-    height, width = lr[0] * scale, lr[1] * scale
+    if fault := pair_fault((hr[1], hr[0]), (lr[1], lr[0]), scale, is_train):
+        raise InputError(f'{pair.lr}: {fault} (the HR image is {pair.hr}).')
     # Benchmarks hold LR images made after cropping HR to a multiple of the scale.
-    shown = hr if is_train else (min(hr[0], height), min(hr[1], width))
-    if shown != (height, width):
-        raise InputError(f'{pair.lr}: is {lr[1]}x{lr[0]}, but {pair.hr} is {hr[1]}x{hr[0]}; '
-                         f'at scale {scale} they do not match.')
-    return height, width
+    return lr[0] * scale, lr[1] * scale

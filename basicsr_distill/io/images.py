@@ -55,6 +55,7 @@ class UnreadableImageError(InputError):
     def __init__(self, name: str, reason: str = '', detail: str = '') -> None:
         # With the message alone it can be raised again across processes, as torch's data workers do.
         super().__init__(f'{name}: {detail}; remove or replace the file.' if detail else name)
+        self.name = name
         self.reason = reason
         self.detail = detail
 
@@ -71,7 +72,7 @@ def find_images(roots: Sequence[Path]) -> list[FoundImage]:
     """Image files below some folders, sorted by relative path, each once.
 
     Hidden files and folders are left out. Links to files or folders inside the roots are followed, but nothing is
-    visited twice.
+    visited twice. Of the folder of a stage only ``images/`` counts: beside it lie figures.
 
     Raises:
         InputError: a root is not a folder, or a link leads out of the roots.
@@ -90,7 +91,10 @@ def find_images(roots: Sequence[Path]) -> list[FoundImage]:
         if folder in seen_folders:
             continue
         seen_folders.add(folder)
-        for entry in _visible_entries(folder):
+        entries = list(_visible_entries(folder))
+        if images := _images_of_stage(entries):
+            entries = images
+        for entry in entries:
             is_image = os.path.splitext(entry.name)[1].lower() in IMAGE_SUFFIXES
             if entry.is_symlink():
                 target = os.path.realpath(entry.path)
@@ -111,6 +115,12 @@ def find_images(roots: Sequence[Path]) -> list[FoundImage]:
     paths = files | {link for target, link in links.items() if target not in files}
     found = (FoundImage(Path(path), os.path.relpath(path, common).replace(os.sep, '/')) for path in paths)
     return sorted(found, key=lambda image: image.relative)
+
+
+def _images_of_stage(entries: list[os.DirEntry[str]]) -> list[os.DirEntry[str]]:
+    """The images/ of a stage's folder, whose figures lie beside it; nothing for any other folder."""
+    names = {entry.name: entry for entry in entries}
+    return [names['images']] if {'images', 'stage.json'} <= names.keys() else []
 
 
 def fingerprint_images(images: Sequence[FoundImage]) -> str:

@@ -103,6 +103,8 @@ datasets:
     dataroot_gt: <this folder>
 ```
 
+`num_images: N` there takes fewer images, evenly from the labels: parts of this set. {_other_sizes(options)}
+
 `nearest.csv` and `nearest.png` show the real patch most like each image, by the encoder's features. An image much nearer to a
 real patch than real patches are to each other is a copy; so is one whose `psnr_db` there, pixel against pixel, is over 25 dB.
 
@@ -140,6 +142,14 @@ def licence_section(weights: Sequence[Weights], starts_from_patches: bool) -> st
         'Their terms apply to what resembles them.')
     return '\n'.join([*(part.line() for part in weights),
                       f'- Photographs that the patches were cut from: their terms are not known here. {photos}'])
+
+
+def _other_sizes(options: SampleOptions) -> str:
+    """Whether a set of another size shares images with this one."""
+    if isinstance(options.init, PrototypeInitOptions):
+        return ('A set drawn with another `images_per_cluster` starts from other prototypes and shares no image with this '
+                'one.')
+    return 'A set drawn with another `images_per_cluster` starts from the same noise.'
 
 
 def _quantiles(values: dict[str, float]) -> str:

@@ -11,6 +11,7 @@ from basicsr_distill.errors import InputError
 from basicsr_distill.io.images import UnreadableImageError, find_images, is_whole_png, read_rgb, write_png
 from basicsr_distill.ops.bicubic import make_lr
 from basicsr_distill.runtime.parallel import default_workers, one_thread_per_operation, ordered_map
+from basicsr_distill.stages.pack_lmdb import pack_lmdb
 
 log = logging.getLogger(__name__)
 
@@ -55,6 +56,22 @@ def generate_lr_folder(hr_folder: Path, lr_folder: Path, scale: int, filename_tm
     with one_thread_per_operation():
         results = ordered_map(make, targets.items(), default_workers())
         return sum(tqdm(results, total=len(targets), desc='LR', unit='image', disable=None))
+
+
+def pack_lr_folder(folder: Path) -> Path:
+    """Pack the LR images of a folder for BasicSR's lmdb backend, beside it and with its name and ``.lmdb``.
+
+    Keys are names without suffix, as in the lmdb that the extract stage packs, so that both make pairs.
+
+    Raises:
+        InputError: images lie in sub-folders, or one has a dot in its name, which BasicSR cuts keys at.
+    """
+    target = folder.with_name(f'{folder.name}.lmdb')
+    names = [image.relative for image in find_images([folder])]
+    if odd := next((name for name in names if '/' in name or '.' in Path(name).stem), None):
+        raise InputError(f'{folder}: {odd} cannot be a key of an lmdb, which holds names without folders and dots; rename it.')
+    pack_lmdb(folder, names, target)
+    return target
 
 
 def _make_one(root: Path, lr_folder: Path, scale: int, cropped_folder: Path | None, names: tuple[Path, Path]) -> bool:

@@ -16,7 +16,7 @@ def pack_lmdb(folder: Path, names: Sequence[str], target: Path) -> None:
 
     Args:
         folder: of the files.
-        names: of the files; all pictures have the size of the first.
+        names: of the files.
         target: folder to make, ending in ``.lmdb``; it appears whole.
     """
     if target.is_dir():
@@ -25,13 +25,15 @@ def pack_lmdb(folder: Path, names: Sequence[str], target: Path) -> None:
     shutil.rmtree(temp, ignore_errors=True)
     temp.mkdir()
     payload = sum((folder / name).stat().st_size for name in names)
+    lines: list[str] = []
     # Every value takes whole 4 KiB pages, and the tree of keys some more.
     with lmdb.open(str(temp), map_size=2 * payload + 8192 * len(names) + (1 << 20)) as env, env.begin(write=True) as txn:
         for name in names:
-            txn.put(Path(name).stem.encode(), (folder / name).read_bytes())
-    height, width = _png_size((folder / names[0]).read_bytes())
-    lines = ''.join(f'{name} ({height},{width},3) {_PNG_LEVEL}\n' for name in names)
-    (temp / 'meta_info.txt').write_text(lines)
+            data = (folder / name).read_bytes()
+            txn.put(Path(name).stem.encode(), data)
+            height, width = _png_size(data)
+            lines.append(f'{name} ({height},{width},3) {_PNG_LEVEL}\n')
+    (temp / 'meta_info.txt').write_text(''.join(lines), encoding='utf-8')
     (temp / 'lock.mdb').unlink(missing_ok=True)
     os.replace(temp, target)
 

@@ -31,7 +31,7 @@ from basicsr_distill.config.sections import DatasetOptions, Options, RootOptions
 from basicsr_distill.errors import InputError
 
 # By the names that BasicSR's ``setup_schedulers`` knows.
-_SCHEDULERS = {
+SCHEDULERS = {
     'MultiStepLR': lr_scheduler.MultiStepRestartLR,
     'MultiStepRestartLR': lr_scheduler.MultiStepRestartLR,
     'CosineAnnealingRestartLR': lr_scheduler.CosineAnnealingRestartLR,
@@ -148,9 +148,9 @@ def _check_schedule(path: Path, sections: ExperimentSections) -> None:
         if not isinstance(section.get('type'), str):
             raise InputError(f'{path}: train.{key}: key \'type\' is missing.')
         name = section['type']
-        component = _SCHEDULERS.get(name) if key == 'scheduler' else getattr(torch.optim, name, None)
+        component = SCHEDULERS.get(name) if key == 'scheduler' else getattr(torch.optim, name, None)
         if component is None:
-            known = set(_SCHEDULERS) if key == 'scheduler' else {name for name in dir(torch.optim) if name[0].isupper()}
+            known = set(SCHEDULERS) if key == 'scheduler' else {name for name in dir(torch.optim) if name[0].isupper()}
             raise InputError(f'{path}: train.{key}.type: {name!r} is not known; did you mean '
                              f'{nearest_name(name, known)!r}?')
         _check_keys(path, f'train.{key}', section, component)

@@ -41,7 +41,7 @@ def settle_run(experiment: Experiment, quiet: bool = False) -> None:
     opt['rank'], opt['world_size'] = distributed.rank(), distributed.world_size()
     opt['dist'] = opt['world_size'] > 1
     keys.check_components(experiment.recipe)
-    preflight.check_backbones(experiment)
+    preflight.check_sections(experiment)
     set_random_seed(opt['manual_seed'] + opt['rank'])
     torch.backends.cudnn.benchmark = True
 

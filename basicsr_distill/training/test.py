@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 from basicsr.data import build_dataloader
-from basicsr.models import build_model
 from basicsr.utils import get_root_logger
 from basicsr.utils.options import dict2str
 
@@ -36,11 +35,12 @@ def test(experiment: Experiment) -> None:
     text = path.read_text(encoding='utf-8')
     preflight.check_pretrained(experiment)
     datasets = {name: preflight.build_checked_dataset(experiment, name) for name in sorted(opt['datasets'])}
+    preflight.check_data(experiment, datasets)
+    model = preflight.build_checked_model(experiment)
     folder = Path(opt['path']['results_root'])
     with locked_experiment(folder):
         check_writable(path, folder)
         dump = dict2str(opt)
-        model = build_model(opt)  # the last that may refuse; it writes nothing
         if distributed.is_main():
             archive(folder)
             Path(opt['path']['visualization']).mkdir(parents=True)

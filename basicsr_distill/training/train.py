@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 from basicsr.data import build_dataloader
-from basicsr.models import build_model
 from basicsr.utils import get_root_logger, init_tb_logger, init_wandb_logger
 from basicsr.utils.options import dict2str
 
@@ -54,7 +53,7 @@ def train(experiment: Experiment, as_stage: bool = False) -> None:
                 return
         dump = dict2str(opt)
         # The model reads its weights and writes nothing: what it refuses leaves the earlier experiment where it is.
-        model = build_model(opt)
+        model = preflight.build_checked_model(experiment)
         if state is not None:
             resume_training(path, opt, model, state)
         with experiment_folder(opt, fresh=state is None and not opt['auto_resume']):
@@ -78,6 +77,7 @@ def _checked_datasets(experiment: Experiment) -> dict[str, Any]:
     preflight.check_pretrained(experiment)
     datasets = {name: preflight.build_checked_dataset(experiment, name) for name in experiment.opt['datasets']}
     preflight.check_batch(experiment, len(datasets['train']))
+    preflight.check_data(experiment, datasets)
     return datasets
 
 

@@ -6,6 +6,8 @@ from typing import Any
 
 import pytest
 import torch
+import yaml
+from basicsr.utils.options import ordered_yaml
 from sr_experiments import SlimVgg19, make_surroundings, save_slim_vgg19, shrink
 from support import REPOSITORY
 from torchvision.models import alexnet
@@ -50,6 +52,12 @@ def test_option_file_is_valid(path: Path) -> None:
         assert metric['crop_border'] == options['scale']
     for section in options.get('datasets', {}).values():
         assert section.get('gt_size', options['scale']) % options['scale'] == 0
+
+
+@pytest.mark.parametrize('path', files('**/*.yml'))
+def test_basicsr_reads_the_same(path: Path) -> None:
+    """Its loader takes 1e-3 for text; 1.0e-3 is a number to both."""
+    assert yaml.load(path.read_text(), Loader=ordered_yaml()[0]) == load_option_file(path)
 
 
 @pytest.mark.parametrize(('place', 'key', 'message'), [

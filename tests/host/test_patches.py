@@ -149,6 +149,19 @@ def test_rank_0_validates_outside_of_ddp(tmp_path, one_rank):
     assert isinstance(model.net_g, DistributedDataParallel)
 
 
+@without_cuda
+@pytest.mark.parametrize('num_gpu', [1, 2])
+def test_a_model_built_by_hand_for_gpus_is_built_on_the_cpu(tmp_path, caplog, num_gpu):
+    original = original_of('basicsr.models.base_model:BaseModel.__init__')
+    wanted = BaseModel.__new__(BaseModel)
+    original(wanted, {'num_gpu': num_gpu, 'is_train': True})
+    assert wanted.device.type == 'cuda'
+    model = SRModel(model_options(tmp_path, num_gpu=num_gpu))
+    model.feed_data({'lq': torch.rand(1, 3, 8, 8), 'gt': torch.rand(1, 3, 32, 32)})
+    model.optimize_parameters(1)
+    assert model.device.type == 'cpu' and np.isfinite(model.get_current_log()['l_pix'])
+
+
 def blind_options(folder: Path, model_type: str, **changes) -> dict:
     """A small RealESRNet or RealESRGAN model, with every branch of the degradation within a few draws."""
     options = model_options(folder, model_type=model_type, queue_size=4, gt_size=32, gt_usm=True, l1_gt_usm=True,

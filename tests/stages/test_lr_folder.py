@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from support import REPOSITORY, save_rgb
 
 from basicsr_distill.errors import InputError
-from basicsr_distill.stages.lr_folder import generate_lr_folder
+from basicsr_distill.stages.lr_folder import generate_lr_folder, pack_lr_folder
+from basicsr_distill.stages.pack_lmdb import pack_lmdb
 
 
 @pytest.fixture
@@ -34,6 +35,26 @@ def test_lr_images_equal_matlab_and_feed_the_stock_dataset(hr: Path, tmp_path: P
                            'dataroot_gt': str(tmp_path / 'cropped/people'), 'dataroot_lq': str(tmp_path / 'LR/people'),
                            'io_backend': {'type': 'disk'}})
     assert pairs[0]['lq'].shape == (3, 16, 17)
+
+
+def test_packed_lr_images_are_the_partners_of_packed_hr_images(tmp_path: Path, astronaut: NDArray[np.uint8]) -> None:
+    for number, size in enumerate((64, 48)):
+        save_rgb(tmp_path / 'HR' / f'{number}.png', astronaut[:size, :64])
+    generate_lr_folder(tmp_path / 'HR', tmp_path / 'X4', 4)
+    pack_lmdb(tmp_path / 'HR', ['0.png', '1.png'], tmp_path / 'HR.lmdb')
+    assert pack_lr_folder(tmp_path / 'X4') == tmp_path / 'X4.lmdb'
+    assert (tmp_path / 'X4.lmdb/meta_info.txt').read_text() == '0.png (16,16,3) 1\n1.png (12,16,3) 1\n'
+    section = {'name': 'x', 'type': 'PairedImageDataset', 'phase': 'val', 'scale': 4}
+    packed, plain = (build_dataset({**section, 'dataroot_gt': str(tmp_path / f'HR{suffix}'), 'io_backend': {'type': kind},
+                                    'dataroot_lq': str(tmp_path / f'X4{suffix}')})
+                     for suffix, kind in (('.lmdb', 'lmdb'), ('', 'disk')))
+    assert len(packed) == len(plain) == 2
+    for index in range(2):
+        for key in ('lq', 'gt'):
+            assert packed[index][key].equal(plain[index][key])
+    save_rgb(tmp_path / 'odd' / 'a.b.png', astronaut[:8, :8])
+    with pytest.raises(InputError, match=r'a\.b\.png cannot be a key'):
+        pack_lr_folder(tmp_path / 'odd')
 
 
 def test_a_second_run_continues_and_keeps_what_is_whole(hr: Path, tmp_path: Path) -> None:

@@ -63,7 +63,9 @@ def bind(section: type[Section], values: Any, where: str) -> Section:
         message = first['msg'].removeprefix('Value error, ').replace('\n', ' ')
         if first['type'] in ('dict_type', 'model_type', 'model_attributes_type'):
             message = 'must be a mapping of keys to values'
-        raise InputError(f'{where}: {".".join(place) or "section"}: {message[0].lower()}{message[1:]}.') from None
+        # A union adds a name for each of its branches, which is no key.
+        keys = '.'.join(part for part in place if '[' not in part)
+        raise InputError(f'{where}: {keys or "section"}: {message[0].lower()}{message[1:]}.') from None
 
 
 def nearest_name(name: str, known: Iterable[str]) -> str:

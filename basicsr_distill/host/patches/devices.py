@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from basicsr.models.realesrgan_model import RealESRGANModel
 from basicsr.models.realesrnet_model import RealESRNetModel
-from basicsr.utils import DiffJPEG, USMSharp
+from basicsr.utils import DiffJPEG, USMSharp, get_root_logger
 from torch.nn.parallel import DataParallel
 
 from basicsr_distill.errors import InputError
@@ -24,6 +24,18 @@ def _init_dist(original: HostFunction) -> HostFunction:
     return init_dist
 
 
+@patch('basicsr.models.base_model:BaseModel.__init__', 'models/base_model.py:18',
+        'asks for CUDA wherever num_gpu is not 0, also on a machine without')
+def _base_init(original: HostFunction) -> HostFunction:
+    def init(self: Any, opt: dict[str, Any]) -> None:
+        original(self, opt)
+        if self.device.type == 'cuda' and not torch.cuda.is_available():
+            get_root_logger().warning('num_gpu: %s is asked for, none found; the model is built on the CPU.', opt['num_gpu'])
+            self.device = torch.device('cpu')
+
+    return init
+
+
 @patch('basicsr.models.base_model:BaseModel.model_to_device', 'models/base_model.py:98',
         'asks for the current CUDA device even on a CPU')
 def _model_to_device(original: HostFunction) -> HostFunction:
@@ -31,7 +43,7 @@ def _model_to_device(original: HostFunction) -> HostFunction:
         net = net.to(self.device)
         if self.opt['dist']:
             return distributed.wrap(net, self.opt.get('find_unused_parameters', False))
-        return DataParallel(net) if self.opt['num_gpu'] > 1 else net
+        return DataParallel(net) if self.device.type == 'cuda' and self.opt['num_gpu'] > 1 else net
 
     return model_to_device
 

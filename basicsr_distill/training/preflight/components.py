@@ -1,4 +1,4 @@
-"""What is checked before a run touches the disk: that an hour-long run does not end in a misspelt word."""
+"""Whether what an option file names exists: weights, labels, backbones, data, and enough images for a batch."""
 
 import math
 from pathlib import Path
@@ -76,6 +76,8 @@ def build_checked_dataset(experiment: Experiment, name: str) -> Any:
         raise InputError(f'{path}: datasets.{name}: {section["type"]} needs the key {error}.') from error
     except InputError as error:
         raise InputError(f'{path}: datasets.{name}: {error}') from error
+    except (TypeError, ValueError, AttributeError, IndexError, AssertionError) as error:
+        raise InputError(f'{path}: datasets.{name}: {section["type"]} cannot be built with these values ({error}).') from error
     if len(dataset) == 0:
         raise InputError(f'{path}: datasets.{name}: {section.get("dataroot_gt") or section.get("dataroot_lq")} holds no images.')
     return dataset
