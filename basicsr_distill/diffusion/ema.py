@@ -33,9 +33,11 @@ def update_average(average: EMAModel, parameters: Sequence[nn.Parameter]) -> Non
     >>> average.shadow_params
     [tensor([0.2500])]
     """
-    # With decay 0 the average is the newest weights: s - (s - p) is p up to rounding only, and EMAModel copies what needs
-    # no gradient.
-    average.step(parameters if average.decay > 0 else [parameter.detach() for parameter in parameters])
+    average.step(parameters)
+    if average.decay == 0:
+        # The average is the newest weights, but s - (s - p) is p up to rounding only.
+        for shadow, parameter in zip(average.shadow_params, parameters):
+            shadow.copy_(parameter.detach())
 
 
 @contextmanager
