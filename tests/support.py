@@ -1,10 +1,12 @@
 """What tests share beside fixtures."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from basicsr_distill.config.sections import Options
@@ -22,3 +24,25 @@ def save_rgb(path: Path, image: NDArray[np.uint8]) -> Path:
 def keys_of(model: type[Options], **given: Any) -> dict[str, Any]:
     """Arguments of a component whose defaults are in its section model."""
     return model(**given).model_dump(exclude={'type', 'pixel_codec'})
+def on_ranks(ranks: int, work: Callable[[int], Any], folder: Path) -> list[Any]:
+    """What ``work(rank)`` gives on each of several processes joined by gloo, on the CPU.
+
+    The processes are forked, which saves their imports and lets ``work`` be any function.
+    """
+    context = torch.multiprocessing.get_context('fork')
+    processes = [context.Process(target=_one_rank, args=(rank, ranks, work, folder)) for rank in range(ranks)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(timeout=120)
+        if process.is_alive():
+            process.kill()
+    assert [process.exitcode for process in processes] == [0] * ranks
+    return [torch.load(folder / f'rank{rank}.pt', weights_only=True) for rank in range(ranks)]
+
+
+def _one_rank(rank: int, ranks: int, work: Callable[[int], Any], folder: Path) -> None:
+    torch.set_num_threads(1)  # a forked process has no other threads of OpenMP
+    torch.distributed.init_process_group('gloo', init_method=f'file://{folder}/store', rank=rank, world_size=ranks)
+    torch.save(work(rank), folder / f'rank{rank}.pt')
+    torch.distributed.destroy_process_group()

@@ -2,7 +2,9 @@
 
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -57,3 +59,25 @@ def estimate_step(net: nn.Module, run: Callable[[], Tensor]) -> StepEstimate:
         parameter.grad = None
     state = sum(p.nbytes + (_BYTES_PER_TRAINED * p.numel() if p.requires_grad else 0) for p in net.parameters())
     return StepEstimate(seconds, state, sum(kept.values()))
+
+
+def training_cost(net: Any, autocast: Callable[[], AbstractContextManager[Any]], batch_size: int, parts: int,
+                  iterations: int) -> str:
+    """What of a MinimaxDiT is trained and what it will take, in one sentence without its full stop; tries one sample.
+
+    Args:
+        autocast: makes the context of a forward pass.
+        batch_size, parts: samples of a batch, and parts that it is cut into.
+    """
+    count = sum(parameter.numel() for parameter in net.parameters())
+    trained = sum(parameter.numel() for parameter in net.parameters() if parameter.requires_grad)
+    device = next(net.parameters()).device
+    x_t = torch.zeros(1, net.in_channels, net.sample_size, net.sample_size, device=device)
+    zero = torch.zeros(1, dtype=torch.int64, device=device)
+
+    def run() -> Tensor:
+        with autocast():
+            return net(x_t, zero, zero).float()
+
+    cost = estimate_step(net, run).describe(batch_size, parts, iterations)
+    return f'{trained / 1e6:.2f} of {count / 1e6:.2f} million parameters are trained; {cost}'

@@ -1,4 +1,4 @@
-"""How good a denoiser is: errors of its noise on held-back latents, and a grid of samples."""
+"""How good a denoiser is: errors of its noise on given latents, and a grid of samples."""
 
 from pathlib import Path
 from typing import Any
@@ -8,8 +8,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from basicsr_distill.diffusion.codec import to_uint8
-from basicsr_distill.diffusion.process import add_noise
-from basicsr_distill.diffusion.sampler import SamplerSettings, image_generator, sample_latents
+from basicsr_distill.diffusion.process import NUM_TIMESTEPS, add_noise
+from basicsr_distill.diffusion.sampler import SamplerSettings, image_generator, make_scheduler, sample_latents
 from basicsr_distill.io.images import write_png
 
 # Places between no noise and the most noise that is trained.
@@ -45,32 +45,63 @@ def noise_errors(net: Any, dataset: Any, alpha_bar: Tensor, max_timestep: int, d
 
 
 @torch.no_grad()
-def sample_grid(net: Any, dataset: Any, codec: Any, device: torch.device) -> tuple[Tensor, dict[str, float]]:
+def sample_grid(net: Any, dataset: Any, codec: Any, max_timestep: int,
+                device: torch.device) -> tuple[Tensor, dict[str, float]]:
     """Samples with fixed seeds, a row of four for every label.
+
+    They start from pure noise where all timesteps are trained. Else the denoiser has never seen that much noise, and they
+    start from real latents of the label, noised as far as is trained; a label without any then has no row.
+
+    Args:
+        dataset: real latents and their labels.
+        max_timestep: timesteps below it are trained.
 
     Returns:
         Pixels (3, rows * H, 4 * W) in [0, 1]; and of the latents, per label averaged: ``sample_coverage``, the mean over
-        real latents of the highest cosine to a sample, and ``sample_diversity``, one minus the mean cosine of samples to
-        each other.
+        real latents (those started from left out) of the highest cosine to a sample, and ``sample_diversity``, one minus the
+        mean cosine of samples to each other.
     """
     shape = (net.in_channels, net.sample_size, net.sample_size)
+    settings, strength = trained_range(max_timestep)
     rows, coverage, diversity = [], [], []
     for label in range(net.num_labels):
+        real = [index for index, value in enumerate(dataset.labels) if value == label][:_MAX_ITEMS]
+        start = None
+        if strength < 1:
+            if not real:
+                continue
+            chosen = [real[number * len(real) // _PER_LABEL] for number in range(_PER_LABEL)]
+            start = torch.stack([dataset.latent_mean(index) for index in chosen])
+            real = [index for index in real if index not in chosen]
         latents = sample_latents(net, torch.full((_PER_LABEL,), label, device=device), shape,
                                  [image_generator(_SEED, label, index) for index in range(_PER_LABEL)],
-                                 SamplerSettings(guidance_scale=1), learns_variance=net.learns_variance)
+                                 settings, learns_variance=net.learns_variance, start=start, strength=strength)
         rows.append(torch.cat(list(codec.decode(latents).cpu()), -1))
         drawn = F.normalize(latents.flatten(1), dim=1)
-        own = [index for index, value in enumerate(dataset.labels) if value == label][:_MAX_ITEMS]
-        if own:
-            real = F.normalize(torch.stack([dataset.latent_mean(index) for index in own]).flatten(1).to(device), dim=1)
-            coverage.append(float((real @ drawn.T).amax(1).mean()))
+        if real:
+            others = F.normalize(torch.stack([dataset.latent_mean(index) for index in real]).flatten(1).to(device), dim=1)
+            coverage.append(float((others @ drawn.T).amax(1).mean()))
         cosines = drawn @ drawn.T
         diversity.append(1 - float((cosines.sum() - cosines.trace()) / (_PER_LABEL * (_PER_LABEL - 1))))
     figures = {'sample_diversity': sum(diversity) / len(diversity)}
     if coverage:
         figures['sample_coverage'] = sum(coverage) / len(coverage)
     return torch.cat(rows, -2), figures
+
+
+def trained_range(max_timestep: int) -> tuple[SamplerSettings, float]:
+    """How to sample with about twenty steps that all lie below ``max_timestep``, and the share of the steps they are.
+
+    >>> settings, strength = trained_range(200)
+    >>> settings.num_steps, strength
+    (100, 0.19)
+    """
+    settings = SamplerSettings(guidance_scale=1)
+    num_steps = min(NUM_TIMESTEPS, -(-settings.num_steps * NUM_TIMESTEPS // max_timestep))
+    settings = settings.model_copy(update={'num_steps': num_steps})
+    scheduler = make_scheduler(settings.scheduler)
+    scheduler.set_timesteps(settings.num_steps)
+    return settings, int((scheduler.timesteps < max_timestep).sum()) / settings.num_steps
 
 
 def save_grid(path: Path, grid: Tensor) -> None:

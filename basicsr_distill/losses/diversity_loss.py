@@ -1,13 +1,14 @@
 """Generated latents of a label differ from earlier ones."""
 
 from basicsr.utils.registry import LOSS_REGISTRY
-from torch import Tensor, nn
+from torch import Tensor
 
-from basicsr_distill.losses.memory import LatentMemory, gather_batch, mean_extreme
+from basicsr_distill.losses.memory import gather_batch
+from basicsr_distill.losses.minimax_loss import MinimaxLoss
 
 
 @LOSS_REGISTRY.register()
-class DiversityLoss(nn.Module):
+class DiversityLoss(MinimaxLoss):
     """L_d = max over samples and memory of cos(x0_pred, zhat_n), zhat_n earlier predictions for the label.
 
     Source: Gu et al. (2024), Eq. 6; Cho et al. (2025), Eq. 4.
@@ -17,16 +18,16 @@ class DiversityLoss(nn.Module):
         loss_weight: factor.
         memory_size: predictions remembered per label.
         t_weight: ``alpha_bar`` multiplies a label's term by alpha_bar_t of its extreme sample.
+
+    >>> import torch
+    >>> loss = DiversityLoss(num_labels=1, latent_dim=2, loss_weight=0.008, memory_size=64, t_weight='none')
+    >>> z, label = torch.tensor([[3.0, 4.0]]), torch.tensor([0])
+    >>> loss(z, label, torch.ones(1)), loss.commit(), loss(z, label, torch.ones(1))
+    (tensor(0.), None, tensor(0.0080))
     """
 
-    def __init__(self, num_labels: int, latent_dim: int, loss_weight: float, memory_size: int, t_weight: str) -> None:
-        super().__init__()
-        self.loss_weight = loss_weight
-        self.t_weight = t_weight
-        self.memory = LatentMemory(num_labels, latent_dim, memory_size)
-
     def forward(self, x0_pred: Tensor, labels: Tensor, alpha_bar_t: Tensor) -> Tensor:
-        """The weighted loss, a scalar; afterwards ``x0_pred`` is remembered.
+        """The weighted loss, a scalar; ``commit()`` then remembers ``x0_pred``.
 
         Args:
             x0_pred: (N, ...), float32.
@@ -34,7 +35,4 @@ class DiversityLoss(nn.Module):
             alpha_bar_t: (N,).
         """
         x0_pred, labels, alpha_bar_t = gather_batch(x0_pred, labels, alpha_bar_t)
-        weight = alpha_bar_t if self.t_weight == 'alpha_bar' else alpha_bar_t.new_ones(len(labels))
-        loss = mean_extreme(*self.memory.similarities(x0_pred, labels), labels, weight, largest=True)
-        self.memory.push(x0_pred, labels)
-        return self.loss_weight * loss
+        return self.extreme(x0_pred, x0_pred, labels, alpha_bar_t, largest=True)

@@ -30,6 +30,11 @@ class HighFrequencyLoss(nn.Module):
         mode: one of the four.
         scale: factor of the bicubic resizing.
         pixel_max_timestep: see above.
+
+    >>> import torch
+    >>> x0 = torch.eye(8)[None, None]
+    >>> HighFrequencyLoss(loss_weight=1.0)(x0, x0, torch.ones(1), torch.zeros(1), decode=None)
+    tensor(0.)
     """
 
     def __init__(self, loss_weight: float, mode: str, scale: int, pixel_max_timestep: int) -> None:

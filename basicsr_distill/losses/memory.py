@@ -64,6 +64,10 @@ def mean_extreme(cosines: Tensor, exists: Tensor, labels: Tensor, sample_weight:
 
     Returns:
         Scalar; zero, with a zero gradient, while no label has a memory.
+
+    >>> cosines, labels = torch.tensor([[0.5, 0.25], [0.75, 0.0]]), torch.tensor([0, 0])
+    >>> mean_extreme(cosines, cosines > 0, labels, torch.ones(2), largest=True)
+    tensor(0.7500)
     """
     present = labels[exists.any(1)].unique()
     if len(present) == 0:
@@ -78,6 +82,9 @@ def gather_batch(*tensors: Tensor) -> list[Tensor]:
 
     A loss of the global batch is computed on every rank. Gradients pass through a rank's own samples alone, enlarged by
     the number of ranks, so that DistributedDataParallel's average is the gradient of that loss.
+
+    >>> gather_batch(torch.tensor([1, 2]), torch.tensor([3]))
+    [tensor([1, 2]), tensor([3])]
     """
     ranks = distributed.world_size()
     if ranks == 1:
@@ -87,6 +94,10 @@ def gather_batch(*tensors: Tensor) -> list[Tensor]:
         parts = [torch.empty_like(tensor) for _ in range(ranks)]
         torch.distributed.all_gather(parts, tensor.detach().contiguous())
         if tensor.requires_grad:
-            parts[distributed.rank()] = tensor * ranks - tensor.detach() * (ranks - 1)
+            # The very bits that the other ranks received, else ranks would differ in which sample is the extreme one:
+            # arithmetic such as ranks * x - (ranks - 1) * x does not give x back.
+            own = tensor.clone()
+            own.register_hook(lambda gradient: ranks * gradient)
+            parts[distributed.rank()] = own
         gathered.append(torch.cat(parts))
     return gathered

@@ -78,6 +78,19 @@ def test_losses_equal_the_loop_over_many_batches(t_weight):
             real.representativeness(x0_pred, x0, labels, alpha_bar_t), abs=1e-6)
         assert float(diversity(x0_pred, labels, alpha_bar_t)) == pytest.approx(
             drawn.diversity(x0_pred, labels, alpha_bar_t), abs=1e-6)
+        representativeness.commit()
+        diversity.commit()
+
+
+def test_a_batch_is_remembered_once_however_often_its_loss_is_computed():
+    loss, oracle = diversity_loss(loss_weight=1.0, memory_size=MEMORY), LoopOracle(weighted=False)
+    for x0_pred, _, labels, alpha_bar_t in batches(3):
+        loss(x0_pred.flip(0), labels, alpha_bar_t)  # a step that was not taken
+        values = [float(loss(x0_pred, labels, alpha_bar_t)) for _ in range(3)]
+        assert values == [pytest.approx(oracle.diversity(x0_pred, labels, alpha_bar_t), abs=1e-6)] * 3
+        loss.commit()
+        loss.commit()
+    assert int(loss.memory.pushed.sum()) == 3 * 7
 
 
 def test_a_batch_larger_than_the_memory_keeps_its_last_samples():
@@ -117,6 +130,7 @@ def test_memories_survive_save_and_load_with_the_same_next_loss():
     loss = representativeness_loss(memory_size=MEMORY)
     for batch in seen:
         loss(*batch)
+        loss.commit()
     restored = representativeness_loss(memory_size=MEMORY)
     restored.load_state_dict(loss.state_dict())
     assert torch.equal(loss(*last), restored(*last))

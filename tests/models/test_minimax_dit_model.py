@@ -1,18 +1,22 @@
 """Training the denoiser through BasicSR's own layout, in this process."""
 
+import math
 import shutil
+from copy import deepcopy
 from pathlib import Path
 
 import original_dit_source
 import pytest
 import torch
 from latent_recipe import make_stages, recipe, write_recipe
+from objective_oracle import ObjectiveOracle
+from support import on_ranks
 
 from basicsr_distill.config.experiment import to_experiment
 from basicsr_distill.config.recipe import Recipe
 from basicsr_distill.data.latent_patch_dataset import LatentPatchDataset
-from basicsr_distill.diffusion.ema import ParameterAverage
-from basicsr_distill.diffusion.process import add_noise, linear_alpha_bar, simple_loss
+from basicsr_distill.diffusion.ema import make_average, update_average
+from basicsr_distill.diffusion.process import add_noise, linear_alpha_bar
 from basicsr_distill.errors import InputError
 from basicsr_distill.models.minimax_dit_model import MinimaxDiTModel
 from basicsr_distill.training import train as train_loop
@@ -52,6 +56,37 @@ def model_with_batch(root, options):
     batch = torch.utils.data.default_collate([dataset[index] for index in range(4)])
     model.feed_data(batch)
     return model, batch
+
+
+def batches_of(opt, *sizes):
+    """Batches of a prepared data set, always the same, none of timestep 0."""
+    dataset = LatentPatchDataset(opt['datasets']['train'])
+    dataset.prepare()
+    torch.manual_seed(5)
+    start = 0
+    for size in sizes:
+        batch = torch.utils.data.default_collate([dataset[index] for index in range(start, start + size)])
+        yield {**batch, 'time': batch['time'].clamp(min=0.01)}
+        start += size
+
+
+def lively_model(opt):
+    """A model whose output depends on all of its parameters: those that start at zero get random values."""
+    torch.manual_seed(1)
+    model = MinimaxDiTModel(deepcopy(opt))  # BasicSR takes entries out
+    generator = torch.Generator().manual_seed(2)
+    with torch.no_grad():
+        for parameter in model.trained:
+            parameter += 0.02 * torch.randn(parameter.shape, generator=generator)
+    return model
+
+
+def gradient_of(model):
+    return torch.cat([parameter.grad.flatten() for parameter in model.trained])
+
+
+def relative_error(got, expected):
+    return float((got - expected).norm() / expected.norm())
 
 
 def assert_same(first, second):
@@ -102,19 +137,37 @@ def test_memories_fill_and_travel_with_the_training_state(root):
     assert losses['diversity.memory.directions'].norm(dim=1).round(decimals=4).eq(1).all()
 
 
-def test_all_terms_are_logged_and_sum_to_the_loss_that_is_minimised(root):
-    model, batch = model_with_batch(root, recipe(root))
-    for iteration in (1, 2):
+def test_all_terms_are_logged_and_sum_to_the_loss_that_is_minimised(root, monkeypatch):
+    opt = experiment(root, recipe(root))
+    model, oracle, minimised = lively_model(opt), ObjectiveOracle(memory=4), []
+    scale = model.scaler.scale
+    monkeypatch.setattr(model.scaler, 'scale', lambda loss: minimised.append(float(loss)) or scale(loss))
+    for iteration, batch in enumerate(batches_of(opt, 4, 5, 6), 1):
+        expected, x0_pred = oracle.terms(model.net, batch)
+        gradient = torch.autograd.grad(sum(expected.values()), model.trained)
+        model.feed_data(batch)
         model.optimize_parameters(iteration)
-    terms = {key for key in model.log_dict if key.startswith('l_')}
-    assert terms == {'l_simple', 'l_vlb', 'l_representativeness', 'l_diversity', 'l_high_frequency'}
-    assert {key for key in model.log_dict if key.startswith('g_')} == {key.replace('l_', 'g_', 1) for key in terms}
-    t = (batch['time'] * 1000).long()
-    assert model.log_dict['l_representativeness'] <= 0.002 * 2 and model.log_dict['l_diversity'] <= 0.008
-    with torch.no_grad():
-        got, output = model._terms(batch)
-    assert float(got['l_simple']) == pytest.approx(
-        float(simple_loss(output[:, :16], batch['noise'], linear_alpha_bar()[t])), rel=1e-6)
+        got = {key: value for key, value in model.log_dict.items() if key.startswith('l_')}
+        assert got == pytest.approx({key: float(value) for key, value in expected.items()}, rel=1e-4, abs=1e-8)
+        assert minimised[-1] == pytest.approx(sum(got.values()), rel=1e-6)
+        assert relative_error(gradient_of(model), torch.cat([g.flatten() for g in gradient])) < 1e-4
+        oracle.remember(batch, x0_pred)
+    assert got['l_representativeness'] > 0 and got['l_diversity'] > 0
+    # Logged every second iteration, hence in the second and not in the third.
+    assert not any(key.startswith('g_') for key in model.log_dict)
+
+
+def test_norms_of_the_terms_gradients_are_those_of_the_whole_batch(root):
+    opt, logged = experiment(root, recipe(root)), []
+    for accumulation in (1, 2):
+        opt['train']['accumulation'] = accumulation
+        model = lively_model(opt)
+        for batch in batches_of(opt, 4, 5):
+            model.feed_data(batch)
+            model.optimize_parameters(2)
+        logged.append({key: value for key, value in model.log_dict.items() if key.startswith('g_')})
+    assert set(logged[0]) == {'g_simple', 'g_vlb', 'g_representativeness', 'g_diversity', 'g_high_frequency'}
+    assert logged[1] == pytest.approx(logged[0], rel=1e-4) and min(logged[0].values()) > 0
 
 
 def test_switched_off_terms_leave_no_trace(root):
@@ -132,18 +185,46 @@ def test_max_timestep_bounds_the_noise(root):
     assert torch.equal(seen[0], (batch['time'] * 50).long())
 
 
-def test_accumulation_gives_the_gradient_of_the_whole_batch(root):
-    plain = {'representativeness_opt': None, 'diversity_opt': None}
-    gradients = []
-    for accumulation in (1, 3):
-        torch.manual_seed(1)
-        model, batch = model_with_batch(root, recipe(root, accumulation=accumulation, **plain))
-        # Equal parts are averaged with equal weights, so the parts must be equal here.
-        model.feed_data({key: value[:3] for key, value in batch.items()})
-        model.optimize_parameters(1)
-        gradients.append([p.grad.clone() for p in model.trained])
-    for whole, parts in zip(*gradients):
-        torch.testing.assert_close(whole, parts, rtol=1e-4, atol=1e-7)
+def steps_gradient(opt):
+    """Gradients of three steps with all losses on, the batches of sizes that no number of parts divides."""
+    model, gradients = lively_model(opt), []
+    for batch in batches_of(opt, 5, 3, 7):
+        model.feed_data(batch)
+        model.gradient(model.batch, log_gradients=False)
+        gradients.append(gradient_of(model))
+        model.objective.commit()  # without the optimizer, whose first steps enlarge rounding
+    return gradients
+
+
+@pytest.mark.parametrize('accumulation', [2, 3, 4, 8])
+def test_accumulation_gives_the_gradient_of_the_whole_batch(root, accumulation):
+    opt = experiment(root, recipe(root))
+    whole = steps_gradient(opt)
+    opt['train']['accumulation'] = accumulation
+    for got, expected in zip(steps_gradient(opt), whole):
+        assert relative_error(got, expected) < 1e-6
+
+
+def test_accumulation_on_two_ranks_gives_the_gradient_of_the_whole_batch(root, tmp_path):
+    opt = experiment(root, recipe(root))
+    *earlier, batch = list(batches_of(opt, 6, 6))
+    model = lively_model(opt)
+
+    def gradient(model, share):
+        for data in [*earlier, batch]:
+            model.feed_data({key: share(value) for key, value in data.items()})
+            model.gradient(model.batch, log_gradients=False)
+            model.objective.commit()
+        return gradient_of(model)
+
+    def one_rank(rank):
+        return gradient(lively_model({**opt, 'dist': True, 'rank': rank, 'world_size': 2, 'train': {
+            **opt['train'], 'accumulation': 2}}), lambda value: value[3 * rank:3 * rank + 3])
+
+    whole = gradient(model, lambda value: value)
+    first, second = on_ranks(2, one_rank, tmp_path)
+    assert torch.equal(first, second)
+    assert relative_error(first, whole) < 1e-6
 
 
 @pytest.mark.parametrize('precision', ['bf16', 'fp16'])
@@ -186,23 +267,82 @@ def test_out_of_memory_halves_the_parts_once_and_then_stops(root):
     model, _ = model_with_batch(root, recipe(root))
     model.net.register_forward_pre_hook(refuse_large)
     model.optimize_parameters(1)
-    assert model.num_parts == 2 and model.log_dict['l_simple'] > 0
+    assert model.gradient.num_parts == 2 and model.log_dict['l_simple'] > 0
     limit = 1
     with pytest.raises(InputError, match=r'train\.accumulation: out of GPU memory with 2 part'):
         model.optimize_parameters(2)
 
 
+def test_a_step_repeated_after_running_out_of_memory_is_the_step_of_smaller_parts(root):
+    results = []
+    for accumulation, fails in ((2, False), (1, True)):
+        opt = experiment(root, recipe(root, accumulation=accumulation))
+        model = lively_model(opt)
+        failures = [torch.OutOfMemoryError('CUDA out of memory')] if fails else []
+
+        def refuse(gradient, failures=failures):
+            if failures:
+                raise failures.pop()
+
+        for iteration, batch in enumerate(batches_of(opt, 5, 4), 1):
+            model.feed_data(batch)
+            if iteration == 2:
+                # Behind the losses, in the middle of the backward pass.
+                model.net.dit.transformer_blocks[1].attn1.to_q.weight.register_hook(refuse)
+                model.gradient.num_parts = accumulation
+            model.optimize_parameters(iteration)
+        assert not failures and model.gradient.num_parts == 2
+        assert int(model.losses['diversity'].memory.pushed.sum()) == 9
+        results.append((model.net.trained_state(), model.losses.state_dict(), model.log_dict))
+    # The first step was taken in one part and in two.
+    for kind in (0, 1):
+        for name, value in results[0][kind].items():
+            torch.testing.assert_close(results[1][kind][name], value, rtol=0, atol=1e-4, msg=name)
+    assert results[1][2] == pytest.approx(results[0][2], rel=1e-3)
+
+
+@pytest.mark.parametrize('precision', ['fp32', 'fp16'])
+def test_a_step_that_is_not_taken_leaves_memories_and_averages(root, precision):
+    opt = experiment(root, recipe(root, precision=precision))
+    model = lively_model(opt)
+    first, second = batches_of(opt, 4, 4)
+    model.feed_data(first)
+    model.optimize_parameters(1)
+    before = {name: value.clone() for name, value in model.losses.state_dict().items()}
+    averages = [value.clone() for value in model.average.shadow_params]
+    model.feed_data(second)
+    hook = model.trained[0].register_hook(lambda gradient: gradient * float('inf'))
+    if precision == 'fp32':
+        with pytest.raises(FloatingPointError, match='Iteration 2: the gradient is not finite'):
+            model.optimize_parameters(2)
+    else:
+        model.optimize_parameters(2)
+    assert_same(before, model.losses.state_dict())
+    assert model.average.optimization_step == 1
+    assert all(torch.equal(*pair) for pair in zip(averages, model.average.shadow_params))
+    hook.remove()
+    model.optimize_parameters(2)
+    assert int(model.losses['representativeness'].memory.pushed.sum()) == 8
+
+
+def average_of_zeros(decay, warmup, updates):
+    """What is left of a one after updates with zeros."""
+    parameter = torch.nn.Parameter(torch.ones(1))
+    average = make_average([parameter], decay, warmup)
+    parameter.data.zero_()
+    for _ in range(updates):
+        update_average(average, [parameter])
+    return float(average.shadow_params[0])
+
+
 def test_average_warms_up():
-    average = ParameterAverage({'w': torch.zeros(1)})
-    value = 0.0
-    for update in range(30):
-        average.update({'w': torch.tensor([float(update)])}, 0.5, warmup=True)
-        decay = min(0.5, (1 + update) / (10 + update))
-        value = decay * value + (1 - decay) * update
-    assert float(average.state_dict()['w']) == pytest.approx(value, rel=1e-6)
-    cold = ParameterAverage({'w': torch.zeros(1)})
-    cold.update({'w': torch.ones(1)}, 0.9, warmup=False)
-    assert float(cold.state_dict()['w']) == pytest.approx(0.1)
+    # The product of (1 + k) / (10 + k) over k < n is n! 9! / (n + 9)!.
+    for updates in (1, 2, 5, 10):
+        assert average_of_zeros(0.9999, True, updates) == pytest.approx(1 / math.comb(updates + 9, 9), rel=1e-5)
+    # It reaches one half at the ninth update.
+    assert average_of_zeros(0.5, True, 12) == pytest.approx(1 / math.comb(18, 9) / 2**3, rel=1e-5)
+    assert average_of_zeros(0.9, False, 3) == pytest.approx(0.729, rel=1e-6)
+    assert average_of_zeros(0.0, True, 1) == average_of_zeros(0.0, False, 1) == 0
 
 
 def test_labels_and_shapes_that_do_not_fit_are_refused_before_training(root):

@@ -18,7 +18,7 @@ FILES = ('options/train/EDSR/train_EDSR_Mx4_DIV2K.yml', 'options/train/RCAN/trai
          'options/train/SwinIR/train_SwinIR_x4_OST_distilled.yml', 'options/train/HiT_SR/train_HiT_SRF_x4_DF2K.yml',
          'options/train/RealESRGAN/train_RealESRGAN_x4_OST_distilled.yml', 'options/train/RealSR/train_RealSR_x4_DIV2K.yml',
          'options/test/SRFormer/test_SRFormer_light_x4.yml', 'options/test/EDSR/test_EDSR_Mx4.yml',
-         'tests/published/train_EDSR_Mx4.yml', 'tests/published/finetune_realesrgan_x4plus_pairdata.yml')
+         'train_EDSR_Mx4.yml', 'finetune_realesrgan_x4plus_pairdata.yml')
 MUTATIONS_PER_FILE = int(os.environ.get('MUTATIONS_PER_FILE', '5'))
 
 
