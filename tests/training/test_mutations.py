@@ -4,10 +4,12 @@ import logging
 import os
 import random
 from collections.abc import Iterator
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
 import pytest
+from published_configurations import CONFIGURATIONS
 from sr_experiments import SlimVgg19, make_surroundings, save_slim_vgg19, shrink, write_options
 from support import REPOSITORY
 
@@ -67,14 +69,15 @@ def surroundings(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         for file, root in roots.items():
             os.chdir(root)
             save_slim_vgg19()
-            make_surroundings(small(REPOSITORY / file))
+            make_surroundings(small(file))
     finally:
         os.chdir(before)
     return roots
 
 
-def small(path: Path) -> dict[str, Any]:
-    options = shrink(read_option_file(path))
+def small(file: str) -> dict[str, Any]:
+    published = CONFIGURATIONS.get(file)
+    options = shrink(deepcopy(published) if published else read_option_file(REPOSITORY / file))
     if 'train' in options:
         options['train']['total_iter'] = 1
         options['val']['val_freq'] = 1
@@ -93,7 +96,7 @@ def test_a_mutation_runs_or_is_refused_in_one_sentence(
     root = surroundings[file]
     monkeypatch.chdir(root)
     monkeypatch.setattr('torchvision.models.vgg.vgg19', SlimVgg19)
-    options = small(REPOSITORY / file)
+    options = small(file)
     options['name'] += f'_{number}'
     command = 'train' if 'train' in options else 'test'
     change = mutate(options, random.Random(f'{file} {number}'))
