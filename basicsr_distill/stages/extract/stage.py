@@ -50,7 +50,7 @@ from basicsr_distill.io.manifest import (
     write_meta_info,
     write_table,
 )
-from basicsr_distill.ops.psnr import VALUES_AT_ONCE, psnr_after_bicubic
+from basicsr_distill.ops.psnr import psnr_after_bicubic
 from basicsr_distill.runtime import distributed
 from basicsr_distill.runtime.parallel import default_workers, one_thread_per_operation, ordered_map
 from basicsr_distill.runtime.progress import progress
@@ -67,6 +67,8 @@ _CACHE_BYTES = 512 << 20
 # Images of a worker's task: files, and pixels decoded before they are scored.
 _GROUP_BYTES = 1 << 19
 _GROUP_DECODED_BYTES = 1 << 24
+# Windows handed over in one call: few calls, or threads wait for each other at Python's lock; scores do not depend on it.
+_BATCH_BYTES = 1 << 22
 _FINGERPRINTS = {'exact': exact_fingerprint, 'perceptual': perceptual_fingerprint}
 
 log = logging.getLogger(__name__)
@@ -115,7 +117,7 @@ def score_windows(images: Sequence[NDArray[np.uint8]], size: int, stride: int, s
     """
     shapes = [tuple((side - size) // stride + 1 for side in rgb.shape[:2]) for rgb in images]
     places = [(rgb, row * stride, column * stride) for rgb, shape in zip(images, shapes) for row, column in np.ndindex(shape)]
-    count = max(1, min(len(places), VALUES_AT_ONCE // (3 * size * size)))
+    count = max(1, min(len(places), _BATCH_BYTES // (3 * size * size)))
     batch = torch.empty((count, 3, size, size), dtype=torch.uint8)
     planes = [list(patch) for patch in batch.numpy()]
     scores = []
@@ -204,10 +206,7 @@ class _Extraction:
                 save_part(self._part_path(number), _pack(scored))
 
     def _groups(self, indices: Sequence[int]) -> list[list[int]]:
-        """Small images of a part together, large ones alone: work that is long enough to be worth handing to a thread.
-
-        Sums depend in their last bits on what is computed with them, so a part makes the same groups in every run.
-        """
+        """Small images of a part in one group, large ones alone: work that is long enough to be worth handing to a thread."""
         groups: list[list[int]] = []
         room = 0
         for index in indices:
