@@ -203,6 +203,15 @@ def test_the_result_does_not_depend_on_workers(photo_folder: Path, tree_digests,
     assert tree_digests(extract.run(options(photo_folder, num_workers=3))) == one
 
 
+def test_the_result_does_not_depend_on_parts_groups_or_batches(photo_folder: Path, tree_digests,
+                                                               monkeypatch: pytest.MonkeyPatch) -> None:
+    one = tree_digests(extract.run(options(photo_folder, stride=48)))
+    for name in ('_IMAGES_PER_PART', '_GROUP_BYTES', '_GROUP_DECODED_BYTES', '_BATCH_BYTES'):
+        monkeypatch.setattr(extract, name, 1)
+    shutil.rmtree(photo_folder.parent / 'patches')
+    assert tree_digests(extract.run(options(photo_folder, stride=48))) == one
+
+
 _RANKS = '''
 import sys
 from pathlib import Path
