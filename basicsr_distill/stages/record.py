@@ -3,8 +3,8 @@
 ``stage.json`` is written last and atomically, so its presence means that the folder is whole. While a stage works,
 ``stage.started.json`` holds the options and inputs it began with: a rerun with the same ones resumes, with others it is
 refused. The processor and the versions that made a folder are recorded beside them and not compared: they say where the
-same bytes can be expected again, not whether the folder may be used. What only an unfinished stage needs lies in ``parts/``, which goes once ``stage.json`` stands. Nothing here imports
-torch, so that skipping finished stages is quick.
+same bytes can be expected again, not whether the folder may be used. What only an unfinished stage needs lies in
+``parts/``, which goes once ``stage.json`` stands. Nothing here imports torch, so that skipping finished stages is quick.
 """
 
 import json
