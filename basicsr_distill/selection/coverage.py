@@ -116,7 +116,7 @@ def paired_distances(samples: Features, references: Features, index: NDArray[np.
         references: (M, D).
         index: (N,).
     """
-    return np.sqrt(np.concatenate([_squared_norms(samples[part] - references[index[part]].astype(np.float64))
+    return np.sqrt(np.concatenate([_squared_norms(np.subtract(samples[part], references[index[part]], dtype=np.float64))
                                    for part in _blocks(samples)]))
 
 
@@ -130,7 +130,8 @@ def _neighbours(samples: Features, references: Features, count: int) -> NDArray[
 
 def _squared_distances(points: Features, target: NDArray[np.floating]) -> NDArray[np.float64]:
     """Of every point to one target, (N,)."""
-    return np.concatenate([_squared_norms(points[part] - target.astype(np.float64)) for part in _blocks(points)])
+    return np.concatenate([_squared_norms(np.subtract(points[part], target, dtype=np.float64))
+                           for part in _blocks(points)])
 
 
 def _squared_norms(gaps: NDArray[np.float64]) -> NDArray[np.float64]:
