@@ -27,7 +27,7 @@ STAGE_NAME = 'stage.json'
 STARTED_NAME = 'stage.started.json'
 PARTS_FOLDER = 'parts'
 _RECORDED_PACKAGES = ('basicsr-distill', 'basicsr', 'torch', 'diffusers', 'open_clip_torch', 'scikit-learn', 'numpy',
-                      'opencv-python')
+                      'opencv-python', 'deflate')
 
 
 def fingerprint_stage(folder: Path) -> str:
