@@ -48,9 +48,8 @@ def cluster(features: NDArray[np.float32], num_clusters: int, seed: int, balance
         seed: of the starts.
         balance: make all sizes equal to within one, see :func:`equal_sizes`.
 
-    >>> cluster(np.float32([[0], [9], [10]]), 2, seed=0)
-    Clusters(labels=array([1, 0, 0]), centers=array([[9.5],
-           [0. ]], dtype=float32))
+    >>> cluster(np.float32([[0], [9], [10]]), 2, seed=0).labels.tolist()
+    [1, 0, 0]
     """
     # Partial sums of several threads would meet in any order.
     with threadpool_limits(1), warnings.catch_warnings():
