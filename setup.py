@@ -14,6 +14,7 @@ EXTRAS = {
     'slurm': ['submitit>=1.5'],
     'iqa': ['pyiqa>=0.1.13'],
     'hf': ['datasets>=3'],
+    'deflate': ['deflate>=0.7'],  # libdeflate: deflated images are written twice as fast as with zlib
 }
 
 setup(
@@ -41,7 +42,6 @@ setup(
         'scipy>=1.11',
         'pillow>=10',
         'filelock>=4',  # the first line that closes locks in forked children and never cuts their file short
-        'deflate>=0.7',  # libdeflate: patches are written twice as fast as with zlib
         'threadpoolctl>=3.1',
         'lmdb>=1.4',
         'huggingface_hub>=0.23',
@@ -55,9 +55,9 @@ setup(
     ],
     extras_require={
         **EXTRAS,
-        'test': [*EXTRAS['lora'], *EXTRAS['onnx'], *EXTRAS['slurm'], 'spandrel>=0.4', 'hypothesis>=6.100', 'pytest>=8',
-                 'jsonschema>=4', 'pytest-timeout>=2.3', 'ruff>=0.6', 'mypy>=1.11', 'import-linter>=2.1', 'types-PyYAML',
-                 'types-tqdm'],
+        'test': [*EXTRAS['lora'], *EXTRAS['onnx'], *EXTRAS['slurm'], *EXTRAS['deflate'], 'spandrel>=0.4',
+                 'hypothesis>=6.100', 'pytest>=8', 'jsonschema>=4', 'pytest-timeout>=2.3', 'ruff>=0.6', 'mypy>=1.11',
+                 'import-linter>=2.1', 'types-PyYAML', 'types-tqdm'],
     },
     entry_points={
         'console_scripts': ['basicsr = basicsr_distill.cli:main', 'basicsr-distill = basicsr_distill.cli:main'],

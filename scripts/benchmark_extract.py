@@ -27,6 +27,7 @@ from basicsr_distill.io.images import FoundImage, find_images, read_rgb
 from basicsr_distill.ops.psnr import psnr_after_bicubic
 from basicsr_distill.runtime.parallel import default_workers, ordered_map
 from basicsr_distill.stages.extract import stage as extract
+from basicsr_distill.stages.extract.scoring import score_windows
 
 PATCH_SIZE = 256
 SCALE = 4
@@ -115,10 +116,10 @@ def scoring(patches: list[NDArray[np.uint8]], rounds: int) -> dict[str, float]:
     from basicsr.utils.matlab_functions import imresize
 
     def ours() -> None:
-        extract.score_windows(patches, PATCH_SIZE, PATCH_SIZE, SCALE, 'matlab_rgb')
+        score_windows(patches, PATCH_SIZE, PATCH_SIZE, SCALE, 'matlab_rgb')
 
     def ours_luma() -> None:
-        extract.score_windows(patches, PATCH_SIZE, PATCH_SIZE, SCALE, 'matlab_y')
+        score_windows(patches, PATCH_SIZE, PATCH_SIZE, SCALE, 'matlab_y')
 
     def basicsr() -> None:
         for rgb in patches:

@@ -36,7 +36,7 @@ def test_each_tested_python_has_its_list() -> None:
 @pytest.mark.parametrize('path', FILES, ids=python_of)
 def test_every_requirement_is_pinned_to_a_release_it_admits(path: Path) -> None:
     pinned = pins(path)
-    for extra in ('', 'test', 'lora', 'onnx', 'slurm', 'hf'):
+    for extra in ('', 'test', 'lora', 'onnx', 'slurm', 'hf', 'deflate'):
         environment = {'python_version': python_of(path), 'extra': extra}
         for line in metadata('basicsr-distill').get_all('Requires-Dist'):
             requirement = Requirement(line)

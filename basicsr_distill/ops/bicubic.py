@@ -21,6 +21,9 @@ def bicubic_downsample(x: Tensor, scale: int) -> Tensor:
     Nothing is rounded or clamped. Source: Keys (1981), a = -0.5, kernel stretched by ``scale``; equals
     ``basicsr.utils.matlab_functions.imresize``.
 
+    >>> bicubic_downsample(torch.full((3, 7, 8), 0.5), scale=4).shape
+    torch.Size([3, 2, 2])
+
     Args:
         x: (..., H, W), floating point, any range and any H and W.
         scale: integer factor, 1 or more.
@@ -34,6 +37,9 @@ def bicubic_downsample(x: Tensor, scale: int) -> Tensor:
 def bicubic_upsample(x: Tensor, scale: int) -> Tensor:
     """Upsample as MATLAB's ``imresize(x, scale)`` does.
 
+    >>> bicubic_upsample(torch.full((1, 2), 0.5), scale=2).tolist()
+    [[0.5, 0.5, 0.5, 0.5], [0.5, 0.5, 0.5, 0.5]]
+
     Args:
         x: (..., H, W), floating point, any range and any H and W.
         scale: integer factor, 1 or more.
@@ -46,6 +52,9 @@ def bicubic_upsample(x: Tensor, scale: int) -> Tensor:
 
 def make_lr(hr: NDArray[np.uint8], scale: int) -> NDArray[np.uint8]:
     """The low-resolution partner of an image, as PNG pairs of SR training sets hold it: bicubic, rounded, clipped.
+
+    >>> make_lr(np.full((4, 8, 3), 7, np.uint8), scale=4).tolist()
+    [[[7, 7, 7], [7, 7, 7]]]
 
     Args:
         hr: (H, W, C), uint8.
@@ -61,6 +70,9 @@ def make_lr(hr: NDArray[np.uint8], scale: int) -> NDArray[np.uint8]:
 
 def axis_matrix(length: int, scale: int, up: bool) -> NDArray[np.float64]:
     """The linear map that resizes one axis of ``length`` samples.
+
+    >>> axis_matrix(8, scale=4, up=False).sum(axis=1).round(6).tolist()
+    [1.0, 1.0]
 
     Returns:
         (ceil(length / scale), length), or (length * scale, length) for ``up``; rows sum to 1.

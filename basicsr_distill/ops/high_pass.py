@@ -10,6 +10,10 @@ def high_pass(x: Tensor, scale: int = 4) -> Tensor:
 
     Source: Cho et al. (2025), Eq. 5.
 
+    >>> import torch
+    >>> bool(high_pass(torch.full((3, 8, 8), 0.5)).abs().max() < 1e-6)
+    True
+
     Args:
         x: (..., H, W), floating point, any range; any H and W (what upsampling adds beyond them is cut off).
         scale: factor of the bicubic down- and upsampling.

@@ -13,6 +13,9 @@ class Span:
 
     start, stop: what the network reads.  keep_start, keep_stop: the part whose result is kept; the kept parts of all
     tiles cover the axis without overlap.
+
+    >>> Span(start=16, stop=48, keep_start=24, keep_stop=48)
+    Span(start=16, stop=48, keep_start=24, keep_stop=48)
     """
 
     start: int
@@ -26,6 +29,9 @@ def tile_spans(length_px: int, size_px: int, overlap_px: int) -> Iterator[Span]:
 
     Every tile starts at a multiple of ``size_px - 2 * overlap_px``: where both are multiples of a network's attention
     window, the windows of a tile are windows of the whole image.
+
+    >>> [(span.start, span.stop) for span in tile_spans(length_px=48, size_px=32, overlap_px=8)]
+    [(0, 32), (16, 48)]
 
     Args:
         length_px: of the image, at least 1.
@@ -46,6 +52,10 @@ def tile_spans(length_px: int, size_px: int, overlap_px: int) -> Iterator[Span]:
 
 def apply_in_tiles(network: Callable[[Tensor], Tensor], lq: Tensor, scale: int, size_px: int, overlap_px: int) -> Tensor:
     """Super-resolve tile by tile; the memory needed is that of one tile and of the result.
+
+    >>> lq = torch.rand(1, 3, 40, 50)
+    >>> torch.equal(apply_in_tiles(lambda tile: tile, lq, scale=1, size_px=16, overlap_px=4), lq)
+    True
 
     Args:
         network: maps (B, C, h, w) to (B, D, h * scale, w * scale).

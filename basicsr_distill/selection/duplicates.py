@@ -16,7 +16,11 @@ _WORDS = NEAR_BITS + 1
 
 
 def exact_fingerprint(rgb: NDArray[np.uint8]) -> int:
-    """64-bit digest of an image's pixels; equal for equal pixels alone, but for chances of 2^-64."""
+    """64-bit digest of an image's pixels; equal for equal pixels alone, but for chances of 2^-64.
+
+    >>> exact_fingerprint(np.zeros((8, 8, 3), np.uint8)) == exact_fingerprint(np.ones((8, 8, 3), np.uint8))
+    False
+    """
     return int.from_bytes(hashlib.blake2b(rgb.tobytes(), digest_size=8).digest(), 'little')
 
 
@@ -24,6 +28,10 @@ def perceptual_fingerprint(rgb: NDArray[np.uint8]) -> int:
     """64-bit pHash: signs of the lowest 8x8 cosine terms of the 32x32 grey thumbnail, about their median.
 
     It hardly changes with size, compression or brightness. Source: Zauner (2010), section 3.2.1.
+
+    >>> rgb = np.random.default_rng(0).integers(0, 128, (64, 64, 3), np.uint8)
+    >>> (perceptual_fingerprint(rgb) ^ perceptual_fingerprint(2 * rgb)).bit_count() <= NEAR_BITS
+    True
 
     Args:
         rgb: (H, W, 3), uint8.
@@ -35,6 +43,9 @@ def perceptual_fingerprint(rgb: NDArray[np.uint8]) -> int:
 
 def repeated(fingerprints: NDArray[np.uint64], near: bool = False) -> NDArray[np.bool_]:
     """Mark what repeats an earlier, unmarked fingerprint.
+
+    >>> repeated(np.uint64([5, 7, 5]), near=False).tolist(), repeated(np.uint64([5, 7, 5]), near=True).tolist()
+    ([False, False, True], [False, True, True])
 
     Args:
         fingerprints: (N,), in order of preference.

@@ -1,4 +1,4 @@
-"""k-means with everything a recipe may ask of it: a seed that settles the result, a choice of k, equal sizes."""
+"""k-means with everything a recipe may ask of it: a seed that fixes the result, a choice of k, equal sizes."""
 
 import warnings
 from dataclasses import dataclass
@@ -18,11 +18,17 @@ _STARTS = 10
 # The choice of k looks at no more than this many features, and at no larger k.
 _CHOICE_SAMPLE = 4000
 _MAX_CHOICE = 16
+# Features looked at together: those of a large set are mapped from a file and do not fit into memory.
+_BLOCK_ROWS = 1 << 14
 
 
 @dataclass(frozen=True)
 class Clusters:
-    """labels: (N,), int64, from 0, largest cluster first.  centers: (k, D), float32, means of the members."""
+    """labels: (N,), int64, from 0, largest cluster first.  centers: (k, D), float32, means of the members.
+
+    >>> Clusters(np.array([0, 0, 1]), np.float32([[9.5], [0]])).sizes
+    [2, 1]
+    """
 
     labels: NDArray[np.int64]
     centers: NDArray[np.float32]
@@ -41,10 +47,13 @@ def cluster(features: NDArray[np.float32], num_clusters: int, seed: int, balance
         num_clusters: k, at most N; fewer clusters come back when fewer features are distinct.
         seed: of the starts.
         balance: make all sizes equal to within one, see :func:`equal_sizes`.
+
+    >>> cluster(np.float32([[0], [9], [10]]), 2, seed=0).labels.tolist()
+    [1, 0, 0]
     """
     # Partial sums of several threads would meet in any order.
     with threadpool_limits(1), warnings.catch_warnings():
-        warnings.simplefilter('ignore', ConvergenceWarning)  # empty clusters are told by their number
+        warnings.simplefilter('ignore', ConvergenceWarning)  # empty clusters show in their number
         if len(features) > MINIBATCH_ABOVE:
             model = MiniBatchKMeans(num_clusters, random_state=seed, n_init=3, batch_size=_MINIBATCH_SIZE)
         else:
@@ -59,6 +68,9 @@ def choose_num_clusters(features: NDArray[np.float32], seed: int) -> int:
     """The k from 2 to 16 with the best silhouette on a sample; 1 for fewer than three distinct features.
 
     Source: Rousseeuw (1987).
+
+    >>> choose_num_clusters(np.float32([[0], [1], [50], [51], [100], [101]]), seed=0)
+    3
     """
     sample = np.random.default_rng(seed).permutation(len(features))[:_CHOICE_SAMPLE]
     chosen = np.asarray(features[np.sort(sample)])
@@ -71,10 +83,16 @@ def choose_num_clusters(features: NDArray[np.float32], seed: int) -> int:
 
 
 def distances(features: NDArray[np.float32], centers: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Euclidean distances, (N, k), float32."""
-    rows = 1 << 16  # the arithmetic is done in double precision, a block at a time
-    return np.concatenate([euclidean_distances(features[first:first + rows], centers).astype(np.float32)
-                           for first in range(0, len(features), rows)])
+    """Euclidean distances, (N, k), float32.
+
+    >>> distances(np.float32([[0, 0], [3, 4]]), np.float32([[0, 0]])).tolist()
+    [[0.0], [5.0]]
+    """
+    result = np.empty((len(features), len(centers)), np.float32)
+    with threadpool_limits(1):
+        for first in range(0, len(features), _BLOCK_ROWS):  # the arithmetic is done in double precision
+            result[first:first + _BLOCK_ROWS] = euclidean_distances(features[first:first + _BLOCK_ROWS], centers)
+    return result
 
 
 def equal_sizes(distance: NDArray[np.float32]) -> NDArray[np.int64]:
@@ -85,6 +103,9 @@ def equal_sizes(distance: NDArray[np.float32]) -> NDArray[np.int64]:
 
     Returns:
         Labels, (N,).
+
+    >>> equal_sizes(np.float32([[0, 9], [1, 5], [2, 3], [3, 2]])).tolist()
+    [0, 0, 1, 1]
     """
     count, k = distance.shape
     preferences = np.argsort(distance, axis=1, kind='stable')
@@ -107,5 +128,14 @@ def _by_size(features: NDArray[np.float32], labels: NDArray[np.int64]) -> Cluste
     rank = np.empty(len(occupied), np.int64)
     rank[order] = np.arange(len(occupied))
     labels = rank[dense]
-    centers = [np.mean(features[labels == label], axis=0, dtype=np.float64) for label in range(len(occupied))]
+    centers = [_mean(features, np.flatnonzero(labels == label)) for label in range(len(occupied))]
     return Clusters(labels, np.stack(centers).astype(np.float32))
+
+
+def _mean(features: NDArray[np.float32], members: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Of some of the features, (D,): one sum from the first to the last, whatever the blocks."""
+    total = np.zeros((1, features.shape[1]))
+    for first in range(0, len(members), _BLOCK_ROWS):
+        block = features[members[first:first + _BLOCK_ROWS]].astype(np.float64)
+        total = np.concatenate([total, block]).sum(axis=0, keepdims=True)
+    return total[0] / len(members)

@@ -18,7 +18,12 @@ _MIN_INLIERS = 15
 
 
 class SceneIndex:
-    """ORB keypoints of test images, asked whether another image shares a scene with one of them."""
+    """ORB keypoints of test images, asked whether another image shares a scene with one of them.
+
+    >>> photo = cv2.resize(np.random.default_rng(0).integers(0, 256, (24, 24, 3), np.uint8), (240, 240))
+    >>> SceneIndex(['butterfly.png'], [photo]).find(photo[20:, 30:])
+    'butterfly.png'
+    """
 
     def __init__(self, names: Sequence[str], images: Sequence[NDArray[np.uint8]]) -> None:
         """Describe the test images.

@@ -7,6 +7,9 @@ from numpy.typing import NDArray
 def threshold_db(psnr_db: NDArray[np.float32], threshold: float | str) -> float:
     """The threshold in decibels.
 
+    >>> threshold_db(np.float32([20, 22, 30, np.inf]), 'median')
+    22.0
+
     Args:
         psnr_db: scores, (N,); infinite ones (flat patches) do not count.
         threshold: decibels, ``median``, or ``qNN``: NN per cent of the finite scores lie below it.
@@ -25,13 +28,21 @@ def threshold_db(psnr_db: NDArray[np.float32], threshold: float | str) -> float:
 
 
 def hardest_db(psnr_db: NDArray[np.float32], share: float) -> float:
-    """The score below which the hardest ``share`` of the finite scores lies; -inf for a share of 0."""
+    """The score below which the hardest ``share`` of the finite scores lies; -inf for a share of 0.
+
+    >>> hardest_db(np.float32([20, 22, 30, np.inf]), share=0.5)
+    22.0
+    """
     finite = psnr_db[np.isfinite(psnr_db)]
     return float(np.quantile(finite, share)) if share and finite.size else -np.inf
 
 
 def histogram_text(psnr_db: NDArray[np.float32], bins: int = 8) -> str:
-    """A histogram of the finite scores in one line, such as ``20-24 dB: 3, 24-28 dB: 17``."""
+    """A histogram of the finite scores in one line, such as ``20-24 dB: 3, 24-28 dB: 17``.
+
+    >>> histogram_text(np.float32([20, 22, 29, np.inf]), bins=2)
+    '20-25 dB: 2, 25-30 dB: 1'
+    """
     finite = psnr_db[np.isfinite(psnr_db)]
     if not finite.size:
         return f'all {psnr_db.size} patches are flat'

@@ -21,7 +21,8 @@ from basicsr_distill.io.manifest import IMAGES_FOLDER, MANIFEST_NAME, PatchRow, 
 from basicsr_distill.runtime import distributed
 from basicsr_distill.runtime.parallel import default_workers, one_thread_per_operation, ordered_map
 from basicsr_distill.runtime.progress import progress
-from basicsr_distill.selection.kmeans import Clusters, choose_num_clusters, cluster, distances
+from basicsr_distill.selection.coverage import paired_distances
+from basicsr_distill.selection.kmeans import Clusters, choose_num_clusters, cluster
 from basicsr_distill.stages.record import StageRun, fingerprint_stage, photo_folders, refuse_overlap
 from basicsr_distill.stages.sharding import load_part, own_parts, save_part, shared_stage_folder
 
@@ -137,7 +138,7 @@ def _join_features(folder: Path, path: Path, count: int) -> NDArray[np.float32]:
 
 def _save_montage(path: Path, features: NDArray[np.float32], clusters: Clusters, paths: Sequence[Path]) -> None:
     """The patches nearest each centre, a row a cluster."""
-    own = distances(features, clusters.centers)[np.arange(len(features)), clusters.labels]
+    own = paired_distances(features, clusters.centers, clusters.labels)
     rows = []
     for label in range(len(clusters.centers)):
         members = np.flatnonzero(clusters.labels == label)

@@ -2,11 +2,14 @@
 
 ``stage.json`` is written last and atomically, so its presence means that the folder is whole. While a stage works,
 ``stage.started.json`` holds the options and inputs it began with: a rerun with the same ones resumes, with others it is
-refused. What only an unfinished stage needs lies in ``parts/``, which goes once ``stage.json`` stands. Nothing here imports
-torch, so that skipping finished stages is quick.
+refused. The processor and the versions that made a folder are recorded beside them and not compared: they say where the
+same bytes can be expected again, not whether the folder may be used. What only an unfinished stage needs lies in
+``parts/``, which goes once ``stage.json`` stands. Nothing here imports torch, so that skipping finished stages is quick.
 """
 
 import json
+import platform
+import re
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -24,7 +27,7 @@ STAGE_NAME = 'stage.json'
 STARTED_NAME = 'stage.started.json'
 PARTS_FOLDER = 'parts'
 _RECORDED_PACKAGES = ('basicsr-distill', 'basicsr', 'torch', 'diffusers', 'open_clip_torch', 'scikit-learn', 'numpy',
-                      'opencv-python')
+                      'opencv-python', 'deflate')
 
 
 def fingerprint_stage(folder: Path) -> str:
@@ -88,7 +91,7 @@ class StageRun:
     def finish(self, counts: Mapping[str, int], outputs: Iterable[str] = (), **facts: Any) -> None:
         """Publish the folder: write ``stage.json`` with counts, digests of the ``outputs`` named, and other facts."""
         remove_temporaries(self.folder)
-        record = {**self.header, 'versions': _versions(), 'counts': dict(counts),
+        record = {**self.header, 'versions': _versions(), 'processor': _processor(), 'counts': dict(counts),
                   'outputs': {name: sha256_file(self.folder / name) for name in outputs}, **facts}
         write_json(self.folder / STAGE_NAME, record)
         _remove_leftovers(self.folder)
@@ -163,6 +166,15 @@ def _versions() -> dict[str, str]:
         except PackageNotFoundError:
             continue
     return versions
+
+
+def _processor() -> str:
+    """The name of this machine's processor, or its architecture where the system tells no name."""
+    try:
+        found = re.search(r'^model name\s*:\s*(.+)$', Path('/proc/cpuinfo').read_text(encoding='utf-8'), re.MULTILINE)
+    except OSError:
+        found = None
+    return found[1].strip() if found else platform.processor() or platform.machine()
 
 
 def _remove_leftovers(folder: Path) -> None:

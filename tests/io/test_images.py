@@ -1,6 +1,8 @@
 import io
 import os
 import struct
+import subprocess
+import sys
 import time
 import zlib
 from pathlib import Path
@@ -12,7 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
 from basicsr_distill.errors import InputError
-from basicsr_distill.io import images
+from basicsr_distill.io import deflating, images
 from basicsr_distill.io.images import (
     UnreadableImageError,
     decode_rgb,
@@ -286,6 +288,26 @@ def test_png_is_read_by_other_decoders(astronaut: NDArray[np.uint8], size: tuple
         np.testing.assert_array_equal(cv2.imread(str(path))[..., ::-1], rgb)
         assert is_whole_png(path)
     assert [entry.name for entry in tmp_path.iterdir()] == ['x.png']
+
+
+@pytest.mark.parametrize('size', [(1, 1), (3, 7284), (64, 341), (300, 301)])  # around 65,535 bytes a block
+def test_without_libdeflate_stored_pngs_are_the_same_and_deflated_ones_hold_the_same_pixels(
+        tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: tuple[int, int]) -> None:
+    rgb = np.random.default_rng(0).integers(0, 256, (*size, 3), np.uint8)
+    stored = encode_png(rgb, 0)
+    monkeypatch.setattr(deflating, 'libdeflate', None)
+    assert encode_png(rgb, 0) == stored
+    for level in (1, 12):
+        write_png(tmp_path / 'x.png', rgb, level)
+        Image.open(tmp_path / 'x.png').verify()
+        np.testing.assert_array_equal(cv2.imread(str(tmp_path / 'x.png'))[..., ::-1], rgb)
+        assert is_whole_png(tmp_path / 'x.png')
+
+
+def test_the_package_works_without_libdeflate() -> None:
+    code = ("import sys; sys.modules['deflate'] = None; import numpy as np; from basicsr_distill.io import deflating, images; "
+            "assert deflating.libdeflate is None; images.encode_png(np.zeros((4, 4, 3), np.uint8))")
+    subprocess.run([sys.executable, '-c', code], check=True)
 
 
 def test_png_is_no_larger_than_opencvs(astronaut: NDArray[np.uint8]) -> None:

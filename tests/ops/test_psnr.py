@@ -1,3 +1,8 @@
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import cv2
 import numpy as np
 import pytest
@@ -5,6 +10,7 @@ import torch
 from PIL import Image
 from skimage import data
 from skimage.metrics import peak_signal_noise_ratio
+from support import REPOSITORY
 
 from basicsr_distill.ops.bicubic import bicubic_downsample, bicubic_upsample
 from basicsr_distill.ops.psnr import psnr_after_bicubic
@@ -74,10 +80,65 @@ def test_any_scale_and_any_size_equal_two_resizings(metric: str, scale: int, siz
     torch.testing.assert_close(score, expected.float()[None], rtol=0, atol=2e-4)
 
 
-def test_patches_may_be_uint8_and_batches_do_not_matter() -> None:
+def test_patches_may_be_uint8() -> None:
     batch = as_batch(crops())
-    expected = psnr_after_bicubic(batch)
     for metric in ('matlab_rgb', 'matlab_y', 'cv2_grey'):
         torch.testing.assert_close(psnr_after_bicubic((batch * 255).round().to(torch.uint8), metric=metric),
                                    psnr_after_bicubic(batch, metric=metric), rtol=0, atol=1e-4)
-    torch.testing.assert_close(torch.cat([psnr_after_bicubic(one) for one in batch.split(1)]), expected, rtol=0, atol=1e-5)
+
+
+def overlapping(size: int, stride: int, count: int) -> torch.Tensor:
+    """Windows of a photograph, (``count``, 3, size, size), uint8."""
+    photo = torch.from_numpy(cv2.resize(data.astronaut(), (1100, 1100))).permute(2, 0, 1)
+    windows = photo.unfold(1, size, stride).unfold(2, size, stride)
+    return windows.permute(1, 2, 0, 3, 4).reshape(-1, 3, size, size)[:count].clone()
+
+
+@pytest.mark.parametrize('size', [64, 128, 256, pytest.param(512, marks=pytest.mark.slow)])
+@pytest.mark.parametrize('metric', ['matlab_rgb', 'matlab_y', 'cv2_grey'])
+def test_a_score_is_the_same_to_the_last_bit_in_any_batch(metric: str, size: int) -> None:
+    windows = overlapping(size, stride=73, count=20)
+    expected = torch.cat([psnr_after_bicubic(window, metric=metric) for window in windows.split(1)])
+    for count in (2, 3, 5, 7, 10, 20):
+        scores = torch.cat([psnr_after_bicubic(part, metric=metric) for part in windows.split(count)])
+        assert scores.numpy().tobytes() == expected.numpy().tobytes(), count
+    shuffled = torch.randperm(20, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(psnr_after_bicubic(windows[shuffled], metric=metric), expected[shuffled])
+    before = torch.get_num_threads()
+    torch.set_num_threads(4)
+    try:
+        assert torch.equal(psnr_after_bicubic(windows, metric=metric), expected)
+        assert torch.get_num_threads() == 4
+    finally:
+        torch.set_num_threads(before)
+
+
+_SCORES = '''
+import hashlib, torch
+from test_psnr import overlapping
+from basicsr_distill.ops.psnr import psnr_after_bicubic
+for size in (64, 128, 256, 512):
+    for stride in (size // 3, 73):
+        windows = overlapping(size, stride, 64)
+        for metric in ('matlab_rgb', 'matlab_y', 'cv2_grey'):
+            digests = set()
+            for count in range(1, 65):
+                scores = torch.cat([psnr_after_bicubic(part, metric=metric) for part in windows.split(count)])
+                digests.add(hashlib.sha256(scores.numpy().tobytes()).hexdigest())
+            assert len(digests) == 1, (size, stride, metric)
+            print(size, stride, metric, *digests)
+'''
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+@pytest.mark.parametrize('instructions', ['AVX512', 'AVX2', 'SSE4_2'])
+def test_scores_are_the_same_in_batches_of_1_to_64_on_one_thread_and_two(instructions: str) -> None:
+    # MKL and torch are held to the instructions of other processors: kernels of other shapes.
+    limits = {'MKL_ENABLE_INSTRUCTIONS': instructions,
+              'ATEN_CPU_CAPABILITY': {'AVX512': 'avx512', 'AVX2': 'avx2', 'SSE4_2': 'default'}[instructions]}
+    path = os.pathsep.join(str(folder) for folder in (Path(__file__).parent, REPOSITORY / 'tests', REPOSITORY))
+    printed = [subprocess.run([sys.executable, '-c', _SCORES], check=True, capture_output=True, text=True, env={
+        **os.environ, **limits, 'PYTHONPATH': path, 'OMP_NUM_THREADS': threads}).stdout for threads in ('1', '2')]
+    assert printed[0] == printed[1]
+    assert len(printed[0].splitlines()) == 24

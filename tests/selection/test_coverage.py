@@ -1,9 +1,15 @@
 """Selections against their definitions, written as loops."""
 
+import tracemalloc
+from pathlib import Path
+
 import numpy as np
 import pytest
+import sklearn
+from threadpoolctl import threadpool_limits
 
-from basicsr_distill.selection.coverage import distance_to_others, herding, k_center, nearest
+from basicsr_distill.selection import coverage
+from basicsr_distill.selection.coverage import distance_to_others, herding, k_center, nearest, paired_distances
 
 
 @pytest.fixture
@@ -64,3 +70,42 @@ def test_distance_to_others_leaves_out_the_point_itself(features):
     np.testing.assert_allclose(measured, expected, atol=1e-6)
     assert measured[0] == 0
     assert distance_to_others(features[0][:1], np.array([0])).tolist() == [0]
+
+
+def test_equal_points_are_at_distance_zero_of_each_other() -> None:
+    points = np.full((600, 16), 123.456, np.float32)
+    points[:3] += 1
+    index, distance = nearest(points, points)
+    assert distance.tolist() == [0.0] * 600
+    assert ((index < 3) == (np.arange(600) < 3)).all()
+    assert distance_to_others(points, np.array([0, 2, 599])).tolist() == [0.0] * 3
+
+
+def test_blocks_and_threads_do_not_change_a_bit(monkeypatch: pytest.MonkeyPatch) -> None:
+    generator = np.random.default_rng(0)
+    few, many = (generator.normal(size=(count, 24)).astype(np.float32) for count in (90, 3000))
+
+    def results() -> list[bytes]:
+        index = np.arange(3000) % 90
+        arrays = [*nearest(few, many), *nearest(many, few), distance_to_others(many, index), herding(few, many, 40),
+                  k_center(few, many, 40), k_center(many, few, 40), paired_distances(many, few, index)]
+        return [array.tobytes() for array in arrays]
+
+    expected = results()
+    for block_bytes, chunk, threads in ((1, 256, 1), (1 << 12, 64, 2), (1 << 30, 1000, 4)):
+        monkeypatch.setattr(coverage, '_BLOCK_BYTES', block_bytes)
+        with sklearn.config_context(pairwise_dist_chunk_size=chunk), threadpool_limits(threads):
+            assert results() == expected
+
+
+def test_features_mapped_from_a_file_are_read_in_blocks(tmp_path: Path) -> None:
+    points = np.lib.format.open_memmap(tmp_path / 'features.npy', 'w+', np.float32, (40_000, 64))
+    points[:] = np.random.default_rng(0).normal(size=points.shape)
+    few = np.array(points[:20])
+    for work in (lambda: nearest(points, few), lambda: nearest(few, points), lambda: k_center(few, points, 5),
+                 lambda: distance_to_others(points, np.arange(20)), lambda: herding(points, few, 3)):
+        tracemalloc.start()
+        work()
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        assert peak < points.nbytes / 2

@@ -41,6 +41,26 @@ def test_equal_work_leaves_equal_records(tmp_path: Path) -> None:
     assert (tmp_path / 'one' / 'stage.json').read_bytes() == (tmp_path / 'two' / 'stage.json').read_bytes()
 
 
+def test_where_a_folder_was_made_is_recorded_and_not_compared(tmp_path: Path) -> None:
+    finish(tmp_path)
+    path = tmp_path / 'stage.json'
+    record = json.loads(path.read_text())
+    assert record['processor']
+    elsewhere = {**record, 'processor': 'another', 'versions': {'torch': '1.0'}}
+    of_an_older_release = {key: value for key, value in record.items() if key != 'processor'}
+    for other in (elsewhere, of_an_older_release):
+        path.write_text(json.dumps(other))
+        with stage_folder(tmp_path, 'extract', OPTIONS, INPUTS) as run:
+            assert run.finished
+        assert read_stage(tmp_path) == other
+
+
+def test_a_system_without_a_processor_name_gives_its_architecture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, 'Path', lambda _: tmp_path / 'absent')
+    monkeypatch.setattr(module.platform, 'processor', lambda: '')
+    assert module._processor() == module.platform.machine()
+
+
 def test_an_interrupted_stage_resumes_or_is_refused_with_the_difference(tmp_path: Path) -> None:
     with pytest.raises(RuntimeError), stage_folder(tmp_path, 'extract', OPTIONS, INPUTS) as run:
         assert not run.resumed

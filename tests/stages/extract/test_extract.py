@@ -18,6 +18,7 @@ from basicsr_distill.config.sections import ExtractOptions
 from basicsr_distill.errors import InputError
 from basicsr_distill.io import images
 from basicsr_distill.io.manifest import PatchRow, read_table
+from basicsr_distill.stages.extract import grid, scoring, writing
 from basicsr_distill.stages.extract import stage as extract
 
 
@@ -73,8 +74,8 @@ def test_the_grouping_of_images_has_no_say(photo_folder: Path, monkeypatch: pyte
     whole = tree_digests(extract.run(options(photo_folder, threshold=threshold)))
     shutil.rmtree(photo_folder.parent / 'patches')
     (photo_folder / 'broken.jpg').write_bytes(b'no picture')
-    monkeypatch.setattr(extract, '_GROUP_BYTES', limits[0])
-    monkeypatch.setattr(extract, '_GROUP_DECODED_BYTES', limits[1])
+    monkeypatch.setattr(scoring, '_GROUP_BYTES', limits[0])
+    monkeypatch.setattr(scoring, '_GROUP_DECODED_BYTES', limits[1])
     folder = extract.run(options(photo_folder, threshold=threshold))
     numbered = {name: digest for name, digest in tree_digests(folder).items() if name.startswith('images/')}
     assert sorted(numbered.values()) == sorted(digest for name, digest in whole.items() if name.startswith('images/'))
@@ -174,10 +175,10 @@ def test_images_are_decoded_twice_only_when_they_do_not_fit_the_cache(
         decoded.append(name)
         return plain(data, name)
 
-    for module in (images, extract):
+    for module in (images, scoring, writing):
         monkeypatch.setattr(module, 'decode_rgb', counting)
     if '_cache' in changes:
-        monkeypatch.setattr(extract, '_CACHE_BYTES', changes['_cache'])
+        monkeypatch.setattr(writing, '_CACHE_BYTES', changes['_cache'])
     folder = extract.run(options(photo_folder, **{key: value for key, value in changes.items() if key != '_cache'}))
     sources = {row.source for row in read_table(folder / 'manifest.csv', PatchRow)}
     assert len(decoded) == 4 + (per_image - 1) * len(sources)
@@ -198,9 +199,19 @@ def test_a_finished_stage_is_skipped_and_another_one_refused(photo_folder: Path,
 
 def test_the_result_does_not_depend_on_workers(photo_folder: Path, tree_digests, monkeypatch: pytest.MonkeyPatch) -> None:
     one = tree_digests(extract.run(options(photo_folder, num_workers=1)))
-    monkeypatch.setattr(extract, '_CACHE_BYTES', 0)
+    monkeypatch.setattr(writing, '_CACHE_BYTES', 0)
     shutil.rmtree(photo_folder.parent / 'patches')
     assert tree_digests(extract.run(options(photo_folder, num_workers=3))) == one
+
+
+def test_the_result_does_not_depend_on_parts_groups_or_batches(photo_folder: Path, tree_digests,
+                                                               monkeypatch: pytest.MonkeyPatch) -> None:
+    one = tree_digests(extract.run(options(photo_folder, stride=48)))
+    monkeypatch.setattr(grid, '_IMAGES_PER_PART', 1)
+    for name in ('_GROUP_BYTES', '_GROUP_DECODED_BYTES', '_BATCH_BYTES'):
+        monkeypatch.setattr(scoring, name, 1)
+    shutil.rmtree(photo_folder.parent / 'patches')
+    assert tree_digests(extract.run(options(photo_folder, stride=48))) == one
 
 
 _RANKS = '''
@@ -208,8 +219,9 @@ import sys
 from pathlib import Path
 from basicsr_distill.runtime import distributed
 from basicsr_distill.config.sections import ExtractOptions
+from basicsr_distill.stages.extract import grid
 from basicsr_distill.stages.extract import stage as extract
-extract._IMAGES_PER_PART = 1
+grid._IMAGES_PER_PART = 1
 distributed.init('pytorch')
 extract.run(ExtractOptions(dataroot=sys.argv[1], save_dir=sys.argv[2], patch_size=64, stride=48, deduplicate='exact'))
 distributed.cleanup()
@@ -242,7 +254,7 @@ def _die_at_replacement(number: int, given: ExtractOptions) -> None:
         seen += 1
 
     os.replace = counting
-    extract._IMAGES_PER_PART = 1
+    grid._IMAGES_PER_PART = 1
     extract.run(given)
     os._exit(0)
 
@@ -250,7 +262,7 @@ def _die_at_replacement(number: int, given: ExtractOptions) -> None:
 @pytest.mark.parametrize('threshold', ['q30', 27.0])
 def test_killed_between_any_two_writes_it_ends_with_the_same_tree(
         photo_folder: Path, tree_digests, monkeypatch: pytest.MonkeyPatch, threshold: float | str) -> None:
-    monkeypatch.setattr(extract, '_IMAGES_PER_PART', 1)
+    monkeypatch.setattr(grid, '_IMAGES_PER_PART', 1)
     given = options(photo_folder, threshold=threshold, num_workers=1, stride=64)
     folder = extract.run(given)
     whole = tree_digests(folder)
@@ -286,7 +298,7 @@ def test_sigterm_leaves_a_folder_that_resumes(photo_folder: Path, tree_digests, 
             raise SystemExit(143)
         images.write_png(path, rgb, level)
 
-    monkeypatch.setattr(extract, 'write_png', interrupted)
+    monkeypatch.setattr(writing, 'write_png', interrupted)
     with pytest.raises(SystemExit):
         extract.run(given)
     assert not (folder / 'stage.json').exists()
@@ -396,12 +408,12 @@ def test_the_folder_feeds_a_stock_dataset(photo_folder: Path, tmp_path: Path) ->
 
 def test_a_full_disk_is_foreseen(photo_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     usage = shutil.disk_usage(photo_folder)
-    monkeypatch.setattr(extract.shutil, 'disk_usage', lambda path: usage._replace(free=1000))
+    monkeypatch.setattr(writing.shutil, 'disk_usage', lambda path: usage._replace(free=1000))
     with pytest.raises(OSError, match=r'patches need at least \d+ MB') as caught:
         extract.run(options(photo_folder))
     assert caught.value.errno == errno.ENOSPC
     monkeypatch.undo()
-    monkeypatch.setattr(extract, 'score_windows', lambda *_: pytest.fail('scored again'))
+    monkeypatch.setattr(scoring, 'score_windows', lambda *_: pytest.fail('scored again'))
     assert (extract.run(options(photo_folder)) / 'stage.json').is_file()
 
 
@@ -411,7 +423,7 @@ def test_a_disk_that_fills_up_is_one_sentence(photo_folder: Path, monkeypatch: p
     def full(path: Path, rgb: np.ndarray, level: int) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
 
-    monkeypatch.setattr(extract, 'write_png', full)
+    monkeypatch.setattr(writing, 'write_png', full)
     with pytest.raises(OSError, match=r'patches: .*(are free|are needed).* run the same command again') as caught:
         extract.run(options(photo_folder, threshold=threshold))
     assert caught.value.errno == errno.ENOSPC
@@ -428,17 +440,17 @@ def test_patches_among_the_photographs_are_refused(photo_folder: Path, name: str
 
 
 def test_an_image_that_changes_between_the_passes_is_refused(photo_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(extract, '_CACHE_BYTES', 0)
-    select = extract._Extraction._select
+    monkeypatch.setattr(writing, '_CACHE_BYTES', 0)
+    choose = extract.choose
     coffee = photo_folder / 'coffee.png'
 
-    def meddle(self: extract._Extraction, scored: list) -> object:
+    def meddle(given: ExtractOptions, scored: list) -> object:
         data = bytearray(coffee.read_bytes())
         data[-20] ^= 1
         coffee.write_bytes(data)
-        return select(self, scored)
+        return choose(given, scored)
 
-    monkeypatch.setattr(extract._Extraction, '_select', meddle)
+    monkeypatch.setattr(extract, 'choose', meddle)
     with pytest.raises(InputError, match=r'coffee\.png: changed while being extracted'):
         extract.run(options(photo_folder))
     assert not list((photo_folder.parent / 'patches').iterdir())
@@ -450,8 +462,9 @@ from pathlib import Path
 from basicsr_distill.runtime import distributed
 from basicsr_distill.errors import InputError
 from basicsr_distill.config.sections import ExtractOptions
+from basicsr_distill.stages.extract import grid
 from basicsr_distill.stages.extract import stage as extract
-extract._IMAGES_PER_PART = 4
+grid._IMAGES_PER_PART = 4
 distributed.init('pytorch')
 try:
     extract.run(ExtractOptions(dataroot=sys.argv[1], save_dir=sys.argv[2], patch_size=64, stride=48, strict=True))

@@ -1,0 +1,94 @@
+"""Which of the scored windows become patches; every rank computes the same answer."""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from basicsr_distill.config.sections import ExtractOptions
+from basicsr_distill.errors import InputError
+from basicsr_distill.selection.duplicates import repeated
+from basicsr_distill.selection.thresholds import hardest_db, histogram_text, threshold_db
+from basicsr_distill.stages.extract.scoring import Scored
+
+
+@dataclass(frozen=True)
+class Patches:
+    """The chosen patches: image index, window of its grid, score; and the finite scores of all windows.
+
+    counts: windows by what became of them.  facts: for stage.json.
+    """
+
+    owner: NDArray[np.int64]
+    window: NDArray[np.int64]
+    psnr_db: NDArray[np.float32]
+    all_psnr_db: NDArray[np.float32]
+    counts: dict[str, int]
+    facts: dict[str, Any]
+
+
+def threshold_known_before(options: ExtractOptions) -> float | None:
+    """The threshold, dB, where it alone decides whether a window becomes a patch: no other window has a say."""
+    alone = options.deduplicate == 'off' and not options.drop_hardest and options.max_patches is None
+    return options.threshold if alone and isinstance(options.threshold, float) else None
+
+
+def refuse_unusable(options: ExtractOptions, scored: Sequence[Scored]) -> None:
+    """Refuse photographs of which none can be used.
+
+    Raises:
+        InputError: with the reasons and their counts.
+    """
+    if all(image.reason for image in scored):
+        reasons = Counter(image.reason for image in scored)
+        listed = ', '.join(f'{count} {reason.replace("_", " ")}' for reason, count in sorted(reasons.items()))
+        raise InputError(f'{" and ".join(options.dataroot)}: none of the {len(scored)} images can be used ({listed}); '
+                         f'extract.patch_size is {options.patch_size}.')
+
+
+def choose(options: ExtractOptions, scored: Sequence[Scored]) -> Patches:
+    """The patches to keep, in order of image and place.
+
+    Raises:
+        InputError: none is left.
+    """
+    psnr_db = np.concatenate([image.psnr_db for image in scored])
+    per_image = [image.psnr_db.size for image in scored]
+    owner = np.repeat(np.arange(len(scored)), per_image)
+    window = np.concatenate([np.arange(size) for size in per_image])
+    limit = threshold_db(psnr_db, options.threshold)
+    chosen, counts = _by_score(options, psnr_db, limit)
+    if options.deduplicate != 'off':
+        fingerprints = np.concatenate([image.fingerprints for image in scored])[chosen]
+        marks = repeated(fingerprints, near=options.deduplicate == 'perceptual')
+        counts['patches_duplicate'] = int(marks.sum())
+        chosen = chosen[~marks]
+    if options.max_patches is not None:
+        order = np.random.default_rng(options.seed).permutation(chosen.size)
+        counts['patches_over_maximum'] = max(0, chosen.size - options.max_patches)
+        chosen = np.sort(chosen[order[:options.max_patches]])
+    counts['patches_kept'] = chosen.size
+    finite = psnr_db[~np.isinf(psnr_db)]
+    if not chosen.size:
+        advice = (f'threshold: {np.median(finite):.2f} would keep half' if finite.size
+                  else 'flat patches are never kept')
+        raise InputError(f'{" and ".join(options.dataroot)}: no patch is left below {limit:.2f} dB '
+                         f'({histogram_text(psnr_db)}); extract.{advice}.')
+    quantities = {'min': finite.min(), 'median': np.median(finite), 'max': finite.max()}
+    facts = {'threshold_db': round(limit, 6),
+             'psnr_db': {name: round(float(value), 6) for name, value in quantities.items()}}
+    return Patches(owner[chosen], window[chosen], psnr_db[chosen], finite, counts, facts)
+
+
+def _by_score(options: ExtractOptions, psnr_db: NDArray[np.float32],
+              limit: float) -> tuple[NDArray[np.int64], dict[str, int]]:
+    """The windows that their own scores let through, and counts of the others."""
+    flat = np.isinf(psnr_db)
+    over = ~flat & ~(psnr_db < limit)
+    too_hard = ~flat & (psnr_db < hardest_db(psnr_db, options.drop_hardest))
+    counts = {'patches_scored': psnr_db.size, 'patches_flat': int(flat.sum()),
+              'patches_over_threshold': int(over.sum()), 'patches_too_hard': int((too_hard & ~over).sum())}
+    return np.flatnonzero(~(flat | over | too_hard)), counts
