@@ -7,13 +7,12 @@ import torch
 from basicsr.utils.registry import DATASET_REGISTRY
 from torch.utils.data import Dataset
 
-from basicsr_distill.config.gsdd import LabelledPatchDatasetOptions
-from basicsr_distill.config.options import bind
-from basicsr_distill.data.latent_patch_dataset import read_labels
+from basicsr_distill.config.registry import bind_dataset
+from basicsr_distill.config.sections import LabelledPatchDatasetOptions
 from basicsr_distill.errors import InputError
 from basicsr_distill.io.files import safe_join
 from basicsr_distill.io.images import read_rgb
-from basicsr_distill.io.manifest import IMAGES_FOLDER, MANIFEST_NAME, PatchRow, read_table
+from basicsr_distill.io.manifest import IMAGES_FOLDER, MANIFEST_NAME, PatchRow, read_labels, read_table
 
 
 @DATASET_REGISTRY.register()
@@ -24,7 +23,7 @@ class LabelledPatchDataset(Dataset[dict[str, Any]]):
 
     Args:
         opt: the section of the option file with BasicSR's ``phase`` and ``scale``; its keys are those of
-            :class:`~basicsr_distill.config.gsdd.LabelledPatchDatasetOptions`.
+            :class:`~basicsr_distill.config.sections.LabelledPatchDatasetOptions`.
 
     Raises:
         InputError: the patches or labels are missing or do not belong together.
@@ -32,8 +31,7 @@ class LabelledPatchDataset(Dataset[dict[str, Any]]):
 
     def __init__(self, opt: dict[str, Any]) -> None:
         self.opt = opt
-        own = {key: value for key, value in opt.items() if key not in ('phase', 'scale')}
-        options = bind(LabelledPatchDatasetOptions, own, f'datasets.{opt.get("name")}')
+        options: LabelledPatchDatasetOptions = bind_dataset(opt)
         self.dataroot = Path(options.dataroot)
         self.rows = read_table(self.dataroot / MANIFEST_NAME, PatchRow)
         if not self.rows:

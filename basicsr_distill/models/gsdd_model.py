@@ -14,8 +14,7 @@ from basicsr.utils import get_root_logger
 from basicsr.utils.registry import MODEL_REGISTRY
 from torch import Tensor, nn
 
-from basicsr_distill.config.gsdd import GSDDTrainOptions, RandomConvOptions, Vgg19Options
-from basicsr_distill.config.options import bind
+from basicsr_distill.config.sections import GSDDTrainOptions, RandomConvOptions, Vgg19Options, bind
 from basicsr_distill.data.labelled_patch_dataset import LabelledPatchDataset
 from basicsr_distill.diffusion.validation import save_grid
 from basicsr_distill.errors import InputError
@@ -34,7 +33,7 @@ class GSDDModel(BaseModel):
 
     L = mean over the labels of a batch of ||mean psi(A(T_c)) - mean psi(A(G(Z_c)))||^2 + lambda mean cosine(Z_c): T_c real
     patches of the label, Z_c its latents, which start as LR patches of it, G the frozen generator, A one augmentation for both,
-    psi the frozen extractor. See :class:`~basicsr_distill.config.gsdd.GSDDTrainOptions` for the ``train`` section. What an
+    psi the frozen extractor. See :class:`~basicsr_distill.config.sections.GSDDTrainOptions` for the ``train`` section. What an
     iteration draws depends on ``manual_seed`` and its number alone.
 
     Source: Zhang et al. (AAAI 2024), "GSDD", whose code is not public; iterations, learning rate and extractor are ours.
@@ -65,9 +64,6 @@ class GSDDModel(BaseModel):
         if options.generator is None:
             get_root_logger().warning('GSDD: no train.generator: latents are enlarged by bicubic interpolation.')
             return lambda latents: bicubic_upsample(latents, scale)
-        if options.generator_weights is None:
-            raise InputError('train.generator_weights: is missing; give the file of the generator\'s weights, or leave '
-                             'out train.generator for bicubic interpolation.')
         generator = build_network(options.generator)
         self.load_network(generator, options.generator_weights, strict=True, param_key='params_ema')
         return generator.requires_grad_(False).eval().to(self.device)
