@@ -9,6 +9,7 @@ def distribution_distance(real: Tensor, synthetic: Tensor) -> Tensor:
 
     Source: Zhao and Bilen (2023), "Dataset Condensation with Distribution Matching", Eq. 4; GSDD (Zhang et al., AAAI 2024).
 
+    >>> import torch
     >>> distribution_distance(torch.tensor([[0.0, 0.0], [2.0, 0.0]]), torch.tensor([[1.0, 3.0]])).item()
     9.0
 
@@ -27,6 +28,7 @@ def mean_pairwise_cosine(latents: Tensor) -> Tensor:
 
     Source: the regulariser of GSDD (Zhang et al., AAAI 2024).
 
+    >>> import torch
     >>> mean_pairwise_cosine(torch.tensor([[1.0, 0.0], [0.0, 2.0], [3.0, 0.0]])).item()
     0.3333333432674408
 
