@@ -27,8 +27,9 @@ def mixture(x_t, timesteps, labels=None, drop_mask=None):
 
 
 def draw(denoiser, scheduler, num_steps=25):
+    settings = SamplerSettings(scheduler=scheduler, num_steps=num_steps, guidance_scale=1.0)
     return sample_latents(denoiser, torch.zeros(COUNT, dtype=torch.int64), SHAPE,
-                          [image_generator(1, 0, index) for index in range(COUNT)], SamplerSettings(scheduler=scheduler, num_steps=num_steps, guidance_scale=1.0))
+                          [image_generator(1, 0, index) for index in range(COUNT)], settings)
 
 
 def distances(latents):
