@@ -15,7 +15,10 @@ from basicsr_distill.config.sections import (
     DistilledPatchDatasetOptions,
     DiversityLossOptions,
     ExtractOptions,
+    GSDDTrainOptions,
     HighFrequencyLossOptions,
+    LabelledPatchDatasetOptions,
+    LatentImagesOptions,
     LatentPatchDatasetOptions,
     LpipsMetricOptions,
     MinimaxDiTNetworkOptions,
@@ -39,14 +42,14 @@ def _by_type(*models: type[Options]) -> Models:
 # Sections of a recipe beside BasicSR's root keys.
 STAGES: Models = {'extract': ExtractOptions, 'cluster': ClusterOptions, 'sample': SampleOptions}
 
-DATASETS = _by_type(DistilledPatchDatasetOptions, LatentPatchDatasetOptions)
-NETWORKS = _by_type(MinimaxDiTNetworkOptions)
+DATASETS = _by_type(DistilledPatchDatasetOptions, LatentPatchDatasetOptions, LabelledPatchDatasetOptions)
+NETWORKS = _by_type(MinimaxDiTNetworkOptions, LatentImagesOptions)
 LOSSES = _by_type(RepresentativenessLossOptions, DiversityLossOptions, HighFrequencyLossOptions)
 METRICS = _by_type(LpipsMetricOptions)
 CODECS = _by_type(BlockPcaCodecOptions, AutoencoderKlCodecOptions, AutoencoderTinyCodecOptions)
 ENCODERS = _by_type(OpenClipEncoderOptions, TextureEncoderOptions)
 # The train section of a model; other models' are checked against their sources.
-TRAIN_SECTIONS: Models = {'MinimaxDiTModel': MinimaxDiTTrainOptions}
+TRAIN_SECTIONS: Models = {'MinimaxDiTModel': MinimaxDiTTrainOptions, 'GSDDModel': GSDDTrainOptions}
 # Models that know val.tile.
 TILED_MODELS = ('TiledSRModel', 'TiledSwinIRModel', 'HITModel')
 

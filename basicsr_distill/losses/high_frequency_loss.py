@@ -33,7 +33,8 @@ class HighFrequencyLoss(nn.Module):
 
     >>> import torch
     >>> x0 = torch.eye(8)[None, None]
-    >>> HighFrequencyLoss(loss_weight=1.0)(x0, x0, torch.ones(1), torch.zeros(1), decode=None)
+    >>> loss = HighFrequencyLoss(loss_weight=1.0, mode='latent', scale=4, pixel_max_timestep=100)
+    >>> loss(x0, x0, torch.ones(1), torch.zeros(1), decode=None)
     tensor(0.)
     """
 

@@ -102,6 +102,8 @@ def _sections(sections: ExperimentSections) -> Iterator[tuple[str, Any, Registry
     """Every section that names a registered component: its key, itself, the registry."""
     yield from ((f'datasets.{name}', section, DATASET_REGISTRY) for name, section in sections.datasets.items())
     yield from ((key, section, ARCH_REGISTRY) for key, section in sections.networks.items())
+    if (generator := getattr(sections.train, 'generator', None)) is not None:
+        yield 'train.generator', generator, ARCH_REGISTRY
     yield from ((f'train.{key}', value, LOSS_REGISTRY) for key, value in dict(sections.train or {}).items()
                 if key.endswith('_opt') and value is not None)
     yield from ((f'val.metrics.{name}', section, METRIC_REGISTRY) for name, section in sections.metrics.items())

@@ -25,6 +25,13 @@ from basicsr_distill.config.sections.dit import MinimaxDiTNetworkOptions, Minima
 from basicsr_distill.config.sections.encoders import EncoderOptions, OpenClipEncoderOptions, TextureEncoderOptions
 from basicsr_distill.config.sections.experiment import LoggerOptions, RootOptions, ValidationOptions
 from basicsr_distill.config.sections.extract import ExtractOptions
+from basicsr_distill.config.sections.gsdd import (
+    GSDDTrainOptions,
+    LabelledPatchDatasetOptions,
+    LatentImagesOptions,
+    RandomConvOptions,
+    Vgg19Options,
+)
 from basicsr_distill.config.sections.losses import (
     DiversityLossOptions,
     HighFrequencyLossOptions,
@@ -50,7 +57,10 @@ __all__ = [
     'DiversityLossOptions',
     'EncoderOptions',
     'ExtractOptions',
+    'GSDDTrainOptions',
     'HighFrequencyLossOptions',
+    'LabelledPatchDatasetOptions',
+    'LatentImagesOptions',
     'LatentPatchDatasetOptions',
     'LoaderOptions',
     'LoggerOptions',
@@ -63,6 +73,7 @@ __all__ = [
     'Precision',
     'PrototypeInitOptions',
     'PsnrMetric',
+    'RandomConvOptions',
     'RepresentativenessLossOptions',
     'RootOptions',
     'SampleOptions',
@@ -71,6 +82,7 @@ __all__ = [
     'TextureEncoderOptions',
     'TileOptions',
     'ValidationOptions',
+    'Vgg19Options',
     'bind',
     'nearest_name',
 ]

@@ -21,12 +21,14 @@ def check_pretrained(experiment: Experiment) -> None:
         InputError: as :func:`basicsr_distill.io.weights.load_weights`.
     """
     path, opt = experiment.path, experiment.opt
-    for key, value in opt['path'].items():
-        if 'pretrain_network' in key and isinstance(value, str):
+    files = {f'path.{key}': value for key, value in opt['path'].items() if 'pretrain_network' in key}
+    files['train.generator_weights'] = (opt.get('train') or {}).get('generator_weights')
+    for key, value in files.items():
+        if isinstance(value, str):
             try:
                 load_weights(value)
             except InputError as error:
-                raise InputError(f'{path}: path.{key}: {error}') from error
+                raise InputError(f'{path}: {key}: {error}') from error
 
 
 def check_labels(experiment: Experiment) -> None:

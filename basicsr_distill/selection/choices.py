@@ -1,0 +1,20 @@
+"""What every choice of patches shares: its type, its refusal, and which methods' smaller sets are part of larger ones."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+Features = NDArray[np.float32]
+Indices = NDArray[np.int64]
+
+# The first n of m > n patches that these choose are the n patches they choose. k-means with another k has other centres.
+NESTED_METHODS = frozenset({'random', 'threshold', 'band', 'uniform', 'herding', 'k_center', 'loss', 'file'})
+
+
+def check_count(count: int, available: int) -> None:
+    """Refuse a count that cannot be chosen.
+
+    Raises:
+        ValueError: ``count`` is not between 1 and ``available``.
+    """
+    if not 1 <= count <= available:
+        raise ValueError(f'{count} patches cannot be chosen from {available}')
