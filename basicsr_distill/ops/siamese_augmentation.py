@@ -23,6 +23,9 @@ CUTOUT_SHARE = 0.5
 class Augmentation:
     """One change, for all images alike; the defaults change nothing.
 
+    >>> Augmentation(flip=True, degrees=15.0).brightness
+    0.0
+
     brightness: added.  saturation, contrast: factors of the distance to the grey value and to the image's mean.
     flip: left to right.  shift: right and down, shares of the image's sides; what comes in is black.  scale: of what is
     seen, across and down.  degrees: turn, counterclockwise.  cutout: centre of a black square of half the side, as shares

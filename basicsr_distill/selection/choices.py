@@ -13,6 +13,10 @@ NESTED_METHODS = frozenset({'random', 'threshold', 'band', 'uniform', 'herding',
 def check_count(count: int, available: int) -> None:
     """Refuse a count that cannot be chosen.
 
+    >>> check_count(3, available=2)
+    Traceback (most recent call last):
+    ValueError: 3 patches cannot be chosen from 2
+
     Raises:
         ValueError: ``count`` is not between 1 and ``available``.
     """

@@ -34,5 +34,9 @@ def squared_distances(points: Features, target: NDArray[np.float64]) -> NDArray[
 
 
 def mean_point(points: Features) -> NDArray[np.float64]:
-    """The mean of points (N, D), in double precision, (D,); the same whatever the number of threads."""
+    """The mean of points (N, D), in double precision, (D,); the same whatever the number of threads.
+
+    >>> mean_point(np.float32([[0, 0], [3, 4]])).tolist()
+    [1.5, 2.0]
+    """
     return points.mean(0, dtype=np.float64)
