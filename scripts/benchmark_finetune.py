@@ -29,6 +29,8 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from basicsr_distill.archs.minimax_dit_arch import build_dit
+from basicsr_distill.config.experiment import to_experiment
+from basicsr_distill.config.recipe import Recipe
 from basicsr_distill.config.sections import MinimaxDiTNetworkOptions
 from basicsr_distill.diffusion.process import add_noise, linear_alpha_bar, predict_x0, simple_loss, variational_bound
 from basicsr_distill.models.minimax_dit_model import MinimaxDiTModel
@@ -102,16 +104,18 @@ def our_model(dit_folder: Path, root: Path, precision: str, device: torch.device
     labels_file = root / 'labels.csv'
     with labels_file.open('w', newline='') as file:
         csv.writer(file).writerows([['name', 'label'], *((f'{label}.png', label) for label in range(NUM_LABELS))])
-    return MinimaxDiTModel({
-        'num_gpu': int(device.type == 'cuda'), 'is_train': True, 'dist': False, 'path': {}, 'logger': {'print_freq': 10**9},
+    recipe = Recipe.parse(Path('benchmark.yml'), {
+        'name': 'benchmark', 'model_type': 'MinimaxDiTModel', 'scale': 4, 'num_gpu': int(device.type == 'cuda'),
         'network_g': {'type': 'MinimaxDiT', 'num_labels': NUM_LABELS, 'pretrained': str(dit_folder),
                       'local_files_only': True, 'gradient_checkpointing': checkpointing},
         'datasets': {'train': {'name': 'benchmark', 'type': 'LatentPatchDataset', 'dataroot': str(root),
-                               'labels_file': str(labels_file), 'codec': {'type': 'autoencoder_kl'}}},
+                               'batch_size_per_gpu': 1, 'labels_file': str(labels_file),
+                               'codec': {'type': 'autoencoder_kl'}}},
         'train': {'total_iter': 10**6, 'optim_g': {'type': 'AdamW', 'lr': 1e-3, 'weight_decay': 0}, 'precision': precision,
                   'scheduler': {'type': 'MultiStepLR', 'milestones': [10**6], 'gamma': 0.5},
                   'representativeness_opt': {'type': 'RepresentativenessLoss'},
                   'diversity_opt': {'type': 'DiversityLoss'}, 'high_frequency_opt': {'type': 'HighFrequencyLoss'}}})
+    return MinimaxDiTModel({**to_experiment(recipe, is_train=True, root=root).opt, 'dist': False})
 
 
 def make_step(kind: str, args: argparse.Namespace, root: Path) -> Callable[[], Any]:
@@ -170,7 +174,7 @@ def main() -> None:
     parser.add_argument('--precisions', nargs='+', default=['fp32', 'bf16'])
     parser.add_argument('--no_plain', action='store_true', help='leave the plain loop out')
     parser.add_argument('--gradient_checkpointing', action='store_true')
-    parser.add_argument('--peak_tflops', type=float, help='of the device in bf16, to tell the share of it that is reached')
+    parser.add_argument('--peak_tflops', type=float, help='of the device in bf16, to print the share of it that is reached')
     args = parser.parse_args()
     device, kinds = torch.device(args.device), [*([] if args.no_plain else ['plain']), *args.precisions]
 
