@@ -53,7 +53,7 @@ def distill(recipe: Recipe, stages: Sequence[str] | None = None) -> None:
         with uninterrupted_imports():
             from basicsr_distill.stages.sample import stage as sample
 
-        _run('sample', partial(sample.run, recipe.sample, to_experiment(recipe, is_train=True, root=Path.cwd()).opt))
+        _run('sample', partial(sample.run, recipe.sample, to_experiment(recipe, is_train=True, root=Path.cwd())))
 
 
 def _check_training(recipe: Recipe) -> None:

@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -28,13 +29,14 @@ from basicsr_distill.io.images import read_rgb
 from basicsr_distill.io.manifest import SampleRow, read_table
 from basicsr_distill.ops.bicubic import make_lr
 from basicsr_distill.ops.psnr import psnr_after_bicubic
+from basicsr_distill.stages.sample import draw
 from basicsr_distill.stages.sample import stage as sample
 from basicsr_distill.training import train as train_loop
 
 
 @pytest.fixture(scope='module')
 def trained(tmp_path_factory):
-    """A folder with patches, clusters and a trained denoiser; its option dictionary."""
+    """A folder with patches, clusters and a trained denoiser; its experiment."""
     root = tmp_path_factory.mktemp('recipe')
     make_stages(root)
     path = write_recipe(root / 'tiny.yml', recipe(root, total_iter=30))
@@ -42,7 +44,7 @@ def trained(tmp_path_factory):
     os.chdir(root)
     try:
         train_loop.train(to_experiment(Recipe.load(path), is_train=True, root=root, auto_resume=True))
-        return to_experiment(Recipe.load(path), is_train=True, root=root).opt
+        return to_experiment(Recipe.load(path), is_train=True, root=root)
     finally:
         os.chdir(before)
 
@@ -50,6 +52,10 @@ def trained(tmp_path_factory):
 def options(folder, **more):
     return bind(SampleOptions, {'images_per_cluster': 3, 'num_steps': 4, 'batch_size': 2, 'save_dir': str(folder), **more},
                 'sample')
+
+
+def changed(experiment, **opt):
+    return replace(experiment, opt={**experiment.opt, **opt})
 
 
 def files(folder):
@@ -88,10 +94,10 @@ def test_images_are_what_the_averaged_weights_draw(trained, tmp_path):
     folder = sample.run(options(tmp_path / 'set', guidance_scale=2.0), trained)
     from basicsr.archs import build_network
 
-    network = build_network(trained['network_g']).eval()
-    models = Path(trained['path']['models'])
+    network = build_network(trained.opt['network_g']).eval()
+    models = Path(trained.opt['path']['models'])
     network.load_trained_state(torch.load(models / 'net_g_latest.pth', weights_only=True)['params_ema'], 'x')
-    codec = build_codec(BlockPcaCodecOptions(components=16), Path(trained['path']['experiments_root']) / 'latents')
+    codec = build_codec(BlockPcaCodecOptions(components=16), Path(trained.opt['path']['experiments_root']) / 'latents')
     latents = sample_latents(network, torch.tensor([1]), (16, 4, 4), [image_generator(0, 1, 2)],
                              SamplerSettings(num_steps=4, guidance_scale=2.0))
     expected = codec.decode(latents)[0].permute(1, 2, 0).numpy() * 255
@@ -112,7 +118,7 @@ def test_an_interrupted_run_ends_with_the_same_files(trained, tmp_path, monkeypa
     whole = sample.run(options(tmp_path / 'whole', oversample=2), trained)
     drawn = 0
 
-    def failing(path, rgb, original=sample.write_png):
+    def failing(path, rgb, original=draw.write_png):
         nonlocal drawn
         drawn += 1
         if drawn == 4:
@@ -121,7 +127,7 @@ def test_an_interrupted_run_ends_with_the_same_files(trained, tmp_path, monkeypa
         original(path, rgb)
 
     with monkeypatch.context() as patch:
-        patch.setattr(sample, 'write_png', failing)
+        patch.setattr(draw, 'write_png', failing)
         with pytest.raises(KeyboardInterrupt):
             sample.run(options(tmp_path / 'half', oversample=2), trained)
     kept = sorted((tmp_path / 'half' / 'parts').glob('*.png'))
@@ -147,7 +153,7 @@ def test_prototypes_at_little_strength_stay_near_their_patches(trained, tmp_path
     rows = read_table(folder / 'manifest.csv', SampleRow)
     assert len({row.prototype for row in rows}) == 6
     for row in rows:
-        patch = read_rgb(Path(trained['datasets']['train']['dataroot']) / 'images' / row.prototype)
+        patch = read_rgb(Path(trained.opt['datasets']['train']['dataroot']) / 'images' / row.prototype)
         error = np.square(patch.astype(float) - read_rgb(folder / 'HR' / row.name)).mean()
         assert 10 * np.log10(255**2 / error) > 20
         assert int(row.prototype[-10:-4]) % 2 == row.label
@@ -178,7 +184,7 @@ def test_the_most_similar_patch_of_every_image_is_told(trained, tmp_path):
         lines = list(csv.DictReader(file))
     assert [line['name'] for line in lines] == sorted(path.name for path in (folder / 'HR').iterdir())
     line = lines[0]
-    patch = cv2.imread(str(Path(trained['datasets']['train']['dataroot']) / 'images' / line['patch'])).astype(float)
+    patch = cv2.imread(str(Path(trained.opt['datasets']['train']['dataroot']) / 'images' / line['patch'])).astype(float)
     error = np.square(patch - cv2.imread(str(folder / 'HR' / line['name']))).mean()
     assert float(line['psnr_db']) == pytest.approx(10 * np.log10(255**2 / error), abs=1e-3)
 
@@ -189,7 +195,7 @@ def test_the_card_tells_how_near_images_and_patches_are(trained, tmp_path):
     with (folder / 'nearest.csv').open(newline='') as file:
         distances = [float(line['feature_distance']) for line in csv.DictReader(file)]
     assert record['nearest_patch']['median'] == pytest.approx(np.median(distances), abs=1e-4)
-    real = np.load(Path(trained['datasets']['train']['labels_file']).parent / 'features.npy').astype(np.float64)
+    real = np.load(Path(trained.opt['datasets']['train']['labels_file']).parent / 'features.npy').astype(np.float64)
     gaps = np.linalg.norm(real[:, None] - real[None], axis=2)
     np.fill_diagonal(gaps, np.inf)
     assert record['patches_nearest_patch']['q95'] == pytest.approx(np.quantile(gaps.min(1), 0.95), abs=1e-4)
@@ -201,26 +207,26 @@ def test_the_card_tells_how_near_images_and_patches_are(trained, tmp_path):
 
 
 def test_what_publication_needs_is_looked_for_before_drawing(trained, tmp_path, monkeypatch):
-    section = trained['datasets']['train']
+    section = trained.opt['datasets']['train']
     clusters = tmp_path / 'clusters'
     shutil.copytree(Path(section['labels_file']).parent, clusters)
     record = json.loads((clusters / 'stage.json').read_text())
     record['options']['encoder'] = {'type': 'open_clip', 'name': 'local-dir:/nowhere'}
     (clusters / 'stage.json').write_text(json.dumps(record))
-    host = {**trained, 'datasets': {'train': {**section, 'labels_file': str(clusters / 'labels.csv')}}}
-    monkeypatch.setattr(sample, 'sample_latents', lambda *_, **__: pytest.fail('drawn'))
+    host = changed(trained, datasets={'train': {**section, 'labels_file': str(clusters / 'labels.csv')}})
+    monkeypatch.setattr(draw, 'sample_latents', lambda *_, **__: pytest.fail('drawn'))
     with pytest.raises(InputError, match='cannot be loaded'):
         sample.run(options(tmp_path / 'set'), host)
     assert not list((tmp_path / 'set').iterdir())
 
 
 def test_latents_are_read_and_not_written_but_those_that_are_lost(trained, tmp_path):
-    folder = Path(trained['path']['experiments_root']) / 'latents'
+    folder = Path(trained.opt['path']['experiments_root']) / 'latents'
     before = {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in folder.rglob('*') if path.is_file()}
     given = {'init': {'type': 'prototype', 'strength': 0.2}, 'num_steps': 5}
     expected = images(sample.run(options(tmp_path / 'one', **given), trained))
     assert {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in before} == before
-    lost = folder / trained['datasets']['train']['name'] / '00000.npy'
+    lost = folder / trained.opt['datasets']['train']['name'] / '00000.npy'
     lost.unlink()
     assert images(sample.run(options(tmp_path / 'two', **given), trained)) == expected
     assert lost.read_bytes() == before[lost][0]
@@ -230,28 +236,28 @@ def test_a_full_disk_is_one_sentence(trained, tmp_path, monkeypatch):
     def full(path, rgb):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
 
-    monkeypatch.setattr(sample, 'write_png', full)
+    monkeypatch.setattr(draw, 'write_png', full)
     with pytest.raises(OSError, match=r'set: no space left on device, \d+ MB are free'):
         sample.run(options(tmp_path / 'set'), trained)
 
 
 def test_a_set_among_the_photographs_is_refused(trained, tmp_path):
-    section = trained['datasets']['train']
+    section = trained.opt['datasets']['train']
     patches = tmp_path / 'patches'
     shutil.copytree(section['dataroot'], patches)
     (patches / 'stage.json').write_text(json.dumps({'stage': 'extract', 'options': {'dataroot': str(tmp_path / 'photos')}}))
-    host = {**trained, 'datasets': {'train': {**section, 'dataroot': str(patches)}}}
+    host = changed(trained, datasets={'train': {**section, 'dataroot': str(patches)}})
     with pytest.raises(InputError, match=r'sample\.save_dir: .* must lie apart'):
         sample.run(options(tmp_path / 'photos' / 'set'), host)
 
 
 def test_an_exported_denoiser_draws_the_same(trained, tmp_path):
-    checkpoint = Path(trained['path']['models']) / 'net_g_latest.pth'
-    export_dit(load_trained(trained['network_g'], checkpoint, 'params_ema'), tmp_path / 'dit')
+    checkpoint = Path(trained.opt['path']['models']) / 'net_g_latest.pth'
+    export_dit(load_trained(trained.opt['network_g'], checkpoint, 'params_ema'), tmp_path / 'dit')
     assert {path.name for path in tmp_path.iterdir()} == {'dit'}
     plain = make_dit(num_labels=2, pretrained=str(tmp_path / 'dit'), label_init='rows', local_files_only=True,
                      tuning='full').eval()
-    network = load_trained(trained['network_g'], checkpoint, 'params_ema').eval()
+    network = load_trained(trained.opt['network_g'], checkpoint, 'params_ema').eval()
     given = (torch.randn(3, 16, 4, 4), torch.tensor([5, 300, 900]), torch.tensor([0, 1, 2]))
     with torch.no_grad():
         assert torch.equal(plain(*given), network(*given))
@@ -265,12 +271,12 @@ def test_an_exported_denoiser_draws_the_same(trained, tmp_path):
     with pytest.raises(InputError, match='exists already'):
         export_dit(network, tmp_path / 'dit')
     with pytest.raises(InputError, match=r'holds no params_old; it has params and params_ema'):
-        load_trained(trained['network_g'], checkpoint, 'params_old')
+        load_trained(trained.opt['network_g'], checkpoint, 'params_old')
 
 
 def test_two_ranks_draw_the_same_set(trained, tmp_path):
     whole = sample.run(options(tmp_path / 'whole', oversample=2), trained)
-    root = Path(trained['path']['models']).parents[2]
+    root = Path(trained.opt['path']['models']).parents[2]
     command = [sys.executable, '-m', 'torch.distributed.run', '--nproc_per_node', '2', '--standalone', '-m',
                'basicsr_distill', 'distill', '-opt', str(root / 'tiny.yml'), '--launcher', 'pytorch', '--stage', 'sample',
                '--force_yml', f'extract={{dataroot: photos, save_dir: {root}/patches, patch_size: 32}}',
@@ -287,4 +293,4 @@ def test_two_ranks_draw_the_same_set(trained, tmp_path):
 
 def test_missing_training_is_named(trained, tmp_path):
     with pytest.raises(InputError, match=r'net_g_latest\.pth: no such checkpoint'):
-        sample.run(options(tmp_path), {**trained, 'path': {**trained['path'], 'models': str(tmp_path)}})
+        sample.run(options(tmp_path), changed(trained, path={**trained.opt['path'], 'models': str(tmp_path)}))

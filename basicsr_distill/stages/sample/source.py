@@ -1,0 +1,82 @@
+"""What a set is drawn from: a trained denoiser, and the patches and clusters that it was trained on."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from basicsr_distill.config.experiment import Experiment
+from basicsr_distill.config.sections import (
+    ClusterOptions,
+    EncoderOptions,
+    LatentPatchDatasetOptions,
+    MinimaxDiTNetworkOptions,
+)
+from basicsr_distill.data.latent_patch_dataset import LatentPatchDataset
+from basicsr_distill.errors import InputError
+from basicsr_distill.io.files import sha256_file
+from basicsr_distill.stages.cluster import FEATURES_NAME
+from basicsr_distill.stages.record import fingerprint_stage, photo_folders, read_stage, refuse_overlap
+
+
+@dataclass(frozen=True)
+class Source:
+    """Opened inputs of the stage.
+
+    experiment: its name.  network: the section ``network_g``.  checkpoint: of the training.  patches: whose latents are
+    there.  labels: of the patches, (N,), int64.  features: of the patches, (N, D), float32.  encoder: that made them.
+    """
+
+    experiment: str
+    network: Mapping[str, Any]
+    checkpoint: Path
+    patches: LatentPatchDataset
+    labels: NDArray[np.int64]
+    features: NDArray[np.float32]
+    encoder: EncoderOptions
+
+
+def find_checkpoint(experiment: Experiment) -> Path:
+    """The newest checkpoint of a training of MinimaxDiT on latents.
+
+    Raises:
+        InputError: there is none, or the file trains something else.
+    """
+    checkpoint = Path(experiment.opt['path']['models']) / 'net_g_latest.pth'
+    if not checkpoint.is_file():
+        raise InputError(f'{checkpoint}: no such checkpoint; run the finetune stage (or `basicsr train`) first.')
+    sections = experiment.recipe.experiment
+    assert sections is not None
+    if not (isinstance(sections.networks.get('network_g'), MinimaxDiTNetworkOptions)
+            and isinstance(sections.datasets.get('train'), LatentPatchDatasetOptions)):
+        raise InputError('sample: network_g must be a MinimaxDiT and datasets.train a LatentPatchDataset.')
+    return checkpoint
+
+
+def fingerprints(experiment: Experiment, checkpoint: Path, save_dir: str) -> dict[str, str]:
+    """Checksums of all that the set depends on.
+
+    Raises:
+        InputError: ``save_dir`` lies in the folder of the photographs, or they in it.
+    """
+    section = experiment.opt['datasets']['train']
+    refuse_overlap(save_dir, photo_folders(Path(section['dataroot'])), 'sample.save_dir')
+    return {'checkpoint': sha256_file(checkpoint), 'patches': fingerprint_stage(Path(section['dataroot'])),
+            'clusters': fingerprint_stage(Path(section['labels_file']).parent)}
+
+
+def open_source(experiment: Experiment, checkpoint: Path) -> Source:
+    """Read the patches, their labels and their features; every rank must call it.
+
+    Raises:
+        InputError: they do not belong together.
+    """
+    patches = LatentPatchDataset(experiment.opt['datasets']['train'])
+    patches.prepare()
+    clusters = Path(patches.options.labels_file).parent
+    return Source(experiment.opt['name'], experiment.opt['network_g'], checkpoint, patches, np.array(patches.labels),
+                  np.load(clusters / FEATURES_NAME, allow_pickle=False),
+                  ClusterOptions(**read_stage(clusters)['options']).encoder)
