@@ -29,7 +29,8 @@ setup(
     python_requires='>=3.10,<3.15',
     install_requires=[
         # BasicSR is published as source only, and its setup.py fails on Python 3.13: there `python -m
-        # basicsr_distill.host.build` installs it, and without the marker pip would end in a traceback before anyone is told.
+        # basicsr_distill.host.build` installs it, and without the marker pip would end in a traceback before anyone is
+        # told.
         'basicsr>=1.4.2; python_version < "3.13"',
         'torch>=2.6',  # the first release whose torch.load refuses arbitrary code by default
         'torchvision>=0.21',

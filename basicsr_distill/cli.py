@@ -24,7 +24,8 @@ _DISK_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS}
 
 def build_parser() -> argparse.ArgumentParser:
     """The command line; ``train`` and ``test`` take exactly BasicSR's flags."""
-    parser = argparse.ArgumentParser(prog='basicsr', description='BasicSR with dataset distillation for super-resolution.')
+    parser = argparse.ArgumentParser(prog='basicsr',
+                                     description='BasicSR with dataset distillation for super-resolution.')
     parser.add_argument('--version', action='version', version=f'basicsr-distill {__version__}')
     _add_local_rank(parser)  # `python -m torch.distributed.launch` puts it before the command
     commands = parser.add_subparsers(dest='command', required=True, metavar='{train,test,distill,schema,doctor}')
@@ -60,8 +61,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line.
 
     Returns:
-        0 done, 2 the user's input is wrong, 1 the loss is not finite or the disk is full (each one line on stderr), 130 or
-        143 stopped by SIGINT or SIGTERM. Any other failure is raised.
+        0 done, 2 the user's input is wrong, 1 the loss is not finite or the disk is full (each one line on stderr), 130
+        or 143 stopped by SIGINT or SIGTERM. Any other failure is raised.
     """
     args = build_parser().parse_args(arguments)
     hooks.fix_main_spec()
@@ -75,13 +76,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         except UnicodeEncodeError as error:
             if sys.getfilesystemencoding() == 'utf-8':
                 raise
-            return _fail(2, f'this locale ({sys.getfilesystemencoding()}) has no name for {error.object!a}; set PYTHONUTF8=1 or '
-                            'a UTF-8 locale.')
+            return _fail(2, f'this locale ({sys.getfilesystemencoding()}) has no name for {error.object!a}; set '
+                            'PYTHONUTF8=1 or a UTF-8 locale.')
         except FloatingPointError as error:
             return _fail(1, str(error))
         except PermissionError as error:
-            return _fail(2, f'{error.filename or error}: permission denied; it belongs to another user or is write-protected: '
-                            'choose another name or folder, or have its owner allow it.')
+            return _fail(2, f'{error.filename or error}: permission denied; it belongs to another user or is '
+                            'write-protected: choose another name or folder, or have its owner allow it.')
         except OSError as error:
             if error.errno not in _DISK_ERRORS:
                 raise

@@ -2,8 +2,9 @@
 
     python scripts/benchmark_coverage.py --points 2000000 --dimensions 512
 
-Writes the features (4 GB as above) into a temporary folder, on disk, and removes them. Memory is what the process itself holds
-beyond the libraries (RssAnon of Linux, sampled every 10 ms); pages of the mapped file belong to the system.
+Writes the features (4 GB as above) into a temporary folder, on disk, and removes them. Memory is what the process
+itself holds beyond the libraries (RssAnon of Linux, sampled every 10 ms); pages of the mapped file belong to the
+system.
 """
 
 import argparse

@@ -3,9 +3,9 @@
     python scripts/benchmark_finetune.py                        # DiT-S/2, 256 px, batch 8, CPU
     python scripts/benchmark_finetune.py --size XL --device cuda --no_plain --peak_tflops 989
 
-The plain loop does what the published code does: it encodes the pixels anew in every step, keeps its memories in lists and
-loops over them, averages all weights, frozen ones too, and computes in float32. Both train the same random-weight DiT with
-DiffFit and the same losses. The two take turns, so that other load on the machine meets both alike.
+The plain loop does what the published code does: it encodes the pixels anew in every step, keeps its memories in lists
+and loops over them, averages all weights, frozen ones too, and computes in float32. Both train the same random-weight
+DiT with DiffFit and the same losses. The two take turns, so that other load on the machine meets both alike.
 """
 
 import argparse
@@ -80,7 +80,8 @@ class PlainLoop:
         output = self.net(x_t, timesteps, labels, drop_mask=torch.rand(labels.shape, device=labels.device) < 0.1)
         eps_pred, variance_pred = output.chunk(2, 1)
         x0_pred = predict_x0(x_t, eps_pred, a)
-        loss = simple_loss(eps_pred, noise, a) + variational_bound(x0, x_t, timesteps, eps_pred, variance_pred, self.alpha_bar)
+        loss = simple_loss(eps_pred, noise, a) + variational_bound(x0, x_t, timesteps, eps_pred, variance_pred,
+                                                                   self.alpha_bar)
         for label in labels.unique().tolist():
             own = x0_pred[labels == label].flatten(1)
             if self.real[label]:
@@ -99,7 +100,8 @@ class PlainLoop:
         return float(loss.detach())
 
 
-def our_model(dit_folder: Path, root: Path, precision: str, device: torch.device, checkpointing: bool) -> MinimaxDiTModel:
+def our_model(dit_folder: Path, root: Path, precision: str, device: torch.device,
+              checkpointing: bool) -> MinimaxDiTModel:
     """MinimaxDiTModel as an option file would build it."""
     labels_file = root / 'labels.csv'
     with labels_file.open('w', newline='') as file:
@@ -111,8 +113,8 @@ def our_model(dit_folder: Path, root: Path, precision: str, device: torch.device
         'datasets': {'train': {'name': 'benchmark', 'type': 'LatentPatchDataset', 'dataroot': str(root),
                                'batch_size_per_gpu': 1, 'labels_file': str(labels_file),
                                'codec': {'type': 'autoencoder_kl'}}},
-        'train': {'total_iter': 10**6, 'optim_g': {'type': 'AdamW', 'lr': 1e-3, 'weight_decay': 0}, 'precision': precision,
-                  'scheduler': {'type': 'MultiStepLR', 'milestones': [10**6], 'gamma': 0.5},
+        'train': {'total_iter': 10**6, 'optim_g': {'type': 'AdamW', 'lr': 1e-3, 'weight_decay': 0},
+                  'precision': precision, 'scheduler': {'type': 'MultiStepLR', 'milestones': [10**6], 'gamma': 0.5},
                   'representativeness_opt': {'type': 'RepresentativenessLoss'},
                   'diversity_opt': {'type': 'DiversityLoss'}, 'high_frequency_opt': {'type': 'HighFrequencyLoss'}}})
     return MinimaxDiTModel({**to_experiment(recipe, is_train=True, root=root).opt, 'dist': False})
@@ -174,7 +176,8 @@ def main() -> None:
     parser.add_argument('--precisions', nargs='+', default=['fp32', 'bf16'])
     parser.add_argument('--no_plain', action='store_true', help='leave the plain loop out')
     parser.add_argument('--gradient_checkpointing', action='store_true')
-    parser.add_argument('--peak_tflops', type=float, help='of the device in bf16, to print the share of it that is reached')
+    parser.add_argument('--peak_tflops', type=float,
+                        help='of the device in bf16, to print the share of it that is reached')
     args = parser.parse_args()
     device, kinds = torch.device(args.device), [*([] if args.no_plain else ['plain']), *args.precisions]
 

@@ -3,10 +3,10 @@
     python scripts/benchmark_sampling.py                        # DiT-S/2, 256 px, CPU
     python scripts/benchmark_sampling.py --size XL --device cuda --batch 32
 
-The plain loop does what the published code does: 50-step DDPM with guidance 4 on three of the four channels, one image at a
-time, float32, and a float32 AutoencoderKL to decode. Ours draws batches with DPM-Solver++ and decodes with AutoencoderKL or
-AutoencoderTiny. Weights are random: they cost as much time as trained ones. The two take turns, so that other load on the
-machine meets both alike.
+The plain loop does what the published code does: 50-step DDPM with guidance 4 on three of the four channels, one image
+at a time, float32, and a float32 AutoencoderKL to decode. Ours draws batches with DPM-Solver++ and decodes with
+AutoencoderKL or AutoencoderTiny. Weights are random: they cost as much time as trained ones. The two take turns, so
+that other load on the machine meets both alike.
 """
 
 import argparse
@@ -39,9 +39,10 @@ PLAIN = SamplerSettings(scheduler='ddpm', num_steps=50, guidance_scale=4.0, guid
 
 
 def save_autoencoders(root: Path) -> None:
-    """The architectures of stabilityai/sd-vae-ft-mse and madebyollin/taesd, with random weights, as they lie on disk."""
+    """The architectures of stabilityai/sd-vae-ft-mse and madebyollin/taesd, with random weights, on disk."""
     AutoencoderKL(block_out_channels=(128, 256, 512, 512), down_block_types=['DownEncoderBlock2D'] * 4,
-                  up_block_types=['UpDecoderBlock2D'] * 4, layers_per_block=2, latent_channels=4).save_pretrained(root / 'kl')
+                  up_block_types=['UpDecoderBlock2D'] * 4, layers_per_block=2,
+                  latent_channels=4).save_pretrained(root / 'kl')
     AutoencoderTiny().save_pretrained(root / 'tiny')
 
 

@@ -74,7 +74,8 @@ def draw(rows: dict[str, dict[str, float]], photos: list[Path]) -> None:
     groups, tests = figure.subfigures(2, 1, height_ratios=[1.25 * len(real), 3.5 * len(photos)])
     left, right = groups.subfigures(1, 2)
     show_groups(left.subplots(len(real), PER_CLUSTER, squeeze=False), DEMO / 'patches' / 'images', real, 'Real patches')
-    show_groups(right.subplots(len(real), PER_CLUSTER, squeeze=False), DEMO / 'distilled' / 'HR', distilled, 'Distilled images')
+    show_groups(right.subplots(len(real), PER_CLUSTER, squeeze=False), DEMO / 'distilled' / 'HR', distilled,
+                'Distilled images')
     for axes, photo in zip(tests.subplots(len(photos), 4, squeeze=False), photos):
         hr = read_rgb(photo)
         hr = hr[:hr.shape[0] // SCALE * SCALE, :hr.shape[1] // SCALE * SCALE]

@@ -2,8 +2,8 @@
 
     python scripts/export_onnx.py -opt options/test/SwinIR/test_SwinIR_x4.yml --output swinir.onnx
 
-Needs the extra [onnx]. The input is `lq`, (1, 3, H, W), float32, RGB in [0, 1]; the output is `sr`, (1, 3, scale*H, scale*W).
-The file is run once with onnxruntime and compared with torch.
+Needs the extra [onnx]. The input is `lq`, (1, 3, H, W), float32, RGB in [0, 1]; the output is `sr`, (1, 3, scale*H,
+scale*W). The file is run once with onnxruntime and compared with torch.
 """
 
 import argparse
@@ -45,7 +45,9 @@ def export(option_file: Path, output: Path) -> float:
     import onnxruntime
 
     image = torch.rand(1, channels, 24, 31, generator=torch.Generator().manual_seed(1))
-    written = onnxruntime.InferenceSession(str(output), providers=['CPUExecutionProvider']).run(None, {'lq': image.numpy()})[0]
+    written = onnxruntime.InferenceSession(str(output), providers=['CPUExecutionProvider']).run(None,
+                                                                                                {'lq': image.numpy()})[
+                                                                                                    0]
     with torch.no_grad():
         return float((any_size(image) - torch.from_numpy(written)).abs().max())
 

@@ -1,4 +1,4 @@
-"""Write scripts/constraints/pyXY.txt for the Python that runs this: today's newest releases, once the tests pass with them.
+"""Write scripts/constraints/pyXY.txt for the Python that runs this: today's newest releases, if the tests pass.
 
     python3.13 scripts/make_constraints.py
 
@@ -37,7 +37,8 @@ def main() -> None:
         listed = _run(*pip, 'list', '--format=json', '--exclude-editable', stdout=subprocess.PIPE).stdout
         try:
             path.write_text(constraints(json.loads(listed), today), encoding='utf-8')
-            readme.write_text(re.sub(r'(tested on )\d{4}-\d\d-\d\d', rf'\g<1>{today}', before[readme]), encoding='utf-8')
+            readme.write_text(re.sub(r'(tested on )\d{4}-\d\d-\d\d', rf'\g<1>{today}', before[readme]),
+                              encoding='utf-8')
             _run('bash', 'scripts/test.sh', env=environment)
         except BaseException:
             path.unlink()

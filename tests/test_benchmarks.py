@@ -21,7 +21,8 @@ SMALLEST = {
 
 
 def test_all_are_here() -> None:
-    assert {path.stem for path in (REPOSITORY / 'scripts').glob('benchmark_*.py')} == {f'benchmark_{name}' for name in SMALLEST}
+    assert {path.stem for path in (REPOSITORY / 'scripts').glob('benchmark_*.py')} == {f'benchmark_{name}'
+                                                                                       for name in SMALLEST}
 
 
 @pytest.mark.slow
@@ -29,7 +30,7 @@ def test_all_are_here() -> None:
 def test_runs_and_prints_figures(name: str, tmp_path: Path) -> None:
     (tmp_path / 'photos').mkdir()
     cv2.imwrite(str(tmp_path / 'photos' / 'astronaut.png'), data.astronaut())
-    run = subprocess.run([sys.executable, REPOSITORY / 'scripts' / f'benchmark_{name}.py', *SMALLEST[name]], cwd=tmp_path,
-                         capture_output=True, text=True)
+    run = subprocess.run([sys.executable, REPOSITORY / 'scripts' / f'benchmark_{name}.py', *SMALLEST[name]],
+                         cwd=tmp_path, capture_output=True, text=True)
     assert run.returncode == 0, run.stderr
     assert any(character.isdigit() for character in run.stdout)

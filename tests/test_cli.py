@@ -19,20 +19,21 @@ from basicsr_distill.runtime.interrupts import Terminated
 
 
 def command(*arguments: str, cwd: Path, timeout: float = 240) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, '-m', 'basicsr_distill', *arguments], cwd=cwd, capture_output=True, text=True,
-                          timeout=timeout)
+    return subprocess.run([sys.executable, '-m', 'basicsr_distill', *arguments], cwd=cwd, capture_output=True,
+                          text=True, timeout=timeout)
 
 
 def test_usage_needs_no_torch(tmp_path: Path) -> None:
-    script = 'import sys\nfrom basicsr_distill.cli import main\ntry:\n main(["train", "-h"])\nexcept SystemExit: pass\n' \
-             'sys.exit(any(name in sys.modules for name in ("torch", "basicsr", "numpy", "pydantic")))'
+    script = ('import sys\nfrom basicsr_distill.cli import main\n'
+              'try:\n main(["train", "-h"])\nexcept SystemExit: pass\n'
+              'sys.exit(any(name in sys.modules for name in ("torch", "basicsr", "numpy", "pydantic")))')
     result = subprocess.run([sys.executable, '-c', script], cwd=tmp_path, capture_output=True, text=True)
     assert result.returncode == 0 and '--auto_resume' in result.stdout
 
 
 def test_flags_are_basicsr_own() -> None:
-    arguments = build_parser().parse_args(['train', '-opt', 'x.yml', '--launcher', 'pytorch', '--auto_resume', '--debug',
-                                           '--local-rank', '1', '--force_yml', 'a=1', 'b:c=2'])
+    arguments = build_parser().parse_args(['train', '-opt', 'x.yml', '--launcher', 'pytorch', '--auto_resume',
+                                           '--debug', '--local-rank', '1', '--force_yml', 'a=1', 'b:c=2'])
     assert arguments.force_yml == ['a=1', 'b:c=2'] and arguments.local_rank == 1 and arguments.auto_resume
     assert build_parser().parse_args(['test', '-opt', 'x.yml', '--local_rank=2']).local_rank == 2
     # As `python -m torch.distributed.launch` puts it.
@@ -40,7 +41,8 @@ def test_flags_are_basicsr_own() -> None:
 
 
 @pytest.mark.parametrize('content', ['a: !!python/object/apply:os.system ["echo"]', 'a: [', 'name: x'])
-def test_wrong_input_is_one_line_and_exit_code_2(tmp_path: Path, content: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_wrong_input_is_one_line_and_exit_code_2(tmp_path: Path, content: str,
+                                                 capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / 'x.yml'
     path.write_text(content)
     assert main(['train', '-opt', str(path)]) == 2
@@ -51,7 +53,8 @@ def test_wrong_input_is_one_line_and_exit_code_2(tmp_path: Path, content: str, c
 def test_missing_option_file(tmp_path: Path) -> None:
     result = command('train', '-opt', 'no.yml', cwd=tmp_path)
     assert result.returncode == 2
-    assert result.stderr.splitlines()[-1].startswith('basicsr: no.yml: cannot be read') and 'Traceback' not in result.stderr
+    assert result.stderr.splitlines()[-1].startswith(
+        'basicsr: no.yml: cannot be read') and 'Traceback' not in result.stderr
 
 
 def test_doctor_reports(capsys: pytest.CaptureFixture[str]) -> None:
@@ -81,14 +84,16 @@ def test_only_the_first_rank_shows_progress_from_the_start(monkeypatch: pytest.M
 
 
 def test_a_name_that_the_locale_lacks_is_one_sentence(tmp_path: Path) -> None:
-    (tmp_path / 'x.yml').write_text('extract: {dataroot: grün, save_dir: out}\ncluster: {save_dir: c}\n', encoding='utf-8')
+    (tmp_path / 'x.yml').write_text('extract: {dataroot: grün, save_dir: out}\ncluster: {save_dir: c}\n',
+                                    encoding='utf-8')
     run = subprocess.run([sys.executable, '-m', 'basicsr_distill', 'distill', '-opt', 'x.yml', '--stage', 'extract'],
                          cwd=tmp_path, capture_output=True, text=True, timeout=120,
                          env={**os.environ, 'LC_ALL': 'C', 'PYTHONUTF8': '0', 'PYTHONCOERCECLOCALE': '0'})
     assert run.returncode == 2
     # Which call meets the name first, as it is written or as a whole path, differs among Pythons.
-    assert re.fullmatch(r"basicsr: this locale \(ascii\) has no name for '(/.*/)?gr\\xfcn'; set PYTHONUTF8=1 or a UTF-8 locale\.",
-                        run.stderr.splitlines()[-1])
+    assert re.fullmatch(
+        r"basicsr: this locale \(ascii\) has no name for '(/.*/)?gr\\xfcn'; set PYTHONUTF8=1 or a UTF-8 locale\.",
+        run.stderr.splitlines()[-1])
 
 
 def test_kill_minus_nine_and_auto_resume_end_in_the_same_weights(hr_folder: Path, tmp_path: Path) -> None:
@@ -131,7 +136,8 @@ def test_a_signal_to_the_whole_group_still_ends_in_a_checkpoint(hr_folder: Path,
 @pytest.mark.parametrize(('failure', 'code', 'message'), [
     (Terminated(143), 143, 'basicsr: terminated; run the same command again to go on.'),
     (KeyboardInterrupt(), 130, 'basicsr: interrupted; run the same command again to go on.'),
-    (PermissionError(13, 'Permission denied', 'experiments/theirs'), 2, 'basicsr: experiments/theirs: permission denied; '),
+    (PermissionError(13, 'Permission denied', 'experiments/theirs'), 2,
+     'basicsr: experiments/theirs: permission denied; '),
 ])
 def test_what_ends_a_stage_is_said(failure: BaseException, code: int, message: str, monkeypatch: pytest.MonkeyPatch,
                                    capsys: pytest.CaptureFixture[str]) -> None:

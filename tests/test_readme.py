@@ -44,7 +44,8 @@ def test_links_lead_somewhere(link: str) -> None:
     assert link.startswith('https://') or (REPOSITORY / link).is_file()
 
 
-@pytest.mark.parametrize('name', sorted(set(re.findall(r'`((?:options|scripts|docs|basicsr_distill)/[\w./-]+\.\w+)`', README))))
+@pytest.mark.parametrize('name',
+                         sorted(set(re.findall(r'`((?:options|scripts|docs|basicsr_distill)/[\w./-]+\.\w+)`', README))))
 def test_files_named_exist(name: str) -> None:
     assert (REPOSITORY / name).is_file()
 

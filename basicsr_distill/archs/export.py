@@ -1,8 +1,8 @@
 """Networks as ONNX with dynamic height and width.
 
-Written by torch's tracing exporter. The newer one, built on ``torch.export``, fails on window transformers, whose padding and
-masks follow from the size of the image. A trace follows one way through every branch, so the image traced is of odd,
-prime sizes: all padding is needed then, and padding by nothing is what other sizes make of it.
+Written by torch's tracing exporter. The newer one, built on ``torch.export``, fails on window transformers, whose
+padding and masks follow from the size of the image. A trace follows one way through every branch, so the image traced
+is of odd, prime sizes: all padding is needed then, and padding by nothing is what other sizes make of it.
 """
 
 import warnings

@@ -28,8 +28,9 @@ def expand_paths(value: Any, where: str) -> Any:
     if not isinstance(value, str):
         return value
     if '/' in value and (variable := _VARIABLE.search(value)):
-        raise InputError(f'{where}: {value}: variables such as {variable[0]} are not replaced; write the whole path, or '
-                         '~/ for the home folder.')
+        raise InputError(
+            f'{where}: {value}: variables such as {variable[0]} are not replaced; write the whole path, or '
+            '~/ for the home folder.')
     if home := _HOME.match(value):
         return (home[1] or '') + os.path.expanduser(value[home.end(1) if home[1] else 0:])
     return value

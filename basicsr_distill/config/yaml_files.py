@@ -99,7 +99,8 @@ def _explained(error: yaml.YAMLError, origin: str, text: str) -> InputError:
     problem = getattr(error, 'problem', None) or str(error).splitlines()[0]
     if 'could not determine a constructor' in problem:
         problem = f'{problem.split(" for ")[-1]} is not allowed, only plain values are'
-    if mark and text.splitlines()[mark.line:mark.line + 1] and text.splitlines()[mark.line][mark.column:].startswith('\t'):
+    if mark and text.splitlines()[mark.line:mark.line
+                                  + 1] and text.splitlines()[mark.line][mark.column:].startswith('\t'):
         problem = 'a tab stands where spaces belong; indent with spaces'
     return InputError(f'{origin}{line}: {problem}.')
 

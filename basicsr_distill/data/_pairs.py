@@ -51,7 +51,8 @@ def _pairs_of_distilled_set(options: DistilledPatchDatasetOptions, root: Path, s
     foreign = [key for key in ('dataroot_lq', 'meta_info_file', 'meta_info')
                if (value := getattr(options, key)) and root.resolve() not in Path(value).resolve().parents]
     if foreign:
-        logging.getLogger('basicsr').warning('%s: a distilled set brings its own; %s ignored.', root, ' and '.join(foreign))
+        logging.getLogger('basicsr').warning('%s: a distilled set brings its own; %s ignored.', root,
+                                             ' and '.join(foreign))
     rows = read_table(root / MANIFEST_NAME, SampleRow)
     if options.labels is not None:
         known = {row.label for row in rows}
@@ -72,8 +73,9 @@ def _pairs_of_folder(options: DistilledPatchDatasetOptions, root: Path) -> list[
     if options.labels is not None:
         raise InputError(f'labels: {root} is not a distilled set (it has no {MANIFEST_NAME}); remove the key.')
     if options.meta_info:
-        raise InputError('meta_info: lists of pairs are read by RealESRGANPairedDataset; remove the key, or list HR images '
-                         'in a meta_info_file.')
+        raise InputError(
+            'meta_info: lists of pairs are read by RealESRGANPairedDataset; remove the key, or list HR images '
+            'in a meta_info_file.')
     if options.meta_info_file:
         table = Path(options.meta_info_file)
         try:
@@ -84,8 +86,9 @@ def _pairs_of_folder(options: DistilledPatchDatasetOptions, root: Path) -> list[
     else:
         paths = [image.path for image in find_images([root])]
     if (several := Counter(path.name for path in paths).most_common(1)) and several[0][1] > 1:
-        logging.getLogger('basicsr').warning('%s: %s lies in %d of its folders; all are read, so point dataroot_gt at one of '
-                                             'them if they are versions of the same images.', root, *several[0])
+        logging.getLogger('basicsr').warning(
+            '%s: %s lies in %d of its folders; all are read, so point dataroot_gt at one of '
+            'them if they are versions of the same images.', root, *several[0])
     paths = paths[:_count(options, len(paths))]
     if options.dataroot_lq is None:
         return [Pair(path, None) for path in paths]

@@ -29,21 +29,21 @@ MAX_AUTO_CACHE_BYTES = 512 << 20
 class DistilledPatchDataset(Dataset[dict[str, Any]]):
     """Takes PairedImageDataset's place in an option file.
 
-    ``dataroot_gt`` is a distilled set (the folder with ``HR/`` and ``manifest.csv``), its ``HR`` folder, or any folder of HR
-    images, searched recursively. A distilled set brings its own LR images and its own list, so that ``dataroot_lq``,
-    ``meta_info_file``, ``filename_tmpl`` and ``io_backend`` left over from another set are ignored. For a plain
-    folder they are honoured, and without ``dataroot_lq`` the LR images are made here, MATLAB-compatible, from HR images
-    cropped to a multiple of the scale.
+    ``dataroot_gt`` is a distilled set (the folder with ``HR/`` and ``manifest.csv``), its ``HR`` folder, or any folder
+    of HR images, searched recursively. A distilled set brings its own LR images and its own list, so that
+    ``dataroot_lq``, ``meta_info_file``, ``filename_tmpl`` and ``io_backend`` left over from another set are ignored.
+    For a plain folder they are honoured, and without ``dataroot_lq`` the LR images are made here, MATLAB-compatible,
+    from HR images cropped to a multiple of the scale.
 
     Args:
         opt: the dataset's section with BasicSR's ``phase`` and ``scale``; its keys are those of
             :class:`~basicsr_distill.config.sections.DistilledPatchDatasetOptions`. ``labels`` keeps those clusters;
-            ``num_images`` keeps that many, taken evenly from the clusters; ``cache: ram`` keeps what was decoded once, up
-            to 4 GiB, and ``auto`` (the default) does so for sets that take less than 512 MiB.
+            ``num_images`` keeps that many, taken evenly from the clusters; ``cache: ram`` keeps what was decoded once,
+            up to 4 GiB, and ``auto`` (the default) does so for sets that take less than 512 MiB.
 
-    Items: ``lq`` (3, h, w) and ``gt`` (3, h*scale, w*scale), float32, RGB (or one luma channel with ``color: y``), [0, 1] before
-    ``mean`` and ``std``; ``lq_path``, ``gt_path``. In training a random crop of ``gt_size`` (at most the smallest image), flips
-    and rotations are drawn from torch's generator.
+    Items: ``lq`` (3, h, w) and ``gt`` (3, h*scale, w*scale), float32, RGB (or one luma channel with ``color: y``), [0,
+    1] before ``mean`` and ``std``; ``lq_path``, ``gt_path``. In training a random crop of ``gt_size`` (at most the
+    smallest image), flips and rotations are drawn from torch's generator.
 
     Raises:
         InputError: a key is wrong, a folder is missing or empty, a partner is missing or of the wrong size, an image is
@@ -64,7 +64,8 @@ class DistilledPatchDataset(Dataset[dict[str, Any]]):
         self._cached_bytes = 0
         if self.options.cache == 'ram' and self._decoded_bytes > MAX_CACHE_BYTES:
             logging.getLogger('basicsr').warning('%s: decoded it takes %.1f GiB, of which %.1f are kept in memory.',
-                                                 self.options.dataroot_gt, self._decoded_bytes / 2**30, MAX_CACHE_BYTES / 2**30)
+                                                 self.options.dataroot_gt, self._decoded_bytes / 2**30,
+                                                 MAX_CACHE_BYTES / 2**30)
         if self.is_train:
             self.gt_size = self._usable_gt_size(gt_size, min(min(shape) for shape in shapes))
 
@@ -115,11 +116,13 @@ class DistilledPatchDataset(Dataset[dict[str, Any]]):
 
     def _usable_gt_size(self, gt_size: int, smallest: int) -> int:
         if smallest < gt_size:
-            logging.getLogger('basicsr').warning('gt_size: %d is larger than the smallest image of %s; cropping %d instead.',
-                                                 gt_size, self.options.dataroot_gt, smallest)
+            logging.getLogger('basicsr').warning(
+                'gt_size: %d is larger than the smallest image of %s; cropping %d instead.',
+                gt_size, self.options.dataroot_gt, smallest)
         return min(gt_size, smallest)
 
-    def _crop_and_turn(self, hr: NDArray[np.uint8], lr: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    def _crop_and_turn(self, hr: NDArray[np.uint8], lr: NDArray[np.uint8]) -> tuple[NDArray[np.uint8],
+                                                                                    NDArray[np.uint8]]:
         size = self.gt_size // self.scale
         top, left = (int(torch.randint(length - size + 1, ())) for length in lr.shape[:2])
         flip, turn_over, transpose = (torch.rand(3) < 0.5).tolist()

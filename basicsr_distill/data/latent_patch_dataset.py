@@ -4,7 +4,7 @@ import io
 import json
 import math
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -41,10 +41,10 @@ _MAX_FIT = 2048
 class LatentPatchDataset(Dataset[dict[str, Any]]):
     """Patches of the extract stage with the labels of the cluster stage.
 
-    Items: ``latent`` (C, h, w), float32, drawn from the codec's distribution, of the patch or its mirror image; ``label``,
-    int; and the sample's own random numbers for training, ``noise`` (C, h, w) of a standard normal, ``time`` and ``drop``
-    of a uniform distribution on [0, 1). They come with the item so that training does not depend on how a batch is
-    spread over processes.
+    Items: ``latent`` (C, h, w), float32, drawn from the codec's distribution, of the patch or its mirror image;
+    ``label``, int; and the sample's own random numbers for training, ``noise`` (C, h, w) of a standard normal, ``time``
+    and ``drop`` of a uniform distribution on [0, 1). They come with the item so that training does not depend on how a
+    batch is spread over processes.
 
     Args:
         opt: the section of the option file with BasicSR's ``phase``; its keys are those of
@@ -112,8 +112,9 @@ class LatentPatchDataset(Dataset[dict[str, Any]]):
         record, earlier = self._record(), _read_record(folder)
         for key, value in record.items():
             if earlier and earlier[key] != value:
-                raise InputError(f'{folder}: holds latents made with another {key} (was {earlier[key]!r}, now {value!r}); '
-                                 'give the data set or the experiment another name, or remove the folder.')
+                raise InputError(
+                    f'{folder}: holds latents made with another {key} (was {earlier[key]!r}, now {value!r}); '
+                    'give the data set or the experiment another name, or remove the folder.')
         if not earlier:
             write_json(folder / RECORD_NAME, record)
 
@@ -134,9 +135,9 @@ class LatentPatchDataset(Dataset[dict[str, Any]]):
             return
         chosen = self.rows[:: -(-len(self.rows) // _MAX_FIT)]
         codec = unfitted_block_pca(options)
-        self._check_size(codec)
+        _check_size(codec, self.rows[0].size, self.dataroot)
         with one_thread_per_operation():
-            codec.fit(lambda: self._batches(chosen, flips=(False,)))
+            codec.fit(lambda: self._pixels(chosen, flips=(False,)))
         save_fitted(codec, path.parent)
 
     def _encode_own_shards(self, folder: Path) -> None:
@@ -147,51 +148,29 @@ class LatentPatchDataset(Dataset[dict[str, Any]]):
             return
         device = torch.device('cuda' if torch.cuda.is_available() else 'cpu')
         codec = build_codec(self.options.codec, self._latents_dir()).to(device)
-        self._check_size(codec)
+        _check_size(codec, self.rows[0].size, self.dataroot)
         flips = (False, True) if self.options.use_hflip else (False,)
         has_spread = isinstance(self.options.codec, AutoencoderKlCodecOptions)
         floats = math.prod(codec.latent_shape(self.rows[0].size)) * len(flips) * (1 + has_spread)
-        need, free = 4 * floats * SHARD_SIZE * len(pending), shutil.disk_usage(folder).free
-        if need > free:
-            raise InputError(f'{folder}: the latents need {need >> 20} MB, {free >> 20} MB are free; make room.')
+        _check_space(folder, 4 * floats * SHARD_SIZE * len(pending))
         with progress(len(pending) * SHARD_SIZE, 'finetune: encode', 'patch') as bar:
             for shard in pending:
                 rows = self.rows[shard * SHARD_SIZE:(shard + 1) * SHARD_SIZE]
-                parts = []
-                for pixels in self._batches(rows, flips):
-                    with torch.inference_mode():
-                        mean, std = codec.encode(pixels.to(device))
-                    if not torch.isfinite(mean).all():
-                        raise InputError(f'{self.dataroot}: the codec gives NaN for one of {rows[0].name} ... '
-                                         f'{rows[-1].name}; use codec.precision: fp32.')
-                    parts.append(torch.stack([mean, std] if has_spread else [mean], 1).cpu().numpy())
-                # (patch, plain or mirrored, mean or std, C, h, w)
-                moments = np.concatenate(parts)
+                moments = _encode(codec, self._pixels(rows, flips), has_spread, device)
+                if not np.isfinite(moments).all():
+                    raise InputError(f'{self.dataroot}: the codec gives NaN for one of {rows[0].name} ... '
+                                     f'{rows[-1].name}; use codec.precision: fp32.')
                 moments = moments.reshape(len(rows), -1, *moments.shape[1:])
                 buffer = io.BytesIO()  # to a file, numpy does not say why it could not write
                 np.save(buffer, moments, allow_pickle=False)
                 write_atomic(_shard_path(folder, shard), buffer.getvalue())
                 bar.update(len(rows))
 
-    def _batches(self, rows: Sequence[PatchRow], flips: Sequence[bool]) -> Iterator[Tensor]:
-        """Pixels (N, 3, H, W) in [0, 1]; every patch is followed by its mirror image if ``flips`` says so."""
+    def _pixels(self, rows: Sequence[PatchRow], flips: Sequence[bool]) -> Iterator[Tensor]:
+        """Batches (N, 3, H, W) in [0, 1]; every patch is followed by its mirror image if ``flips`` says so."""
         paths = [safe_join(self.dataroot / IMAGES_FOLDER, row.name, listed_in=self.dataroot / MANIFEST_NAME)
                  for row in rows]
-        batch: list[Tensor] = []
-        for rgb in ordered_map(read_rgb, paths, default_workers()):
-            pixels = torch.from_numpy(rgb).permute(2, 0, 1)
-            batch += [pixels.flip(-1) if flip else pixels for flip in flips]
-            if len(batch) >= self.options.encode_batch_size:
-                yield torch.stack(batch).float() / 255
-                batch = []
-        if batch:
-            yield torch.stack(batch).float() / 255
-
-    def _check_size(self, codec: Codec) -> None:
-        try:
-            codec.latent_shape(self.rows[0].size)
-        except ValueError as error:
-            raise InputError(f'{self.dataroot}: patches do not fit the codec: {error}') from error
+        return _batches(paths, flips, self.options.encode_batch_size)
 
     def _moments(self, index: int) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
         """Means and, where the codec has any, standard deviations, of the patch and its mirror image."""
@@ -208,6 +187,42 @@ class LatentPatchDataset(Dataset[dict[str, Any]]):
 
     def _folder(self) -> Path:
         return self._latents_dir() / self.opt['name']
+
+
+def _batches(paths: Sequence[Path], flips: Sequence[bool], size: int) -> Iterator[Tensor]:
+    batch: list[Tensor] = []
+    for rgb in ordered_map(read_rgb, paths, default_workers()):
+        pixels = torch.from_numpy(rgb).permute(2, 0, 1)
+        batch += [pixels.flip(-1) if flip else pixels for flip in flips]
+        if len(batch) >= size:
+            yield torch.stack(batch).float() / 255
+            batch = []
+    if batch:
+        yield torch.stack(batch).float() / 255
+
+
+def _encode(codec: Codec, batches: Iterable[Tensor], has_spread: bool,
+            device: torch.device) -> NDArray[np.float32]:
+    """Means and, with ``has_spread``, standard deviations of pixels, (N, 1 or 2, C, h, w), float32."""
+    parts = []
+    for pixels in batches:
+        with torch.inference_mode():
+            mean, std = codec.encode(pixels.to(device))
+        parts.append(torch.stack([mean, std] if has_spread else [mean], 1).cpu().numpy())
+    return np.concatenate(parts)
+
+
+def _check_space(folder: Path, need: int) -> None:
+    free = shutil.disk_usage(folder).free
+    if need > free:
+        raise InputError(f'{folder}: the latents need {need >> 20} MB, {free >> 20} MB are free; make room.')
+
+
+def _check_size(codec: Codec, size_px: int, dataroot: Path) -> None:
+    try:
+        codec.latent_shape(size_px)
+    except ValueError as error:
+        raise InputError(f'{dataroot}: patches do not fit the codec: {error}') from error
 
 
 def _shard_path(folder: Path, number: int) -> Path:

@@ -1,6 +1,7 @@
 """DiffFit (Xie et al., ICCV 2023) on diffusers' DiT: biases, the label table, and a scale on six places of a block.
 
-The scales are parameters of the modules they act on, applied by one hook, so that copies of a model stay independent of it.
+The scales are parameters of the modules they act on, applied by one hook, so that copies of a model stay independent of
+it.
 """
 
 from typing import Any

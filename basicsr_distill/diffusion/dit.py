@@ -1,8 +1,8 @@
 """DiT on diffusers' model: published weights of both layouts, random ones, and one conditioning for all blocks.
 
 diffusers' ``DiTTransformer2DModel`` departs from the published DiT in three ways that matter here, all mended by
-:func:`share_conditioner`: every block owns a copy of the timestep and label embedding (so labels would be dropped block by
-block), its timestep frequencies are shifted, and the second norm of a block has another epsilon.
+:func:`share_conditioner`: every block owns a copy of the timestep and label embedding (so labels would be dropped block
+by block), its timestep frequencies are shifted, and the second norm of a block has another epsilon.
 """
 
 import math
@@ -35,8 +35,8 @@ class _Given(nn.Module):
 def share_conditioner(dit: DiTTransformer2DModel) -> CombinedTimestepLabelEmbeddings:
     """Take the blocks' equal embeddings out of a model and return one of them.
 
-    Afterwards the model is called with the conditioning (N, width) as ``class_labels`` and no timestep. The returned module
-    maps (timesteps, labels, dtype) to it; its last label is the null one, and it never drops labels by itself.
+    Afterwards the model is called with the conditioning (N, width) as ``class_labels`` and no timestep. The returned
+    module maps (timesteps, labels, dtype) to it; its last label is the null one, and it never drops labels by itself.
 
     Raises:
         InputError: the blocks' embeddings differ, so the weights are not of a published DiT.
@@ -98,8 +98,8 @@ def load_dit(source: str, subfolder: str | None = None, local_files_only: bool =
     """A DiT with trained weights.
 
     Args:
-        source: hub id (``facebook/DiT-XL-2-256``), local diffusers folder (a pipeline or a transformer), or a file in the
-            original layout (``DiT-XL-2-256x256.pt``, also as .safetensors).
+        source: hub id (``facebook/DiT-XL-2-256``), local diffusers folder (a pipeline or a transformer), or a file in
+            the original layout (``DiT-XL-2-256x256.pt``, also as .safetensors).
         subfolder: of the transformer inside ``source``; ``transformer`` when absent and ``source`` is a pipeline.
         local_files_only: never ask the network.
 
@@ -116,8 +116,9 @@ def load_dit(source: str, subfolder: str | None = None, local_files_only: bool =
                                                      low_cpu_mem_usage=is_accelerate_available())
     except (OSError, ValueError) as error:
         reason = str(error).strip().splitlines()[0].rstrip('.')
-        raise InputError(f'network_g.pretrained: {source}: no DiT could be loaded ({reason}); give a hub id, a diffusers '
-                         'folder, or a .pt file of the original release.') from error
+        raise InputError(
+            f'network_g.pretrained: {source}: no DiT could be loaded ({reason}); give a hub id, a diffusers '
+            'folder, or a .pt file of the original release.') from error
 
 
 def _from_original(path: Path) -> DiTTransformer2DModel:

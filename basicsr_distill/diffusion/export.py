@@ -14,11 +14,11 @@ ORIGIN_NAME = 'origin.json'
 
 
 def export_dit(network: Any, folder: Path) -> None:
-    """Write ``config.json`` and the weights, as ``network_g: {pretrained: FOLDER, label_init: rows}`` or diffusers reads them.
+    """Write ``config.json`` and the weights, for ``network_g: {pretrained: FOLDER, label_init: rows}`` or diffusers.
 
-    What was trained beside the weights is folded into them, and ``network`` with it. diffusers alone departs from DiT by
-    2-4 % at large timesteps; see :mod:`basicsr_distill.diffusion.dit`. ``origin.json`` beside them says which published
-    weights they were made from, whose licence they keep.
+    What was trained beside the weights is folded into them, and ``network`` with it. diffusers alone departs from DiT
+    by 2-4 % at large timesteps; see :mod:`basicsr_distill.diffusion.dit`. ``origin.json`` beside them says which
+    published weights they were made from, whose licence they keep.
 
     Args:
         network: a trained MinimaxDiT.

@@ -1,7 +1,7 @@
 """Steering a denoiser while it is sampled: towards modes of the data, and within the data's range.
 
-Each function takes a denoiser and returns one of the same signature, so that every scheduler can sample from it and they
-can be applied one over the other; the innermost acts first. A denoiser takes x_t (N, C, h, w), timesteps (N,) and
+Each function takes a denoiser and returns one of the same signature, so that every scheduler can sample from it and
+they can be applied one over the other; the innermost acts first. A denoiser takes x_t (N, C, h, w), timesteps (N,) and
 labels, and gives the noise in its first C channels; channels of variance behind them pass untouched.
 """
 
@@ -27,7 +27,8 @@ def towards_modes(denoise: Denoise, modes: Tensor, scale: float, stop: float = 0
     arXiv 2602.23295), which leaves out the part of the pull that is normal to the data.
 
     >>> still = lambda x_t, timesteps, labels: torch.zeros_like(x_t)
-    >>> towards_modes(still, torch.ones(1, 1, 1, 1), scale=0.1)(torch.zeros(1, 1, 1, 1), torch.tensor([999]), None).item()
+    >>> steered = towards_modes(still, torch.ones(1, 1, 1, 1), scale=0.1)
+    >>> steered(torch.zeros(1, 1, 1, 1), torch.tensor([999]), None).item()
     -0.09999798238277435
 
     Args:
@@ -113,7 +114,8 @@ def within_bounds(denoise: Denoise, low: Tensor, high: Tensor) -> Denoise:
     A weak denoiser predicts x0 far outside the data from much noise, and solvers of second order extrapolate that.
     Noise whose x0_pred lies inside is not changed by a bit.
 
-    Source: the clipping of Ho et al. (2020) and Saharia et al. (2022), with the range of the latents for that of pixels.
+    Source: the clipping of Ho et al. (2020) and Saharia et al. (2022), with the range of the latents for that of
+    pixels.
 
     >>> far = lambda x_t, timesteps, labels: torch.full_like(x_t, -1.0)
     >>> bounds = torch.tensor([[[-2.0]]]), torch.tensor([[[2.0]]])

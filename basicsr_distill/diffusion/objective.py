@@ -1,4 +1,4 @@
-"""One training step's equations: a batch noised, what the denoiser's output says of it, and the terms that are means."""
+"""One training step's equations: a batch noised, what the denoiser's output says of it, the terms that are means."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -105,7 +105,7 @@ def denoising_terms(part: NoisedBatch, prediction: Prediction, alpha_bar: Tensor
 
 
 def gradient_norms(terms: Mapping[str, Tensor], output: Tensor) -> dict[str, Tensor]:
-    """Norm of each term's gradient at the denoiser's output, by the term's name with ``g_`` for ``l_``: how hard it pulls.
+    """Norm of each term's gradient at the denoiser's output, by the term's name with ``g_`` for ``l_``: its pull.
 
     >>> output = torch.tensor([3.0, 4.0], requires_grad=True)
     >>> gradient_norms({'l_simple': (output**2).sum() / 2}, output)

@@ -26,7 +26,8 @@ def image_generator(seed: int, label: int, index: int) -> torch.Generator:
 
 
 @torch.no_grad()
-def sample_latents(denoiser: Denoiser, labels: Tensor, shape: tuple[int, int, int], generators: Sequence[torch.Generator],
+def sample_latents(denoiser: Denoiser, labels: Tensor, shape: tuple[int, int, int],
+                   generators: Sequence[torch.Generator],
                    settings: SamplerSettings, learns_variance: bool = False, start: Tensor | None = None,
                    strength: float = 1.0) -> Tensor:
     """Draw one latent for each label.

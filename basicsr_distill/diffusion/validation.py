@@ -21,7 +21,8 @@ _SEED = 0
 
 
 @torch.no_grad()
-def noise_errors(net: Any, dataset: Any, alpha_bar: Tensor, max_timestep: int, device: torch.device) -> dict[str, float]:
+def noise_errors(net: Any, dataset: Any, alpha_bar: Tensor, max_timestep: int, device: torch.device) -> dict[str,
+                                                                                                             float]:
     """Mean squared error of the predicted noise at fixed timesteps and with fixed noise.
 
     Returns:
@@ -49,17 +50,17 @@ def sample_grid(net: Any, dataset: Any, codec: Any, max_timestep: int,
                 device: torch.device) -> tuple[Tensor, dict[str, float]]:
     """Samples with fixed seeds, a row of four for every label.
 
-    They start from pure noise where all timesteps are trained. Else the denoiser has never seen that much noise, and they
-    start from real latents of the label, noised as far as is trained; a label without any then has no row.
+    They start from pure noise where all timesteps are trained. Else the denoiser has never seen that much noise, and
+    they start from real latents of the label, noised as far as is trained; a label without any then has no row.
 
     Args:
         dataset: real latents and their labels.
         max_timestep: timesteps below it are trained.
 
     Returns:
-        Pixels (3, rows * H, 4 * W) in [0, 1]; and of the latents, per label averaged: ``sample_coverage``, the mean over
-        real latents (those started from left out) of the highest cosine to a sample, and ``sample_diversity``, one minus the
-        mean cosine of samples to each other.
+        Pixels (3, rows * H, 4 * W) in [0, 1]; and of the latents, per label averaged: ``sample_coverage``, the mean
+        over real latents (those started from left out) of the highest cosine to a sample, and ``sample_diversity``, one
+        minus the mean cosine of samples to each other.
     """
     shape = (net.in_channels, net.sample_size, net.sample_size)
     settings, strength = trained_range(max_timestep)
@@ -79,7 +80,8 @@ def sample_grid(net: Any, dataset: Any, codec: Any, max_timestep: int,
         rows.append(torch.cat(list(codec.decode(latents).cpu()), -1))
         drawn = F.normalize(latents.flatten(1), dim=1)
         if real:
-            others = F.normalize(torch.stack([dataset.latent_mean(index) for index in real]).flatten(1).to(device), dim=1)
+            others = F.normalize(torch.stack([dataset.latent_mean(index) for index in real]).flatten(1).to(device),
+                                 dim=1)
             coverage.append(float((others @ drawn.T).amax(1).mean()))
         cosines = drawn @ drawn.T
         diversity.append(1 - float((cosines.sum() - cosines.trace()) / (_PER_LABEL * (_PER_LABEL - 1))))

@@ -1,4 +1,4 @@
-"""torchvision's ImageNet weights, which LPIPS and perceptual losses stand on: at hand before a run starts, or refused."""
+"""torchvision's ImageNet weights, which LPIPS and perceptual losses need: at hand before a run starts, or refused."""
 
 from pathlib import Path
 from urllib.parse import urlparse
@@ -13,7 +13,7 @@ PRETRAINED_DIR = Path('experiments/pretrained_models')
 
 
 def backbone_file(name: str) -> Path:
-    """The weights of a torchvision network: in ``experiments/pretrained_models``, in torch's cache, or downloaded there.
+    """The weights of a torchvision network: in ``experiments/pretrained_models``, torch's cache, or downloaded there.
 
     Args:
         name: as torchvision spells it, such as ``vgg19`` or ``alexnet``.

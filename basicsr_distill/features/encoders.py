@@ -1,4 +1,4 @@
-"""Image encoders: what a patch shows, as a vector. CLIP where its weights are, texture statistics where they are not."""
+"""Image encoders: what a patch shows, as a vector. CLIP where its weights are, else texture statistics."""
 
 import logging
 from collections.abc import Callable, Iterator, Sequence
@@ -90,7 +90,8 @@ def _load_open_clip(options: OpenClipEncoderOptions,
 
     has_own_weights = options.name.startswith(('local-dir:', 'hf-hub:'))
     if not has_own_weights and options.pretrained is None:
-        raise InputError(f'cluster.encoder: {options.name} without pretrained has random weights; name a tag or a file.')
+        raise InputError(
+            f'cluster.encoder: {options.name} without pretrained has random weights; name a tag or a file.')
     # Tags trained with QuickGELU only draw a warning from open_clip when the model has another activation, and the
     # features are then wrong; ViT-B-32 with the tag openai is such a pair.
     tag = {} if has_own_weights else open_clip.get_pretrained_cfg(options.name, options.pretrained) or {}
@@ -102,9 +103,9 @@ def _load_open_clip(options: OpenClipEncoderOptions,
     except Exception as error:  # unknown names, missing files and every network fault have classes of their own
         reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
         raise InputError(
-            f'cluster.encoder: the weights of {options.name} ({options.pretrained}) cannot be loaded ({reason}); download '
-            'them into the Hugging Face cache, or set pretrained to a local file or name to local-dir:FOLDER, or use '
-            'encoder: {type: texture}, which needs none.') from error
+            f'cluster.encoder: the weights of {options.name} ({options.pretrained}) cannot be loaded ({reason}); '
+            'download them into the Hugging Face cache, or set pretrained to a local file or name to '
+            'local-dir:FOLDER, or use encoder: {type: texture}, which needs none.') from error
     return model.eval(), preprocess
 
 
@@ -122,9 +123,10 @@ def _quiet_logging() -> Iterator[None]:
 class TextureEncoder:
     """Texture and colour statistics on fixed scales, needing no weights.
 
-    Histograms of uniform local binary patterns at two octaves (Ojala et al., 2002), log-energies of Gabor filters at three
-    octaves and four directions (Manjunath and Ma, 1996), and CIELAB means, spreads and histograms. Histograms enter as
-    square roots, so that Euclidean distance is Hellinger's. The blocks are weighted to vary alike over photographs.
+    Histograms of uniform local binary patterns at two octaves (Ojala et al., 2002), log-energies of Gabor filters at
+    three octaves and four directions (Manjunath and Ma, 1996), and CIELAB means, spreads and histograms. Histograms
+    enter as square roots, so that Euclidean distance is Hellinger's. The blocks are weighted to vary alike over
+    photographs.
     """
 
     batch_size = _TEXTURE_BATCH

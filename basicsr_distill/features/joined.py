@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 def join_features(blocks: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:
     """Concatenate features after centring each block and scaling it to a total variance of 1.
 
-    So the mean squared distance of two samples is 2 in every block, whatever its length and units, and distances within a
-    block keep their proportions. Whitening every direction would not: it raises the many directions in which an
+    So the mean squared distance of two samples is 2 in every block, whatever its length and units, and distances within
+    a block keep their proportions. Whitening every direction would not: it raises the many directions in which an
     encoder's features hardly differ, noise among them, to the rank of the few that tell pictures apart, and gives an
     encoder of 512 numbers eight times the say of one of 62.
 

@@ -16,8 +16,9 @@ from basicsr_distill.host.hooks import HOST, HOST_VERSION
 
 REQUIREMENT = f'{HOST}=={HOST_VERSION}'
 # Python imports a module named sitecustomize at its start. In BasicSR's setup.py, get_version() executes version.py and
-# returns locals()['__version__']; from Python 3.13 on (PEP 667) exec() without namespaces writes to a copy of a function's
-# locals. Handed the mapping of the frame itself, it writes where locals() looks. Only get_version() is given that.
+# returns locals()['__version__']; from Python 3.13 on (PEP 667) exec() without namespaces writes to a copy of a
+# function's locals. Handed the mapping of the frame itself, it writes where locals() looks. Only get_version() is given
+# that.
 SITECUSTOMIZE = '''
 import builtins
 import sys
@@ -55,8 +56,8 @@ def build_wheel(folder: Path, pip_options: Sequence[str] = (), source: str = REQ
     with tempfile.TemporaryDirectory() as shim:
         (Path(shim) / 'sitecustomize.py').write_text(SITECUSTOMIZE)
         path = os.pathsep.join(filter(None, (shim, os.environ.get('PYTHONPATH'))))
-        _pip('wheel', '--no-build-isolation', '--use-pep517', '--no-deps', '--wheel-dir', str(folder), *pip_options, source,
-             PYTHONPATH=path)
+        _pip('wheel', '--no-build-isolation', '--use-pep517', '--no-deps', '--wheel-dir', str(folder), *pip_options,
+             source, PYTHONPATH=path)
     return next(folder.glob('*.whl'))
 
 

@@ -1,4 +1,4 @@
-"""What the plugin adds to BasicSR's registries: whatever lies in its component packages under BasicSR's own file names."""
+"""What the plugin adds to BasicSR's registries: what lies in its component packages under BasicSR's file names."""
 
 import importlib
 import pkgutil

@@ -1,6 +1,7 @@
 """Compressed streams of PNG files: by libdeflate where the package ``deflate`` is installed, else by zlib.
 
-Level 0 (stored) gives the same bytes with either; other levels give the same pixels, and the same bytes with the same one.
+Level 0 (stored) gives the same bytes with either; other levels give the same pixels, and the same bytes with the same
+one.
 """
 
 import struct

@@ -8,7 +8,8 @@ from pathlib import Path
 
 from basicsr_distill.errors import InputError
 
-# A temporary file carries this suffix; whatever run finds one owns no live writer (folders are locked) and may delete it.
+# A temporary file carries this suffix; whatever run finds one owns no live writer (folders are locked) and may delete
+# it.
 TEMP_SUFFIX = '.part'
 
 
@@ -27,7 +28,7 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def write_atomic(path: Path, data: bytes | str) -> None:
-    """Write ``data`` (text as UTF-8 with ``\\n`` line ends) so that a reader sees the old file or the new, never half."""
+    """Write ``data`` (text as UTF-8 with ``\\n`` line ends) so that a reader sees the old file or the new one."""
     with replacing(path) as temp:
         temp.write_bytes(data.encode() if isinstance(data, str) else data)
 

@@ -40,7 +40,7 @@ _EXIF_ORIENTATION = 0x0112
 
 
 class ImageHeader(NamedTuple):
-    """width, height: of the decoded picture, pixels.  mode: as Pillow names it, with ``;16`` where a PNG holds 16 bits."""
+    """width, height: of the decoded picture, pixels.  mode: as Pillow names it, with ``;16`` for 16 bits of a PNG."""
 
     width: int
     height: int

@@ -126,8 +126,8 @@ def _images_of_stage(entries: list[os.DirEntry[str]]) -> list[os.DirEntry[str]]:
 def fingerprint_images(images: Sequence[FoundImage]) -> str:
     """Digest of the names and sizes of image files, and of both ends of up to 1024 of them, evenly chosen.
 
-    An edit that keeps a file's size is so noticed in sets of that many (but in the middle of an uncompressed file), while
-    a million files cost no more than their sizes. Times have no say: a copy of a set is the same set.
+    An edit that keeps a file's size is so noticed in sets of that many (but in the middle of an uncompressed file),
+    while a million files cost no more than their sizes. Times have no say: a copy of a set is the same set.
     """
     digest = hashlib.sha256()
     step = -(-len(images) // _FINGERPRINTED_FILES)
@@ -285,8 +285,8 @@ def _silence_opencv() -> None:
 def write_png(path: Path, rgb: NDArray[np.uint8], level: int = 1) -> None:
     """Write an image as PNG; a reader finds the whole file or none. Equal pixels give equal bytes.
 
-    Unlike :func:`basicsr_distill.io.files.write_atomic` this does not wait for the disk: there may be millions, and a file
-    that a power cut halved is found by :func:`is_whole_png`.
+    Unlike :func:`basicsr_distill.io.files.write_atomic` this does not wait for the disk: there may be millions, and a
+    file that a power cut halved is found by :func:`is_whole_png`.
 
     Args:
         rgb: (H, W, 3), uint8.

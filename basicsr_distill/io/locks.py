@@ -25,7 +25,8 @@ LOCK_NAME = '.lock'
 LOCK_FILES = frozenset({LOCK_NAME, '.stage.lock', '.stage.owner', '.stage.marker'})
 
 _LOGGER = logging.getLogger(__name__)
-_NO_KERNEL_LOCKS = frozenset({errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, getattr(errno, 'ENOTSUP', errno.EOPNOTSUPP)})
+_NO_KERNEL_LOCKS = frozenset({errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP,
+                              getattr(errno, 'ENOTSUP', errno.EOPNOTSUPP)})
 
 
 def lock_beside(folder: Path, purpose: str = '') -> Path:
@@ -59,7 +60,8 @@ def locked(path: Path, guarded: Path) -> Iterator[None]:
         path.parent.mkdir(parents=True, exist_ok=True)
         lock = _acquire(path, guarded)
     except Timeout:
-        raise InputError(f'{guarded}: in use by {_named(owner)}; wait for it or choose another output folder.') from None
+        raise InputError(
+            f'{guarded}: in use by {_named(owner)}; wait for it or choose another output folder.') from None
     except OSError as error:
         raise _not_writable(guarded, error) from error
     try:
@@ -89,8 +91,9 @@ def _acquire(path: Path, guarded: Path) -> BaseFileLock:
     except OSError as error:
         if error.errno not in _NO_KERNEL_LOCKS:
             raise
-        _LOGGER.warning('%s: its file system has no locks (%s); a marker file stands in. Should a killed run on another '
-                        'machine leave it behind, remove %s by hand.', guarded, error.strerror, _marker(path))
+        _LOGGER.warning(
+            '%s: its file system has no locks (%s); a marker file stands in. Should a killed run on another '
+            'machine leave it behind, remove %s by hand.', guarded, error.strerror, _marker(path))
         lock = SoftFileLock(_marker(path), timeout=0)
         try:
             lock.acquire()

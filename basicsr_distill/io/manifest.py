@@ -1,5 +1,5 @@
-"""What a folder of patches or images says about itself: the one table ``manifest.csv``, BasicSR's ``meta_info.txt``, records
-in JSON, and the names of its parts.
+"""What a folder of patches or images says about itself: the one table ``manifest.csv``, BasicSR's ``meta_info.txt``,
+records in JSON, and the names of its parts.
 
 Rows are plain dataclasses; the column names are their field names, so a table explains itself and survives any file
 name that CSV quoting can hold (spaces, newlines, unicode).
@@ -49,9 +49,9 @@ class SampleRow:
     """One distilled image.
 
     name: file name in HR/ and LR_bicubic/X{scale}/.  label: its cluster.  index: number of the draw within the label,
-    from 0; draws that were not chosen leave gaps.  seed: of the stage, the same in every row; an image's noise comes from
-    (seed, label, index).  checkpoint_sha256: of the weights that drew it.  prototype: the real patch it started from
-    (empty from pure noise).  psnr_db: of the image after bicubic down and up, decibels (inf never occurs).
+    from 0; draws that were not chosen leave gaps.  seed: of the stage, the same in every row; an image's noise comes
+    from (seed, label, index).  checkpoint_sha256: of the weights that drew it.  prototype: the real patch it started
+    from (empty from pure noise).  psnr_db: of the image after bicubic down and up, decibels (inf never occurs).
     """
 
     name: str

@@ -7,9 +7,9 @@ _COMMON_MULTIPLE = 12
 def pair_fault(hr_size: tuple[int, int], lr_size: tuple[int, int], scale: int, is_train: bool) -> str | None:
     """What is wrong with the sizes of a pair, or None.
 
-    In training the HR image is exactly ``scale`` times the LR image. In a test BasicSR cuts off what is left over at the
-    right and lower edge of the HR image, which is right for the few pixels that cropping to a multiple leaves, and a wrong
-    number without a word for LR images of another scale.
+    In training the HR image is exactly ``scale`` times the LR image. In a test BasicSR cuts off what is left over at
+    the right and lower edge of the HR image, which is right for the few pixels that cropping to a multiple leaves, and
+    a wrong number without a word for LR images of another scale.
 
     Args:
         hr_size: width, height in pixels.

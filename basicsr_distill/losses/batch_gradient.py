@@ -21,15 +21,15 @@ from basicsr_distill.losses.objective import Objective, Terms
 
 
 class BatchGradient:
-    """Puts the gradient of a batch's objective on the parameters, and changes nothing else, so that it can be done again.
+    """Puts the gradient of a batch's objective on the parameters, and changes nothing else: it can be repeated.
 
-    The gradient is the same, up to rounding, however a batch is cut and whatever the sizes of the parts: means count by their
-    samples, and the minimax terms are extremes over the whole batch. For these the predictions of all parts are needed before
-    the first is followed backwards, and keeping all parts' activations would cost the memory that cutting saves. So a first
-    pass without gradients predicts, the terms' gradients at x0_pred are taken there, and in the second pass each part follows
-    <x0_pred, that gradient> backwards in the terms' place. It costs one more forward pass, and only where there are minimax
-    terms and several parts. Both passes see the same noise and the same dropped labels, since the batch carries them, and the
-    network draws no random numbers of its own.
+    The gradient is the same, up to rounding, however a batch is cut and whatever the sizes of the parts: means count by
+    their samples, and the minimax terms are extremes over the whole batch. For these the predictions of all parts are
+    needed before the first is followed backwards, and keeping all parts' activations would cost the memory that cutting
+    saves. So a first pass without gradients predicts, the terms' gradients at x0_pred are taken there, and in the
+    second pass each part follows <x0_pred, that gradient> backwards in the terms' place. It costs one more forward
+    pass, and only where there are minimax terms and several parts. Both passes see the same noise and the same dropped
+    labels, since the batch carries them, and the network draws no random numbers of its own.
 
     Args:
         net: the network, perhaps wrapped for several ranks.

@@ -7,7 +7,8 @@ from torch import Tensor
 def distribution_distance(real: Tensor, synthetic: Tensor) -> Tensor:
     """||mean of the real features - mean of the synthetic ones||^2, of one label.
 
-    Source: Zhao and Bilen (2023), "Dataset Condensation with Distribution Matching", Eq. 4; GSDD (Zhang et al., AAAI 2024).
+    Source: Zhao and Bilen (2023), "Dataset Condensation with Distribution Matching", Eq. 4; GSDD (Zhang et al., AAAI
+    2024).
 
     >>> import torch
     >>> distribution_distance(torch.tensor([[0.0, 0.0], [2.0, 0.0]]), torch.tensor([[1.0, 3.0]])).item()

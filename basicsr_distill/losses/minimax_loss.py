@@ -8,8 +8,8 @@ from basicsr_distill.losses.memory import LatentMemory, mean_extreme
 class MinimaxLoss(nn.Module):
     """An extreme of cos(x0_pred, memory of the label) over the batch.
 
-    Computing the loss leaves the memory as it is, so that it may be computed again for the same step (after running out of
-    GPU memory, say); :meth:`commit` ends the step.
+    Computing the loss leaves the memory as it is, so that it may be computed again for the same step (after running out
+    of GPU memory, say); :meth:`commit` ends the step.
 
     Args:
         num_labels, latent_dim: of the data.

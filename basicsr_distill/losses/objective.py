@@ -23,8 +23,8 @@ def build_losses(options: MinimaxDiTTrainOptions, num_labels: int, latent_dim: i
     ['diversity']
     """
     data = {'num_labels': num_labels, 'latent_dim': latent_dim}
-    sections = {'representativeness': (options.representativeness_opt, data), 'diversity': (options.diversity_opt, data),
-                'high_frequency': (options.high_frequency_opt, {})}
+    sections = {'representativeness': (options.representativeness_opt, data),
+                'diversity': (options.diversity_opt, data), 'high_frequency': (options.high_frequency_opt, {})}
     losses = nn.ModuleDict()
     for name, (section, arguments) in sections.items():
         if section is not None and section.loss_weight > 0 and getattr(section, 'mode', None) != 'off':
@@ -71,8 +71,8 @@ class Objective:
         """Every term of a part of the batch.
 
         Args:
-            pulls: gradients at the part's x0_pred that stand for the minimax terms; those are computed of the part itself,
-                which then is the batch, when absent.
+            pulls: gradients at the part's x0_pred that stand for the minimax terms; those are computed of the part
+                itself, which then is the batch, when absent.
         """
         terms = denoising_terms(part, prediction, self.alpha_bar, self.options.min_snr_gamma, self.options.vlb_weight)
         if pulls is None:

@@ -31,12 +31,13 @@ from basicsr_distill.selection.random_choice import choose_random
 class GSDDModel(BaseModel):
     """Trains ``network_g: LatentImages`` on a LabelledPatchDataset; nothing else moves.
 
-    L = mean over the labels of a batch of ||mean psi(A(T_c)) - mean psi(A(G(Z_c)))||^2 + lambda mean cosine(Z_c): T_c real
-    patches of the label, Z_c its latents, which start as LR patches of it, G the frozen generator, A one augmentation for both,
-    psi the frozen extractor. See :class:`~basicsr_distill.config.sections.GSDDTrainOptions` for the ``train`` section. What an
-    iteration draws depends on ``manual_seed`` and its number alone.
+    L = mean over the labels of a batch of ||mean psi(A(T_c)) - mean psi(A(G(Z_c)))||^2 + lambda mean cosine(Z_c): T_c
+    real patches of the label, Z_c its latents, which start as LR patches of it, G the frozen generator, A one
+    augmentation for both, psi the frozen extractor. See :class:`~basicsr_distill.config.sections.GSDDTrainOptions` for
+    the ``train`` section. What an iteration draws depends on ``manual_seed`` and its number alone.
 
-    Source: Zhang et al. (AAAI 2024), "GSDD", whose code is not public; iterations, learning rate and extractor are ours.
+    Source: Zhang et al. (AAAI 2024), "GSDD", whose code is not public; iterations, learning rate and extractor are
+    ours.
 
     Raises:
         InputError: labels, latents, patches and generator do not fit each other, or weights cannot be read.

@@ -32,8 +32,8 @@ class MinimaxDiTModel(BaseModel):
     """Fine-tunes (or trains) ``network_g: MinimaxDiT`` on a LatentPatchDataset.
 
     The objective is :mod:`basicsr_distill.losses.objective`'s; see
-    :class:`~basicsr_distill.config.sections.MinimaxDiTTrainOptions` for the ``train`` section. Checkpoints hold the trained
-    parameters alone, as ``params`` and, averaged, ``params_ema``.
+    :class:`~basicsr_distill.config.sections.MinimaxDiTTrainOptions` for the ``train`` section. Checkpoints hold the
+    trained parameters alone, as ``params`` and, averaged, ``params_ema``.
 
     Raises:
         InputError: latents do not fit the network, or the weights cannot be read.
@@ -73,7 +73,8 @@ class MinimaxDiTModel(BaseModel):
         self.losses = build_losses(options, self.net.num_labels, self.net.in_channels * self.net.sample_size**2)
         self.objective = Objective(self.losses.to(self.device), options, self.alpha_bar,
                                    decode=lambda latents: self.pixel_codec.decode(latents))
-        self.gradient = BatchGradient(self.net_g, self.objective, autocast, self.scaler, options.accumulation, self.opt['dist'])
+        self.gradient = BatchGradient(self.net_g, self.objective, autocast, self.scaler, options.accumulation,
+                                      self.opt['dist'])
         optimizer = dict(self.opt['train']['optim_g'])
         self.optimizer_g = self.get_optimizer(optimizer.pop('type'), self.trained, **optimizer)
         self.optimizers.append(self.optimizer_g)
@@ -91,7 +92,7 @@ class MinimaxDiTModel(BaseModel):
         self.batch = {key: value.to(self.device, non_blocking=True) for key, value in data.items()}
 
     def optimize_parameters(self, current_iter: int) -> None:
-        """One step of the optimizer; the batch is cut into ``accumulation`` parts, once twice as many if memory runs out.
+        """One step of the optimizer; the batch is cut into ``accumulation`` parts, twice as many if memory runs out.
 
         Raises:
             FloatingPointError: a loss term, or the gradient, is not finite; names it, and leaves weights, averages and

@@ -28,8 +28,8 @@ class Augmentation:
 
     brightness: added.  saturation, contrast: factors of the distance to the grey value and to the image's mean.
     flip: left to right.  shift: right and down, shares of the image's sides; what comes in is black.  scale: of what is
-    seen, across and down.  degrees: turn, counterclockwise.  cutout: centre of a black square of half the side, as shares
-    of the image's sides (across, down); none when absent.
+    seen, across and down.  degrees: turn, counterclockwise.  cutout: centre of a black square of half the side, as
+    shares of the image's sides (across, down); none when absent.
     """
 
     brightness: float = 0.0

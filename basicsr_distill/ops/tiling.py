@@ -50,7 +50,8 @@ def tile_spans(length_px: int, size_px: int, overlap_px: int) -> Iterator[Span]:
     yield Span(start, length_px, keep_start, length_px)
 
 
-def apply_in_tiles(network: Callable[[Tensor], Tensor], lq: Tensor, scale: int, size_px: int, overlap_px: int) -> Tensor:
+def apply_in_tiles(network: Callable[[Tensor], Tensor], lq: Tensor, scale: int, size_px: int,
+                   overlap_px: int) -> Tensor:
     """Super-resolve tile by tile; the memory needed is that of one tile and of the result.
 
     >>> lq = torch.rand(1, 3, 40, 50)

@@ -5,7 +5,7 @@ from typing import Literal
 
 
 def resolve_num_gpu(wanted: int | Literal['auto']) -> int:
-    """How many of the GPUs that an option file asks for this machine has; published files ask for GPUs that a CPU lacks."""
+    """How many of the GPUs that an option file asks for this machine has; published files ask for some always."""
     import torch
 
     available = torch.cuda.device_count() if torch.cuda.is_available() else 0

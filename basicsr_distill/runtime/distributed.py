@@ -185,8 +185,8 @@ def wrap(net: nn.Module, find_unused_parameters: bool) -> DistributedDataParalle
 def cleanup() -> None:
     """Leave the process group, as every exit of a command must.
 
-    The group's threads end with the last reference to it, and each wrapped network holds one. Threads that outlive Python's
-    interpreter abort the process at its exit now and then, after all was done.
+    The group's threads end with the last reference to it, and each wrapped network holds one. Threads that outlive
+    Python's interpreter abort the process at its exit now and then, after all was done.
     """
     if not dist.is_initialized():
         return

@@ -40,8 +40,8 @@ def unwinding_signals() -> Iterator[None]:
 def uninterrupted_imports() -> Iterator[None]:
     """Signals end the process at once, by the system's default action.
 
-    For imports, which take seconds and leave nothing behind: an exception in the midst of one is swallowed or turned into
-    another by whichever module is being loaded, and some of them cannot be loaded a second time.
+    For imports, which take seconds and leave nothing behind: an exception in the midst of one is swallowed or turned
+    into another by whichever module is being loaded, and some of them cannot be loaded a second time.
     """
     with _handling(dict.fromkeys(SIGNALS, signal.SIG_DFL)):
         yield

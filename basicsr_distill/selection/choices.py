@@ -1,4 +1,4 @@
-"""What every choice of patches shares: its type, its refusal, and which methods' smaller sets are part of larger ones."""
+"""What every choice of patches shares: its type, its refusal, and which methods' sets nest."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -6,7 +6,8 @@ from numpy.typing import NDArray
 Features = NDArray[np.float32]
 Indices = NDArray[np.int64]
 
-# The first n of m > n patches that these choose are the n patches they choose. k-means with another k has other centres.
+# The first n of m > n patches that these choose are the n patches they choose. k-means with another k has other
+# centres.
 NESTED_METHODS = frozenset({'random', 'threshold', 'band', 'uniform', 'herding', 'k_center', 'loss', 'file'})
 
 

@@ -41,8 +41,9 @@ def choose_by_herding(features: Features, count: int) -> Indices:
 def choose_k_center(features: Features, count: int, outliers: float = 0.0) -> Indices:
     """Greedy k-centre: each pick is the patch farthest from all picks so far; the first is nearest to the mean.
 
-    With ``outliers``, that share of the pool, farthest first, is passed over at every pick: the radius is allowed to leave
-    it uncovered, as in k-centre with outliers (Charikar et al. 2001). Without, the first picks are the oddest patches.
+    With ``outliers``, that share of the pool, farthest first, is passed over at every pick: the radius is allowed to
+    leave it uncovered, as in k-centre with outliers (Charikar et al. 2001). Without, the first picks are the oddest
+    patches.
 
     Source: Gonzalez (1985).
 

@@ -7,8 +7,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-# Fingerprints that differ in at most this many of 64 bits are taken for the same picture: patches saved again as JPEG of
-# quality 80 differ in 0 to 4 (6 at times), unrelated ones in 12 and more.
+# Fingerprints that differ in at most this many of 64 bits are taken for the same picture: patches saved again as JPEG
+# of quality 80 differ in 0 to 4 (6 at times), unrelated ones in 12 and more.
 NEAR_BITS = 4
 # Cut into more words than bits may differ, two near fingerprints have a word in common.
 _WORD_BITS = 13

@@ -12,8 +12,8 @@ _BLOCK_BYTES = 1 << 20
 def squared_distances(points: Features, target: NDArray[np.float64]) -> NDArray[np.float64]:
     """Squared Euclidean distance of every point to one target.
 
-    Differences are taken before squaring, so that equal points have distance 0; and every point by itself, without BLAS,
-    so that neither threads nor neighbours change a bit.
+    Differences are taken before squaring, so that equal points have distance 0; and every point by itself, without
+    BLAS, so that neither threads nor neighbours change a bit.
 
     >>> squared_distances(np.float32([[0, 0], [3, 4]]), np.zeros(2)).tolist()
     [0.0, 25.0]

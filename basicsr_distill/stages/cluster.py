@@ -74,7 +74,7 @@ def run(options: ClusterOptions, patches: Path) -> Path:
 
 
 def _encode_own_parts(options: ClusterOptions, paths: Sequence[Path], folder: Path) -> None:
-    """This rank's features, saved part by part; parts and batches do not depend on the ranks, so neither do the bits."""
+    """This rank's features, saved part by part; parts and batches, and so the bits, do not depend on the ranks."""
     folder.mkdir(exist_ok=True)
     encoder = build_encoder(options.encoder)
     size = encoder.batch_size
@@ -127,13 +127,14 @@ def _join_features(folder: Path, path: Path, count: int) -> NDArray[np.float32]:
     """features.npy at ``path`` from the parts in ``folder``, mapped into memory."""
     parts = sorted(folder.glob('*.npz'))
     size = load_part(parts[0])['features'].shape[1]
-    header = {'descr': np.lib.format.dtype_to_descr(np.dtype(np.float32)), 'fortran_order': False, 'shape': (count, size)}
+    header = {'descr': np.lib.format.dtype_to_descr(np.dtype(np.float32)), 'fortran_order': False,
+              'shape': (count, size)}
     # Written, not mapped: a full disk would kill the process that writes to a mapping.
     with replacing(path) as temp, temp.open('wb') as file:
         np.lib.format.write_array_header_1_0(file, header)
         for part in parts:
             file.write(load_part(part)['features'].tobytes())
-    return np.load(path, mmap_mode='r')
+    return np.load(path, mmap_mode='r', allow_pickle=False)
 
 
 def _save_montage(path: Path, features: NDArray[np.float32], clusters: Clusters, paths: Sequence[Path]) -> None:

@@ -1,6 +1,6 @@
 """README.md of a distilled set: what it is, how it was made, what may be done with it."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,7 +19,10 @@ from basicsr_distill.stages.licences import (
 
 _TAGS = ('super-resolution', 'dataset-distillation', 'image')
 # The hub's names of sizes, and the first number of images that is too many for each.
-_SIZES = (('n<1K', 1_000), ('1K<n<10K', 10_000), ('10K<n<100K', 100_000), ('100K<n<1M', 1_000_000), ('1M<n<10M', 10_000_000))
+_SIZES = (('n<1K', 1_000), ('1K<n<10K', 10_000), ('10K<n<100K', 100_000), ('100K<n<1M', 1_000_000),
+          ('1M<n<10M', 10_000_000))
+# 5 %, median and 95 % of a figure.
+Quantiles = Mapping[str, float]
 
 
 @dataclass(frozen=True)
@@ -27,9 +30,9 @@ class CardFacts:
     """What the card of a drawn set tells; its figures are quantiles.
 
     network, codec, encoder: the sections of the option file; an encoder of None was not recorded.
-    psnr_db: after bicubic down and up, of the images.  nearest_patch: feature distance of an image to the real patch most
-    like it.  coverage: feature distance of a real patch to the image most like it.  patches_*: the same of real patches,
-    to each other, and to as many of them as there are images.
+    psnr_db: after bicubic down and up, of the images.  nearest_patch: feature distance of an image to the real patch
+    most like it.  coverage: feature distance of a real patch to the image most like it.  patches_*: the same of real
+    patches, to each other, and to as many of them as there are images.
     """
 
     name: str
@@ -51,12 +54,30 @@ class CardFacts:
 
 
 def dataset_card(facts: CardFacts) -> str:
-    """The card as Markdown."""
+    """The card of a drawn set, as Markdown."""
+    made_by = [denoiser_weights(facts.network), codec_weights(facts.codec)]
+    weights = made_by if facts.encoder is None else [*made_by, encoder_weights(facts.encoder)]
+    return render_card(
+        facts.name, facts.num_images, facts.scale, made_by,
+        title='a distilled set for super-resolution',
+        introduction='a diffusion model learned hard patches of photographs with minimax losses and drew\n'
+                     'these images in their place.',
+        rows=_rows(facts), other_sizes=_other_sizes(facts.options),
+        likeness='`nearest.csv` and `nearest.png` show the real patch most like each image, by the encoder\'s '
+                 'features. An image much nearer to a\nreal patch than real patches are to each other is a copy; so is '
+                 'one whose `psnr_db` there, pixel against pixel, is over 25 dB.',
+        licence=licence_section(weights, isinstance(facts.options.init, PrototypeInitOptions)))
+
+
+def _rows(facts: CardFacts) -> dict[str, str]:
+    """The table of the card."""
     options = facts.options
-    start = ('noised real patches (each label\'s prototypes), strength '
-             f'{options.init.strength:g}' if isinstance(options.init, PrototypeInitOptions) else 'pure noise')
-    band = 'no PSNR band' if options.psnr_band is None else 'PSNR band {:g}-{:g} of the patches'.format(*options.psnr_band)
-    rows = {
+    start, band = 'pure noise', 'no PSNR band'
+    if isinstance(options.init, PrototypeInitOptions):
+        start = f'noised real patches (each label\'s prototypes), strength {options.init.strength:g}'
+    if options.psnr_band is not None:
+        band = 'PSNR band {:g}-{:g} of the patches'.format(*options.psnr_band)
+    return {
         'images': f'{facts.num_images}, {facts.num_labels} labels',
         'HR size': f'{facts.size_px} x {facts.size_px} px, RGB PNG',
         'LR': f'MATLAB-compatible bicubic, x{facts.scale}',
@@ -68,21 +89,41 @@ def dataset_card(facts: CardFacts) -> str:
         'chosen': f'{options.images_per_cluster} per label of {options.oversample} times as many drawn '
                   f'({options.select}; {band})',
         'seed': str(options.seed),
-        f'PSNR after bicubic ({facts.metric}), images': f'{_quantiles(facts.psnr_db)} dB',
-        'the same, real patches': f'{_quantiles(facts.patches_psnr_db)} dB',
-        'feature distance of an image to the nearest real patch': _quantiles(facts.nearest_patch),
-        'the same, a real patch to the nearest other': _quantiles(facts.patches_nearest_patch),
-        'feature distance of a real patch to the nearest image': _quantiles(facts.coverage),
-        'the same, to as many real patches drawn at random': _quantiles(facts.patches_coverage),
+        **figures(facts.metric, facts.psnr_db, facts.patches_psnr_db, facts.nearest_patch, facts.patches_nearest_patch,
+                  facts.coverage, facts.patches_coverage),
     }
-    table = '\n'.join(f'| {key} | {value} |' for key, value in rows.items())
-    made_by = [denoiser_weights(facts.network), codec_weights(facts.codec)]
-    weights = made_by if facts.encoder is None else [*made_by, encoder_weights(facts.encoder)]
-    return f"""{front_matter(facts.name, facts.num_images, made_by)}
-# {facts.name}: a distilled set for super-resolution
 
-Made by basicsr-distill {__version__}: a diffusion model learned hard patches of photographs with minimax losses and drew
-these images in their place.
+
+def figures(metric: str, psnr_db: Quantiles, patches_psnr_db: Quantiles, nearest_patch: Quantiles,
+            patches_nearest_patch: Quantiles, coverage: Quantiles, patches_coverage: Quantiles) -> dict[str, str]:
+    """Rows of a card's table: three quantiles each."""
+    return {
+        f'PSNR after bicubic ({metric}), images': f'{_three(psnr_db)} dB',
+        'the same, real patches': f'{_three(patches_psnr_db)} dB',
+        'feature distance of an image to the nearest real patch': _three(nearest_patch),
+        'the same, a real patch to the nearest other': _three(patches_nearest_patch),
+        'feature distance of a real patch to the nearest image': _three(coverage),
+        'the same, to as many real patches drawn at random': _three(patches_coverage),
+    }
+
+
+def render_card(name: str, num_images: int, scale: int, made_by: Sequence[Weights], *, title: str, introduction: str,
+                rows: Mapping[str, str], other_sizes: str, likeness: str, licence: str) -> str:
+    """The card of any set as Markdown.
+
+    Args:
+        made_by: weights that the pixels went through.
+        introduction: how the images came about, after "Made by basicsr-distill 0.1.0: ".
+        rows: of the table.
+        other_sizes: whether a set of another size shares images with this one.
+        likeness: how near the images are to real patches.
+        licence: of :func:`licence_section`.
+    """
+    table = '\n'.join(f'| {key} | {value} |' for key, value in rows.items())
+    return f"""{front_matter(name, num_images, made_by)}
+# {name}: {title}
+
+Made by basicsr-distill {__version__}: {introduction}
 
 ![A row of images for every label](montage.png)
 
@@ -92,9 +133,10 @@ these images in their place.
 
 ## Use
 
-`HR/` and `LR_bicubic/X{facts.scale}/` hold pairs of the same names, `meta_info.txt` lists them for BasicSR, and `manifest.csv`
-says for every image its label, seed and start. With `datasets`, `load_dataset('imagefolder', data_dir=...)` of this folder gives
-the pairs as `image` and `lr`. In a BasicSR option file:
+`HR/` and `LR_bicubic/X{scale}/` hold pairs of the same names, `meta_info.txt` lists them for BasicSR, and
+`manifest.csv` says for every image its label and where it comes from. With `datasets`,
+`load_dataset('imagefolder', data_dir=...)` of this folder gives the pairs as `image` and `lr`. In a BasicSR option
+file:
 
 ```yaml
 datasets:
@@ -103,14 +145,13 @@ datasets:
     dataroot_gt: <this folder>
 ```
 
-`num_images: N` there takes fewer images, evenly from the labels: parts of this set. {_other_sizes(options)}
+`num_images: N` there takes fewer images, evenly from the labels: parts of this set. {other_sizes}
 
-`nearest.csv` and `nearest.png` show the real patch most like each image, by the encoder's features. An image much nearer to a
-real patch than real patches are to each other is a copy; so is one whose `psnr_db` there, pixel against pixel, is over 25 dB.
+{likeness}
 
 ## Licence
 
-{licence_section(weights, starts_from_patches=isinstance(facts.options.init, PrototypeInitOptions))}
+{licence}
 """
 
 
@@ -126,8 +167,8 @@ def front_matter(name: str, num_images: int, made_by: Sequence[Weights]) -> str:
     """
     licence = NON_COMMERCIAL if any(weights.licence == NON_COMMERCIAL for weights in made_by) else UNKNOWN
     size = next((size for size, too_many in _SIZES if num_images < too_many), 'n>10M')
-    data = DatasetCardData(license=licence, task_categories=['image-to-image'], tags=list(_TAGS), size_categories=[size],
-                           pretty_name=name)
+    data = DatasetCardData(license=licence, task_categories=['image-to-image'], tags=list(_TAGS),
+                           size_categories=[size], pretty_name=name)
     return f'---\n{data.to_yaml()}\n---\n'
 
 
@@ -138,8 +179,9 @@ def licence_section(weights: Sequence[Weights], starts_from_patches: bool) -> st
         weights: all that had a part in it.
         starts_from_patches: whether images are real patches, or began as some.
     """
-    photos = 'The images start from real patches and may be close to them: their terms apply.' if starts_from_patches else (
-        'Their terms apply to what resembles them.')
+    photos = 'Their terms apply to what resembles them.'
+    if starts_from_patches:
+        photos = 'The images start from real patches and may be close to them: their terms apply.'
     return '\n'.join([*(part.line() for part in weights),
                       f'- Photographs that the patches were cut from: their terms are not known here. {photos}'])
 
@@ -147,10 +189,10 @@ def licence_section(weights: Sequence[Weights], starts_from_patches: bool) -> st
 def _other_sizes(options: SampleOptions) -> str:
     """Whether a set of another size shares images with this one."""
     if isinstance(options.init, PrototypeInitOptions):
-        return ('A set drawn with another `images_per_cluster` starts from other prototypes and shares no image with this '
-                'one.')
+        return ('A set drawn with another `images_per_cluster` starts from other prototypes and shares no image with '
+                'this one.')
     return 'A set drawn with another `images_per_cluster` starts from the same noise.'
 
 
-def _quantiles(values: dict[str, float]) -> str:
+def _three(values: Quantiles) -> str:
     return ' / '.join(f'{values[key]:.3g}' for key in ('q05', 'median', 'q95'))

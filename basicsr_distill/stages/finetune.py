@@ -35,7 +35,8 @@ def run(recipe: Recipe) -> Path:
     folder = Path(opt['path']['experiments_root'])
     train_set = opt['datasets']['train']
     if train_set['type'] != 'LatentPatchDataset':
-        raise InputError(f'{recipe.path}: datasets.train.type: must be LatentPatchDataset to fine-tune a diffusion model.')
+        raise InputError(
+            f'{recipe.path}: datasets.train.type: must be LatentPatchDataset to fine-tune a diffusion model.')
     inputs = {key: fingerprint_stage(Path(train_set[key]) if key == 'dataroot' else Path(train_set[key]).parent)
               for key in ('dataroot', 'labels_file')}
     trained = {key: value for key, value in recipe.options.items() if key not in _FREE_KEYS and key not in STAGES}
@@ -48,8 +49,9 @@ def run(recipe: Recipe) -> Path:
                 if distributed.is_main():
                     stage.finish({'iterations': opt['train']['total_iter']}, [_CHECKPOINT])
         elif stage.record['outputs'].get(_CHECKPOINT) != sha256_file(folder / _CHECKPOINT):
-            raise InputError(f'{folder / _CHECKPOINT}: was changed after this stage finished; choose another name, or remove '
-                             f'{folder} to train again.')
+            raise InputError(
+                f'{folder / _CHECKPOINT}: was changed after this stage finished; choose another name, or remove '
+                f'{folder} to train again.')
     return folder
 
 

@@ -20,8 +20,8 @@ def generate_lr_folder(hr_folder: Path, lr_folder: Path, scale: int, filename_tm
                        cropped_folder: Path | None = None) -> int:
     """Crop HR images to a multiple of the scale and downsample them as MATLAB's ``imresize`` does.
 
-    Sub-folders and names are kept, with the suffix ``.png``; images that are there already are kept too, so an interrupted
-    run continues.
+    Sub-folders and names are kept, with the suffix ``.png``; images that are there already are kept too, so an
+    interrupted run continues.
 
     Args:
         hr_folder: searched recursively.
@@ -41,7 +41,8 @@ def generate_lr_folder(hr_folder: Path, lr_folder: Path, scale: int, filename_tm
     outputs = [folder.resolve() for folder in (lr_folder, cropped_folder) if folder is not None]
     root = hr_folder.resolve()
     if any(root == folder or root in folder.parents for folder in outputs):
-        raise InputError(f'{lr_folder}: the output must lie outside {hr_folder}, or its images would be taken for HR images.')
+        raise InputError(
+            f'{lr_folder}: the output must lie outside {hr_folder}, or its images would be taken for HR images.')
     images = find_images([hr_folder])
     if not images:
         raise InputError(f'{hr_folder}: no image found; give a folder of HR images.')
@@ -69,7 +70,8 @@ def pack_lr_folder(folder: Path) -> Path:
     target = folder.with_name(f'{folder.name}.lmdb')
     names = [image.relative for image in find_images([folder])]
     if odd := next((name for name in names if '/' in name or '.' in Path(name).stem), None):
-        raise InputError(f'{folder}: {odd} cannot be a key of an lmdb, which holds names without folders and dots; rename it.')
+        raise InputError(
+            f'{folder}: {odd} cannot be a key of an lmdb, which holds names without folders and dots; rename it.')
     pack_lmdb(folder, names, target)
     return target
 

@@ -26,7 +26,8 @@ _MONTAGE_COLUMNS = 10
 _PROBES = 128
 
 
-def write_set(folder: Path, images: Sequence[NDArray[np.uint8]], rows: Sequence[Any], row_type: Any, scale: int) -> None:
+def write_set(folder: Path, images: Sequence[NDArray[np.uint8]], rows: Sequence[Any], row_type: Any,
+              scale: int) -> None:
     """HR/, LR_bicubic/X<scale>/, manifest.csv, meta_info.txt and metadata.csv.
 
     Args:
@@ -60,9 +61,9 @@ def coverage_facts(features: NDArray[np.float32], pool: NDArray[np.float32], see
         seed: of the patches at random that the set's coverage is compared with.
 
     Returns:
-        ``nearest_patch``: of an image to the patch most like it.  ``patches_nearest_patch``: of a patch to the patch most
-        like it.  ``coverage``: of a patch to the image most like it.  ``patches_coverage``: the same for as many patches
-        at random.
+        ``nearest_patch``: of an image to the patch most like it.  ``patches_nearest_patch``: of a patch to the patch
+        most like it.  ``coverage``: of a patch to the image most like it.  ``patches_coverage``: the same for as many
+        patches at random.
     """
     probes = np.arange(0, len(pool), -(-len(pool) // _PROBES))
     as_many = np.random.default_rng(seed).permutation(len(pool))[:len(features)]
@@ -74,4 +75,5 @@ def coverage_facts(features: NDArray[np.float32], pool: NDArray[np.float32], see
 
 def quantiles(values: Sequence[float] | NDArray[Any]) -> dict[str, float]:
     """5 %, median and 95 %."""
-    return {name: round(float(np.quantile(values, q)), 4) for name, q in (('q05', 0.05), ('median', 0.5), ('q95', 0.95))}
+    return {name: round(float(np.quantile(values, q)), 4) for name,
+            q in (('q05', 0.05), ('median', 0.5), ('q95', 0.95))}

@@ -4,7 +4,8 @@
 ``stage.started.json`` holds the options and inputs it began with: a rerun with the same ones resumes, with others it is
 refused. The processor and the versions that made a folder are recorded beside them and not compared: they say where the
 same bytes can be expected again, not whether the folder may be used. What only an unfinished stage needs lies in
-``parts/``, which goes once ``stage.json`` stands. Nothing here imports torch, so that skipping finished stages is quick.
+``parts/``, which goes once ``stage.json`` stands. Nothing here imports torch, so that skipping finished stages is
+quick.
 """
 
 import json
@@ -69,8 +70,9 @@ def refuse_overlap(save_dir: str, photos: Iterable[str], where: str) -> None:
     for photo_folder in photos:
         root = Path(photo_folder).resolve()
         if folder == root or root in folder.parents or folder in root.parents:
-            raise InputError(f'{where}: {save_dir} and the photographs in {photo_folder} must lie apart, or a later run would '
-                             'take our pictures for photographs; choose another save_dir.')
+            raise InputError(
+                f'{where}: {save_dir} and the photographs in {photo_folder} must lie apart, or a later run would '
+                'take our pictures for photographs; choose another save_dir.')
 
 
 @dataclass(frozen=True)

@@ -54,7 +54,8 @@ def shared_stage_folder(folder: Path, stage: str, options: Mapping[str, Any],
             # A message of its own says more than ours would.
             if error.errno not in _DISK_ERRORS or error.strerror != os.strerror(error.errno):
                 raise
-            raise OSError(error.errno, f'{folder}: {error.strerror.lower()}, {shutil.disk_usage(folder).free >> 20} MB are free; '
+            raise OSError(error.errno,
+                          f'{folder}: {error.strerror.lower()}, {shutil.disk_usage(folder).free >> 20} MB are free; '
                                        'mend this and run the same command again') from error
 
 

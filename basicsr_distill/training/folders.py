@@ -27,8 +27,9 @@ def check_writable(path: Path, folder: str | Path) -> None:
     folder = Path(folder)
     for place in (folder, *(folder / name for name in _SUBFOLDERS)):
         if os.path.lexists(place) and not os.access(place, os.R_OK | os.W_OK | os.X_OK):
-            raise InputError(f'{path}: name: {place} may not be read and written by this user; choose another name, or have its '
-                             'owner allow it.')
+            raise InputError(
+                f'{path}: name: {place} may not be read and written by this user; choose another name, or have its '
+                'owner allow it.')
 
 
 @contextmanager

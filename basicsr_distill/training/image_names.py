@@ -9,9 +9,9 @@ from typing import Any
 def distinct_paths(paths: list[str]) -> dict[str, str]:
     """A path for each image whose last part, without its suffix, no other has.
 
-    BasicSR saves an image under that part alone, so that ``A/p0.png``, ``B/p0.png`` and ``A/p0.jpg`` would overwrite each
-    other. Where none does, names stay as they are; else the folders that tell them apart are put in front, then the
-    suffix behind, then a number.
+    BasicSR saves an image under that part alone, so that ``A/p0.png``, ``B/p0.png`` and ``A/p0.jpg`` would overwrite
+    each other. Where none does, names stay as they are; else the folders that tell them apart are put in front, then
+    the suffix behind, then a number.
 
     >>> distinct_paths(['set/A/p0.png', 'set/B/p0.png'])
     {'set/A/p0.png': 'set/A/A_p0.png', 'set/B/p0.png': 'set/B/B_p0.png'}
@@ -35,7 +35,7 @@ def _are_distinct(stems: list[str]) -> bool:
 
 
 class NamedImages:
-    """A validation loader whose images have ``lq_path`` of :func:`distinct_paths`, which BasicSR names its results by."""
+    """A validation loader whose images have ``lq_path`` of :func:`distinct_paths`, by which BasicSR names results."""
 
     def __init__(self, loader: Any) -> None:
         self.loader = loader

@@ -1,10 +1,10 @@
 """The training loader: which sample comes when, and how it is augmented, depend on ``manual_seed`` and position alone.
 
-BasicSR's own loader restarts the workers' generators every epoch (the same crops again and again), orders samples by epoch
-but not by seed, starts an epoch over on resume, and ends early on small sets because it rounds epochs up and batches
-down. Here training is one endless stream of positions 0, 1, 2, ...; position p is sample ``p % n`` of a permutation drawn
-from (seed, p // n), augmented with generators seeded from (seed, p). So the stream is the same for any number of workers
-and ranks, and it can be entered at any point.
+BasicSR's own loader restarts the workers' generators every epoch (the same crops again and again), orders samples by
+epoch but not by seed, starts an epoch over on resume, and ends early on small sets because it rounds epochs up and
+batches down. Here training is one endless stream of positions 0, 1, 2, ...; position p is sample ``p % n`` of a
+permutation drawn from (seed, p // n), augmented with generators seeded from (seed, p). So the stream is the same for
+any number of workers and ranks, and it can be entered at any point.
 """
 
 import os
@@ -110,8 +110,8 @@ def build_train_loader(dataset: Any, options: dict[str, Any], seed: int, iterati
 
 
 def _leave_signals_to_the_loop(worker: int) -> None:
-    """A job scheduler or a terminal signals the whole process group; workers leave it, since they must live on until the
-    loop has written its checkpoint. They end with the loop's process in any case, which torch's workers watch.
+    """A job scheduler or a terminal signals the whole process group; workers leave it, since they must live on until
+    the loop has written its checkpoint. They end with the loop's process in any case, which torch's workers watch.
     """
     if hasattr(os, 'setpgrp'):  # Windows knows no process groups of this kind
         os.setpgrp()

@@ -1,7 +1,7 @@
 """The iterations of a training, and when it logs, validates, saves and stops.
 
-A checkpoint is written before the validation of its iteration and says that this is still due, so that neither a failing
-metric nor a kill loses iterations, and a resumed run makes the validation up before it goes on.
+A checkpoint is written before the validation of its iteration and says that this is still due, so that neither a
+failing metric nor a kill loses iterations, and a resumed run makes the validation up before it goes on.
 """
 
 import math
@@ -89,8 +89,9 @@ class TrainingLoop:
         if iteration % self.opt['logger']['print_freq'] == 0:
             log = self.model.get_current_log()
             _check_finite(log, iteration)
-            message_logger({'epoch': self._epoch(iteration), 'iter': iteration, 'lrs': self.model.get_current_learning_rate(),
-                            'time': self.iteration_timer.get_avg_time(), 'data_time': self.data_timer.get_avg_time(), **log})
+            times = {'time': self.iteration_timer.get_avg_time(), 'data_time': self.data_timer.get_avg_time()}
+            message_logger({'epoch': self._epoch(iteration), 'iter': iteration,
+                            'lrs': self.model.get_current_learning_rate(), **times, **log})
 
     def _epoch(self, iteration: int) -> int:
         return int((iteration - 1) * self.batch_size // self.epoch_size)
@@ -126,7 +127,7 @@ class TrainingLoop:
             try:
                 for loader in self.val_loaders:
                     for clause in validate(self.opt, self.model, loader, iteration, self.tb_logger).describe():
-                        self.logger.error('Iteration %d: %s; its mean is nan and no candidate for the best.', iteration, clause)
+                        self.logger.error('Iteration %d: %s; its mean is nan and never the best.', iteration, clause)
             except Exception as error:  # whatever it is, the training up to here is not at fault
                 failure = error
         code = 0 if failure is None else 2 if isinstance(failure, InputError) else 1
@@ -134,8 +135,8 @@ class TrainingLoop:
             if not saved:
                 self._save(iteration, validation_due=True)
             if distributed.is_main():
-                self.logger.error('The validation at iteration %d failed; the training up to it is kept: remove the cause and '
-                                  '%s, which validates first.', iteration, self._advice())
+                self.logger.error('The validation at iteration %d failed; the training up to it is kept: remove the '
+                                  'cause and %s, which validates first.', iteration, self._advice())
             raise failure or SystemExit(code)
 
     def _finish(self, first: int, validation_due: bool, stop: StopRequest) -> None:
@@ -152,7 +153,7 @@ class TrainingLoop:
                 self._leave(signum, 'before the last validation')
             self._validate(self.total, stop, saved=True)
         self.model.save(epoch=-1, current_iter=-1)  # BasicSR's way to write net_*_latest.pth
-        # The training state is the last file written: where it stands and no validation is due, the experiment is complete.
+        # The training state is written last: where it stands and no validation is due, the experiment is complete.
         self._describe_state(validation_due=False)
         if validates:
             self.model.save_training_state(epoch, self.total)
@@ -183,8 +184,8 @@ def _check_weights(model: Any, iteration: int) -> None:
         raise FloatingPointError(f'Iteration {iteration}: a weight is not finite. {_ADVICE}')
 
 
-_ADVICE = ('No checkpoint was written from it; start another experiment with a lower learning rate, from the last checkpoint\'s '
-           'weights if they are worth it (path.pretrain_network_g).')
+_ADVICE = ('No checkpoint was written from it; start another experiment with a lower learning rate, from the last '
+           "checkpoint's weights if they are worth it (path.pretrain_network_g).")
 
 
 def _next_batch(prefetcher: Any) -> Any:

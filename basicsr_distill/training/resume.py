@@ -37,8 +37,9 @@ def resume_state(path: Path, opt: dict[str, Any]) -> dict[str, Any] | None:
     except InputError as error:
         raise InputError(f'{path}: path.resume_state: {error}') from error
     if missing := [key for key in ('iter', 'optimizers', 'schedulers') if key not in state]:
-        raise InputError(f'{path}: path.resume_state: {state_path} is no training state (it lacks {missing[0]!r}); give a '
-                         'file of training_states/.')
+        raise InputError(
+            f'{path}: path.resume_state: {state_path} is no training state (it lacks {missing[0]!r}); give a '
+            'file of training_states/.')
     _point_networks(path, opt, state_path, state['iter'])
     return state
 
@@ -52,9 +53,10 @@ def _point_networks(path: Path, opt: dict[str, Any], state_path: str, iteration:
         get_root_logger().info(line)
     for key, value in opt['path'].items():
         if key.startswith('pretrain_network') and value != before.get(key) and not Path(value).is_file():
-            raise InputError(f'{path}: path.resume_state: {state_path} goes with {Path(value).name}, which {Path(value).parent} '
-                             'does not hold; resume in the experiment that it belongs to, or start from weights with '
-                             'path.pretrain_network_g.')
+            raise InputError(
+                f'{path}: path.resume_state: {state_path} goes with {Path(value).name}, which {Path(value).parent} '
+                'does not hold; resume in the experiment that it belongs to, or start from weights with '
+                'path.pretrain_network_g.')
 
 
 def resume_training(path: Path, opt: dict[str, Any], model: Any, state: dict[str, Any]) -> None:
@@ -66,8 +68,9 @@ def resume_training(path: Path, opt: dict[str, Any], model: Any, state: dict[str
     try:
         model.resume_training(state)
     except (InputError, ValueError, KeyError, RuntimeError) as error:
-        raise InputError(f'{path}: path.resume_state: {opt["path"]["resume_state"]} does not fit these options ({error}); '
-                         'resume with those that it was made with.') from error
+        raise InputError(
+            f'{path}: path.resume_state: {opt["path"]["resume_state"]} does not fit these options ({error}); '
+            'resume with those that it was made with.') from error
 
 
 def restore_generators(state: dict[str, Any], rank: int) -> None:
@@ -76,5 +79,6 @@ def restore_generators(state: dict[str, Any], rank: int) -> None:
     if rank < len(states):
         restore_rng(states[rank])
     else:
-        get_root_logger().warning('The training state holds no generators for rank %d: what follows is sound, but not the exact '
-                                  'continuation.', rank)
+        get_root_logger().warning(
+            'The training state holds no generators for rank %d: what follows is sound, but not the exact '
+            'continuation.', rank)

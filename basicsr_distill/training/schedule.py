@@ -21,8 +21,9 @@ def check_schedule(path: Path, opt: dict[str, Any]) -> None:
         total = opt['train']['total_iter']
         # The last step of the scheduler is that of iteration total - 1.
         if sum(section['periods']) < total - 1:
-            raise InputError(f'{where}.periods: {section["periods"]} end at iteration {sum(section["periods"])}, before '
-                             f'total_iter: {total}; let them add up to {total}.')
+            raise InputError(
+                f'{where}.periods: {section["periods"]} end at iteration {sum(section["periods"])}, before '
+                f'total_iter: {total}; let them add up to {total}.')
     else:
         for key in ('milestones', 'restarts', 'restart_weights'):
             _check_numbers(section, where, key, lowest=0)

@@ -23,8 +23,8 @@ class StopRequest:
         self.signum = signum
         if distributed.is_main():
             # The stream's buffer may be in the midst of a write: past it, to the file.
-            os.write(2, f'basicsr: {signal.Signals(signum).name}: finishing {self.work}, then stopping with a checkpoint.\n'
-                     .encode())
+            name = signal.Signals(signum).name
+            os.write(2, f'basicsr: {name}: finishing {self.work}, then stopping with a checkpoint.\n'.encode())
 
     @contextmanager
     def finishing(self, work: str) -> Iterator[None]:

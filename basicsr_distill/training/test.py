@@ -27,8 +27,8 @@ def test(experiment: Experiment) -> None:
         experiment: of :func:`basicsr_distill.config.experiment.to_experiment`.
 
     Raises:
-        InputError: the options or what they point to are wrong, and nothing has been written then; or a metric cannot be
-            computed for some image: the others are in ``metrics.json``, where that one is null.
+        InputError: the options or what they point to are wrong, and nothing has been written then; or a metric cannot
+            be computed for some image: the others are in ``metrics.json``, where that one is null.
     """
     path, opt = experiment.path, experiment.opt
     settle_run(experiment)
@@ -50,8 +50,9 @@ def test(experiment: Experiment) -> None:
         if distributed.is_main():
             write_atomic(folder / 'metrics.json', json.dumps(results, indent=2) + '\n')
         if failures:
-            raise InputError(f'{path}: val.metrics: {"; ".join(failures)}; the others are in {folder / "metrics.json"}: leave '
-                             'the metric out, for example with --force_yml val:metrics:NAME=none, or the image.')
+            raise InputError(
+                f'{path}: val.metrics: {"; ".join(failures)}; the others are in {folder / "metrics.json"}: leave '
+                'the metric out, for example with --force_yml val:metrics:NAME=none, or the image.')
 
 
 def _measure(opt: dict[str, Any], model: Any,

@@ -1,8 +1,8 @@
 """The training of ``basicsr train`` and of the finetune stage: everything up to the loop.
 
-It drives BasicSR's datasets, models, losses, metrics and loggers, and corrects what its own ``train.py`` does to small sets:
-training lasts exactly ``total_iter`` iterations, a batch that cannot be filled is refused, resuming continues the very
-stream that was interrupted, and nothing on disk is touched before the inputs are known to be right.
+It drives BasicSR's datasets, models, losses, metrics and loggers, and corrects what its own ``train.py`` does to small
+sets: training lasts exactly ``total_iter`` iterations, a batch that cannot be filled is refused, resuming continues the
+very stream that was interrupted, and nothing on disk is touched before the inputs are known to be right.
 """
 
 import os
@@ -33,7 +33,8 @@ def train(experiment: Experiment, as_stage: bool = False) -> None:
 
     Args:
         experiment: of :func:`basicsr_distill.config.experiment.to_experiment`.
-        as_stage: as the finetune stage of a recipe: BasicSR's log goes to its file alone, the terminal shows the progress.
+        as_stage: as the finetune stage of a recipe: BasicSR's log goes to its file alone, the terminal shows the
+            progress.
 
     Raises:
         InputError: the options or what they point to are wrong; nothing has been written then.
@@ -93,8 +94,9 @@ def _is_finished(path: Path, opt: dict[str, Any], state: dict[str, Any], as_stag
             print(f'{latest}: already trained for {state["iter"]} iterations; nothing to do.')
         return True
     if state['iter'] > total:
-        raise InputError(f'{path}: train.total_iter: {total} lies before the checkpoint at iteration {state["iter"]}; set at '
-                         'least that.')
+        raise InputError(
+            f'{path}: train.total_iter: {total} lies before the checkpoint at iteration {state["iter"]}; set at '
+            'least that.')
     return False
 
 
@@ -106,7 +108,8 @@ def _run(opt: dict[str, Any], run: '_Prepared', as_stage: bool) -> None:
             dataset.prepare()
     first = run.state['iter'] if run.state else 0
     train_loader = build_train_loader(run.datasets['train'], opt['datasets']['train'], opt['manual_seed'],
-                                      (first, opt['train']['total_iter']), opt['num_gpu'], opt['rank'], opt['world_size'])
+                                      (first, opt['train']['total_iter']), opt['num_gpu'], opt['rank'],
+                                      opt['world_size'])
     val_loaders = [NamedImages(build_dataloader(run.datasets[name], section, num_gpu=opt['num_gpu'], dist=opt['dist'],
                                                 seed=opt['manual_seed']))
                    for name, section in opt['datasets'].items() if section['phase'] == 'val']

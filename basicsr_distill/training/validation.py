@@ -40,7 +40,7 @@ _current: list[Measurement] = []
 
 
 def measured(calculate: Any, data: dict[str, Any], section: dict[str, Any]) -> Any:
-    """A metric's value; during :func:`measuring` NaN where it raises, which makes the mean NaN and is never the best."""
+    """A metric's value; during :func:`measuring` NaN where it raises: then the mean is NaN and never the best."""
     if not _current:
         return calculate(data, section)
     try:

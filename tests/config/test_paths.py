@@ -34,7 +34,8 @@ def test_the_home_folder_stands_in_every_key(tmp_path: Path, monkeypatch: pytest
 
 @pytest.mark.parametrize('value', ['$HOME/photos', '${DATA}/photos', 'sets/$NAME/HR'])
 def test_variables_get_a_sentence_that_helps(value: str) -> None:
-    with pytest.raises(InputError, match=r'x\.yml: extract\.save_dir: .* are not replaced; write the whole path, or ~/'):
+    with pytest.raises(InputError,
+                       match=r'x\.yml: extract\.save_dir: .* are not replaced; write the whole path, or ~/'):
         expand_paths({'extract': {'save_dir': value}}, 'x.yml')
 
 
@@ -51,7 +52,8 @@ def test_tabs_get_a_sentence_that_helps(tmp_path: Path) -> None:
 @pytest.mark.parametrize('name', ['..', '.', 'n' * 240, 'a/b', 'a\tb', '$HOME', '', '~'])
 @pytest.mark.parametrize('command', ['train', 'test'])
 def test_names_that_are_no_folders_are_refused(command: str, name: str, hr_folder: Path, tmp_path: Path,
-                                               monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+                                               monkeypatch: pytest.MonkeyPatch,
+                                               capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.chdir(tmp_path)
     path = write_options(tmp_path / 'x.yml', {**train_options(hr_folder), 'name': name})
     Path('experiments/kept').mkdir(parents=True)

@@ -123,16 +123,18 @@ def test_subsets_are_spread_though_draws_were_left_out(distilled_set: Path) -> N
     table = distilled_set / 'manifest.csv'
     rows = [replace(row, index=row.index + 30 * row.label) for row in read_table(table, SampleRow)]
     write_table(table, rows, SampleRow)
-    assert [pair.hr.name[:3] for pair in build(distilled_set, 'val', num_images=4).pairs] == ['000', '001', '000', '001']
+    assert [pair.hr.name[:3] for pair in build(distilled_set, 'val', num_images=4).pairs] == ['000', '001', '000',
+                                                                                              '001']
 
 
 def test_a_distilled_set_ignores_what_another_set_left_behind(distilled_set: Path, tmp_path: Path,
                                                               caplog: pytest.LogCaptureFixture) -> None:
     logging.getLogger('basicsr').propagate = True
-    dataset = build(distilled_set, dataroot_lq='datasets/DIV2K/LR', meta_info_file='meta_info_DIV2K.txt', filename_tmpl='{}x4',
-                    meta_info='pairs.txt', task='SR', io_backend={'type': 'lmdb'}, gt_size=192)
+    dataset = build(distilled_set, dataroot_lq='datasets/DIV2K/LR', meta_info_file='meta_info_DIV2K.txt',
+                    filename_tmpl='{}x4', meta_info='pairs.txt', task='SR', io_backend={'type': 'lmdb'}, gt_size=192)
     assert dataset[0]['gt'].shape == (3, 64, 64)
-    assert 'dataroot_lq and meta_info_file and meta_info ignored' in caplog.text and 'cropping 64 instead' in caplog.text
+    assert 'dataroot_lq and meta_info_file and meta_info ignored' in caplog.text
+    assert 'cropping 64 instead' in caplog.text
 
 
 def test_the_hr_folder_alone_means_the_set(distilled_set: Path) -> None:
@@ -191,8 +193,9 @@ def decoded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     ('auto', 150_000, 10**9, 2, 3),  # two workers would keep it twice
     ('none', 10**9, 10**9, None, 3), ('ram', 0, 10**9, None, 1), ('ram', 0, 10**9, 4, 1)])
 def test_images_are_decoded_on_first_use_and_kept_where_they_fit(
-        distilled_set: Path, decoded: list[str], monkeypatch: pytest.MonkeyPatch, cache: str, auto_limit: int, limit: int,
-        workers: int | None, reads: int) -> None:
+    distilled_set: Path, decoded: list[str], monkeypatch: pytest.MonkeyPatch, cache: str, auto_limit: int,
+    limit: int,
+    workers: int | None, reads: int) -> None:
     monkeypatch.setattr(distilled_patch_dataset, 'MAX_AUTO_CACHE_BYTES', auto_limit)
     monkeypatch.setattr(distilled_patch_dataset, 'MAX_CACHE_BYTES', limit)
     if workers:
@@ -209,7 +212,8 @@ def test_images_are_decoded_on_first_use_and_kept_where_they_fit(
 
 
 def test_a_cache_larger_than_allowed_is_filled_in_part(distilled_set: Path, decoded: list[str],
-                                                       monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+                                                       monkeypatch: pytest.MonkeyPatch,
+                                                       caplog: pytest.LogCaptureFixture) -> None:
     logging.getLogger('basicsr').propagate = True
     monkeypatch.setattr(distilled_patch_dataset, 'MAX_CACHE_BYTES', 3 * 13_056)  # of 6 pairs
     dataset = build(distilled_set, cache='ram')
@@ -236,7 +240,8 @@ def test_the_folder_is_read_by_datasets(distilled_set: Path, tmp_path: Path) -> 
     (distilled_set / 'README.md').write_text(front_matter('set', 6, []))
     for place in (('imagefolder', {'data_dir': str(distilled_set)}), (str(distilled_set), {})):
         table = datasets.load_dataset(place[0], split='train', cache_dir=str(tmp_path / 'cache'), **place[1])
-        assert table.column_names == ['image', 'lr', 'label', 'psnr_db'] and sorted(table['label']) == [0, 0, 0, 1, 1, 1]
+        assert table.column_names == ['image', 'lr', 'label', 'psnr_db'] and sorted(table['label']) == [0, 0, 0, 1, 1,
+                                                                                                        1]
         ours = build(distilled_set, 'val')
         expected = {ours[index]['gt'].numpy().tobytes(): ours[index]['lq'] for index in range(6)}
         for item in table:
@@ -247,13 +252,16 @@ def test_the_folder_is_read_by_datasets(distilled_set: Path, tmp_path: Path) -> 
 
 
 def test_the_folder_feeds_stock_datasets(distilled_set: Path) -> None:
-    pairs = stock(distilled_set / 'HR', distilled_set / 'LR_bicubic/X4', 'train', gt_size=32, use_hflip=True, use_rot=True)
+    pairs = stock(distilled_set / 'HR', distilled_set / 'LR_bicubic/X4', 'train', gt_size=32, use_hflip=True,
+                  use_rot=True)
     assert pairs[0]['gt'].shape == (3, 32, 32) and pairs[0]['lq'].shape == (3, 8, 8)
-    (distilled_set / 'meta_info.txt').write_text(''.join(f'{path.name} (64,64,3)\n' for path in (distilled_set / 'HR').iterdir()))
-    kernels = {'blur_kernel_size': 21, 'kernel_list': ['iso'], 'kernel_prob': [1], 'sinc_prob': 0.1, 'blur_sigma': [0.2, 3],
-               'betag_range': [0.5, 4], 'betap_range': [1, 2]}
+    (distilled_set / 'meta_info.txt').write_text(''.join(f'{path.name} (64,64,3)\n'
+                                                         for path in (distilled_set / 'HR').iterdir()))
+    kernels = {'blur_kernel_size': 21, 'kernel_list': ['iso'], 'kernel_prob': [1], 'sinc_prob': 0.1,
+               'blur_sigma': [0.2, 3], 'betag_range': [0.5, 4], 'betap_range': [1, 2]}
     blind = build_dataset({
-        'name': 'set', 'type': 'RealESRGANDataset', 'phase': 'train', 'scale': 4, 'dataroot_gt': str(distilled_set / 'HR'),
-        'meta_info': str(distilled_set / 'meta_info.txt'), 'io_backend': {'type': 'disk'}, 'use_hflip': True, 'use_rot': False,
-        'final_sinc_prob': 0.8, **kernels, **{f'{key}2': value for key, value in kernels.items()}})
+        'name': 'set', 'type': 'RealESRGANDataset', 'phase': 'train', 'scale': 4,
+        'dataroot_gt': str(distilled_set / 'HR'),
+        'meta_info': str(distilled_set / 'meta_info.txt'), 'io_backend': {'type': 'disk'}, 'use_hflip': True,
+        'use_rot': False, 'final_sinc_prob': 0.8, **kernels, **{f'{key}2': value for key, value in kernels.items()}})
     assert len(blind) == 6 and blind[0]['gt'].shape == (3, 400, 400)

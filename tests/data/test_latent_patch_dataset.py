@@ -71,7 +71,8 @@ def test_a_variational_codec_is_sampled(root):
     network = diffusers.AutoencoderKL(block_out_channels=(8, 8), down_block_types=['DownEncoderBlock2D'] * 2,
                                       up_block_types=['UpDecoderBlock2D'] * 2, norm_num_groups=4, latent_channels=4)
     network.save_pretrained(root / 'vae')
-    dataset = prepared(root, codec={'type': 'autoencoder_kl', 'pretrained': str(root / 'vae'), 'local_files_only': True})
+    dataset = prepared(root, codec={'type': 'autoencoder_kl', 'pretrained': str(root / 'vae'),
+                                    'local_files_only': True})
     with torch.no_grad():
         posterior = network.encode(pixels_of(root, 2) * 2 - 1).latent_dist
     draws = torch.stack([dataset[2]['latent'] for _ in range(400)])

@@ -112,7 +112,9 @@ def test_with_a_manifold_the_pull_stays_in_it():
 
 
 def test_bounds_are_quantiles_of_every_channel():
-    latents = torch.randn(20, *SHAPE, generator=torch.Generator().manual_seed(4)) * torch.tensor([1, 2, 3, 4]).view(4, 1, 1)
+    latents = torch.randn(20, *SHAPE, generator=torch.Generator().manual_seed(4)) * torch.tensor([1, 2, 3, 4]).view(4,
+                                                                                                                    1,
+                                                                                                                    1)
     low, high = latent_bounds(latents, share=0.1)
     for channel in range(4):
         values = sorted(latents[:, channel].flatten().tolist())

@@ -31,11 +31,13 @@ TINY = {'embed_dim': 24, 'vision_cfg': {'image_size': 32, 'layers': 2, 'width': 
 def tiny_clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A small open_clip model with random weights, saved as open_clip saves models for the hub."""
     folder = tmp_path_factory.mktemp('tiny_clip')
-    config = {'model_cfg': TINY, 'preprocess_cfg': {'mean': [0.4, 0.5, 0.6], 'std': [0.2, 0.3, 0.25], 'interpolation': 'bicubic'}}
+    config = {'model_cfg': TINY, 'preprocess_cfg': {'mean': [0.4, 0.5, 0.6], 'std': [0.2, 0.3, 0.25],
+                                                    'interpolation': 'bicubic'}}
     (folder / 'open_clip_config.json').write_text(json.dumps(config))
     torch.manual_seed(0)
     model = open_clip.CLIP(embed_dim=24, vision_cfg=TINY['vision_cfg'], text_cfg=TINY['text_cfg'])
-    save_file({key: value.contiguous() for key, value in model.state_dict().items()}, folder / 'open_clip_model.safetensors')
+    save_file({key: value.contiguous() for key, value in model.state_dict().items()},
+              folder / 'open_clip_model.safetensors')
     return folder
 
 
@@ -57,13 +59,15 @@ def test_features_equal_open_clips_own(tiny_clip: Path, patches: list[np.ndarray
     assert np.abs(np.linalg.norm(features, axis=1) - 1).min() > 1e-3, 'projected, not normalised'
 
 
-def test_the_cluster_stage_stores_open_clips_features(tiny_clip: Path, patches: list[np.ndarray], tmp_path: Path) -> None:
+def test_the_cluster_stage_stores_open_clips_features(tiny_clip: Path, patches: list[np.ndarray],
+                                                      tmp_path: Path) -> None:
     for number, rgb in enumerate(patches):
         (tmp_path / 'photos').mkdir(exist_ok=True)
         write_png(tmp_path / 'photos' / f'{number:02d}.png', rgb)
     extract.run(ExtractOptions(dataroot=[str(tmp_path / 'photos')], save_dir=str(tmp_path / 'patches'), patch_size=96,
                                threshold='q100'))
-    folder = cluster.run(ClusterOptions(save_dir=str(tmp_path / 'clusters'), num_clusters=4, encoder=OpenClipEncoderOptions(
+    folder = cluster.run(ClusterOptions(save_dir=str(tmp_path / 'clusters'), num_clusters=4,
+                                        encoder=OpenClipEncoderOptions(
         name=f'local-dir:{tiny_clip}', batch_size=5)), tmp_path / 'patches')
     model, _, preprocess = open_clip.create_model_and_transforms(f'local-dir:{tiny_clip}')
     with torch.no_grad():
@@ -161,7 +165,8 @@ def test_texture_features_tell_photographs_apart(patches: list[np.ndarray]) -> N
 
 def test_gabor_energies_know_direction_and_scale() -> None:
     ramp = np.arange(128)
-    stripes = {period: np.uint8(127 + 100 * np.sin(2 * np.pi * ramp / period))[None].repeat(128, axis=0) for period in (5, 20)}
+    stripes = {period: np.uint8(127 + 100 * np.sin(2 * np.pi * ramp / period))[None].repeat(128, axis=0)
+               for period in (5, 20)}
     fine, coarse = (encoders._gabor_log_energies(stripes[period]).reshape(3, 4) for period in (5, 20))
     assert fine[0].argmax() == 0, 'vertical stripes answer to the horizontal wave'
     assert encoders._gabor_log_energies(stripes[5].T.copy()).reshape(3, 4)[0].argmax() == 2

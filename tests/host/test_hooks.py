@@ -49,7 +49,8 @@ def test_fresh_process_host_fails_alone_and_is_complete_with_the_plugin():
         from basicsr.archs import build_network
         from basicsr.utils.registry import ARCH_REGISTRY, DATASET_REGISTRY, LOSS_REGISTRY
         import basicsr
-        print('SRFormer' in ARCH_REGISTRY, 'DistilledPatchDataset' in DATASET_REGISTRY, 'DiversityLoss' in LOSS_REGISTRY)
+        print('SRFormer' in ARCH_REGISTRY, 'DistilledPatchDataset' in DATASET_REGISTRY,
+              'DiversityLoss' in LOSS_REGISTRY)
         print(type(basicsr.__spec__.loader).__name__)
     """)
     assert result.stdout.split('\n')[:3] == ['torchvision.transforms.functional_tensor', 'True True True',

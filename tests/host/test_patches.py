@@ -84,7 +84,8 @@ def one_rank(monkeypatch):
     with socket.socket() as probe:
         probe.bind(('127.0.0.1', 0))
         port = probe.getsockname()[1]
-    for name, value in {'RANK': 0, 'WORLD_SIZE': 1, 'LOCAL_RANK': 0, 'MASTER_ADDR': '127.0.0.1', 'MASTER_PORT': port}.items():
+    for name, value in {'RANK': 0, 'WORLD_SIZE': 1, 'LOCAL_RANK': 0, 'MASTER_ADDR': '127.0.0.1',
+                        'MASTER_PORT': port}.items():
         monkeypatch.setenv(name, str(value))
     monkeypatch.setattr(torch.multiprocessing, 'get_start_method', lambda allow_none: 'fork')
     yield
@@ -254,7 +255,8 @@ def test_any_optimizer_of_torch():
     parameters = [torch.nn.Parameter(torch.zeros(2))]
     with pytest.raises(NotImplementedError):
         original_of('basicsr.models.base_model:BaseModel.get_optimizer')(model, 'AdamW', parameters, 1e-3)
-    for name, options in {'Adam': {'betas': (0.9, 0.99)}, 'AdamW': {'weight_decay': 0.1}, 'SGD': {'momentum': 0.9}}.items():
+    for name, options in {'Adam': {'betas': (0.9, 0.99)}, 'AdamW': {'weight_decay': 0.1},
+                          'SGD': {'momentum': 0.9}}.items():
         optimizer = model.get_optimizer(name, parameters, lr=1e-3, **options)
         assert type(optimizer) is getattr(torch.optim, name)
         assert {**optimizer.defaults, **options, 'lr': 1e-3} == optimizer.defaults
@@ -469,7 +471,8 @@ def test_wrong_files_of_weights_are_one_sentence(tmp_path, monkeypatch):
     torch.save({'params': Malicious()}, 'malicious.pth')
     torch.save({'params': model.net_g.state_dict()}, 'half.pth')
     Path('half.pth').write_bytes(Path('half.pth').read_bytes()[:500])
-    for name, sentence in {'absent.pth': 'no such file', 'half.pth': 'damaged', 'malicious.pth': r'refused.*posix\.mkdir',
+    for name, sentence in {'absent.pth': 'no such file', 'half.pth': 'damaged',
+                           'malicious.pth': r'refused.*posix\.mkdir',
                            'other_key.pth': "no weights under 'params', only 'state_dict', 'epoch'"}.items():
         with pytest.raises(InputError, match=f'{name}: {sentence}'):
             model.load_network(model.net_g, name)
@@ -520,7 +523,8 @@ def test_two_ranks_train_validate_and_save_on_a_cpu(tmp_path):
         assert len(set(distributed.gather(total))) == 1, 'the ranks drifted apart'
         distributed.barrier()
         distributed.cleanup()
-        # A thread of the group that outlives the interpreter aborts the process now and then, although a model is still there.
+        # A thread of the group that outlives the interpreter aborts the process now and then, although a model is still
+        # there.
         names = [Path(f'/proc/self/task/{task}/comm').read_text() for task in os.listdir('/proc/self/task')]
         assert not [name for name in names if 'gloo' in name or 'tcpstore' in name], names
     """))
@@ -530,8 +534,9 @@ def test_two_ranks_train_validate_and_save_on_a_cpu(tmp_path):
     processes = [
         subprocess.Popen([sys.executable, str(script), str(Path(__file__).parent), str(tmp_path)], text=True,
                          stderr=subprocess.PIPE, env={
-            **os.environ, 'PYTHONPATH': str(REPOSITORY), 'CUDA_VISIBLE_DEVICES': '', 'RANK': str(rank), 'WORLD_SIZE': '2',
-            'LOCAL_RANK': str(rank), 'MASTER_ADDR': '127.0.0.1', 'MASTER_PORT': str(port)})
+                             **os.environ, 'PYTHONPATH': str(REPOSITORY), 'CUDA_VISIBLE_DEVICES': '', 'RANK': str(rank),
+                             'WORLD_SIZE': '2',
+                             'LOCAL_RANK': str(rank), 'MASTER_ADDR': '127.0.0.1', 'MASTER_PORT': str(port)})
         for rank in range(2)
     ]
     errors = [process.communicate(timeout=120)[1] for process in processes]
@@ -596,7 +601,8 @@ def test_pairs_are_in_the_order_of_names(pairs, unsorted_listing):
     from basicsr.data.data_util import paired_paths_from_folder
 
     arguments = [str(folder) for folder in pairs], ['lq', 'gt'], '{}'
-    expected = [{'lq_path': str(pairs[0] / f'{name}.png'), 'gt_path': str(pairs[1] / f'{name}.png')} for name in 'abcde']
+    expected = [{'lq_path': str(pairs[0] / f'{name}.png'), 'gt_path': str(pairs[1] / f'{name}.png')}
+                for name in 'abcde']
     assert paired_paths_from_folder(*arguments) == expected
     # The host's own follows its listing, mended by now; its table of names is what took the time.
     assert original_of('basicsr.data.data_util:paired_paths_from_folder')(*arguments) == expected
@@ -609,7 +615,8 @@ def test_pairs_are_found_in_linear_time(monkeypatch):
     monkeypatch.setattr(data_util, 'scandir', lambda folder: iter(names))
     monkeypatch.setattr('basicsr.utils.scandir', lambda folder: iter(names))
     seconds = []
-    for function in (original_of('basicsr.data.data_util:paired_paths_from_folder'), data_util.paired_paths_from_folder):
+    for function in (original_of('basicsr.data.data_util:paired_paths_from_folder'),
+                     data_util.paired_paths_from_folder):
         start = time.perf_counter()
         assert len(function(['lq', 'gt'], ['lq', 'gt'], '{}')) == len(names)
         seconds.append(time.perf_counter() - start)
@@ -697,7 +704,8 @@ def test_images_are_written_whole_under_any_name(tmp_path, monkeypatch, chelsea)
     with pytest.raises(OSError, match=r'cannot write .*/grey\.png: No space left') as error:
         imwrite(np.zeros((8, 8, 3), np.uint8), str(tmp_path / 'grey.png'))
     assert error.value.errno == errno.ENOSPC
-    assert {path.name for path in tmp_path.iterdir()} == {'new', 'grey.png'} and (tmp_path / 'grey.png').stat().st_size > 99
+    assert {path.name for path in tmp_path.iterdir()} == {'new',
+                                                          'grey.png'} and (tmp_path / 'grey.png').stat().st_size > 99
 
 
 def test_the_host_s_own_writer_dies_of_a_name(tmp_path):

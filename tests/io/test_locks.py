@@ -132,7 +132,8 @@ def test_without_fcntl_everything_imports_and_locks(tmp_path: Path) -> None:
             print(sorted(os.listdir()))
         print(sorted(os.listdir()))
     """))
-    run = subprocess.run([sys.executable, '-W', 'ignore', str(script)], cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    run = subprocess.run([sys.executable, '-W', 'ignore', str(script)], cwd=tmp_path, capture_output=True, text=True,
+                         timeout=120)
     assert run.returncode == 0, run.stderr[-2000:]
     refusal, during, after = run.stdout.splitlines()
     assert refusal.startswith('out: in use by process ')

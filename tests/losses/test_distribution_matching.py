@@ -21,7 +21,9 @@ def test_distance_of_means():
 def test_mean_cosine_of_all_pairs():
     latents = torch.randn(6, 3, 2, 2, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
     rows = latents.flatten(1).tolist()
-    cosines = [sum(a * b for a, b in zip(rows[i], rows[j])) / math.sqrt(sum(a * a for a in rows[i]) * sum(b * b for b in rows[j]))
+    cosines = [sum(a * b for a, b in zip(rows[i], rows[j])) / math.sqrt(sum(a * a for a in rows[i]) * sum(b * b
+                                                                                                          for b in rows[
+                                                                                                              j]))
                for i in range(6) for j in range(6) if i != j]
     assert float(mean_pairwise_cosine(latents)) == pytest.approx(sum(cosines) / len(cosines), rel=1e-9)
     assert torch.autograd.gradcheck(mean_pairwise_cosine, latents[:3].clone().requires_grad_())

@@ -1,4 +1,4 @@
-"""``calculate_lpips`` against the ``lpips`` package with the same weights, and what happens where weights are missing."""
+"""``calculate_lpips`` against the ``lpips`` package with the same weights, and what happens without weights."""
 
 import urllib.error
 from pathlib import Path
@@ -52,10 +52,12 @@ def lpips_of(img: NDArray[Any], img2: NDArray[Any], crop_border: int, **given: A
 def pair(image: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
     """A photograph and itself after bicubic x4, BGR."""
     hr = np.ascontiguousarray(image[80:208, 100:260, ::-1])
-    return hr, cv2.resize(cv2.resize(hr, (40, 32), interpolation=cv2.INTER_AREA), (160, 128), interpolation=cv2.INTER_CUBIC)
+    return hr, cv2.resize(cv2.resize(hr, (40, 32), interpolation=cv2.INTER_AREA), (160, 128),
+                          interpolation=cv2.INTER_CUBIC)
 
 
-def by_the_package(reference: lpips.LPIPS, tmp_path: Path, first: NDArray[np.uint8], second: NDArray[np.uint8]) -> float:
+def by_the_package(reference: lpips.LPIPS, tmp_path: Path, first: NDArray[np.uint8],
+                   second: NDArray[np.uint8]) -> float:
     """The package's own way from PNG files to a distance."""
     tensors = [lpips.im2tensor(lpips.load_image(str(save_rgb(tmp_path / name, image[..., ::-1]))))
                for name, image in (('a.png', first), ('b.png', second))]
@@ -125,7 +127,8 @@ def test_downloaded_weights_are_checked(monkeypatch: pytest.MonkeyPatch, tmp_pat
     calls = []
     monkeypatch.setattr(torch.hub, 'download_url_to_file', lambda *args, **kwargs: calls.append((args, kwargs)))
     path = backbone_file('alexnet')
-    assert calls == [(('https://download.pytorch.org/models/alexnet-owt-7be5be79.pth', str(path)), {'hash_prefix': '7be5be79'})]
+    assert calls == [(('https://download.pytorch.org/models/alexnet-owt-7be5be79.pth', str(path)),
+                      {'hash_prefix': '7be5be79'})]
     assert path == tmp_path / 'torch' / 'hub' / 'checkpoints' / 'alexnet-owt-7be5be79.pth' and path.parent.is_dir()
 
 

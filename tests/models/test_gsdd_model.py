@@ -170,8 +170,10 @@ def test_what_does_not_fit_is_refused(root, network, train, message):
 
 
 @pytest.mark.parametrize('train,message', [
-    ({'generator': {**RRDB, 'num_feats': 8}}, r"train.generator: RRDBNet takes no key 'num_feats'; did you mean 'num_feat'"),
-    ({'generator': {**RRDB, 'type': 'RRDB'}}, r"train.generator.type: 'RRDB' is not registered; did you mean 'RRDBNet'"),
+    ({'generator': {**RRDB, 'num_feats': 8}},
+     r"train.generator: RRDBNet takes no key 'num_feats'; did you mean 'num_feat'"),
+    ({'generator': {**RRDB, 'type': 'RRDB'}},
+     r"train.generator.type: 'RRDB' is not registered; did you mean 'RRDBNet'"),
     ({'generator': dict(RRDB)}, r'train.generator_weights: no.pth: no such file'),
 ])
 def test_a_wrong_generator_is_refused_before_anything_is_written(root, train, message):

@@ -13,10 +13,11 @@ from basicsr_distill.config.recipe import Recipe
 from basicsr_distill.errors import InputError
 
 EDSR = {'type': 'EDSR', 'num_in_ch': 3, 'num_out_ch': 3, 'num_feat': 8, 'num_block': 1, 'upscale': 4}
-# 3x3 convolutions: 1 in front, 2 in the block, 1 behind it, and 3 in and behind the upsampler, at 1, 2 and 4 times the size.
+# 3x3 convolutions: 1 in front, 2 in the block, 1 behind it, and 3 in and behind the upsampler, at 1, 2 and 4 times the
+# size.
 EDSR_REACH_PX = 6  # 1 + 2 + 1 + 1 + 1/2 + 1/4, rounded up
-SWINIR = {'type': 'SwinIR', 'upscale': 4, 'img_size': 16, 'window_size': 8, 'depths': [2], 'embed_dim': 8, 'num_heads': [2],
-          'mlp_ratio': 2, 'upsampler': 'pixelshuffledirect'}
+SWINIR = {'type': 'SwinIR', 'upscale': 4, 'img_size': 16, 'window_size': 8, 'depths': [2], 'embed_dim': 8,
+          'num_heads': [2], 'mlp_ratio': 2, 'upsampler': 'pixelshuffledirect'}
 
 
 def options(model_type: str, network: dict[str, Any], **val: Any) -> dict[str, Any]:
@@ -26,7 +27,8 @@ def options(model_type: str, network: dict[str, Any], **val: Any) -> dict[str, A
 
 def super_resolve(model_type: str, network: dict[str, Any], lq: Tensor, **val: Any) -> Tensor:
     torch.manual_seed(0)
-    opt = to_experiment(Recipe.parse(Path('x.yml'), options(model_type, network, **val)), is_train=False, root=Path('.')).opt
+    opt = to_experiment(Recipe.parse(Path('x.yml'), options(model_type, network, **val)), is_train=False,
+                        root=Path('.')).opt
     opt.update(dist=False, rank=0, world_size=1)
     model = build_model(opt)
     for parameter in model.net_g.parameters():  # the initial ones hide differences, being small
@@ -59,7 +61,7 @@ def test_without_a_tile_it_is_sr_model(lq: Tensor) -> None:
 
 
 def test_windows_of_tiles_are_those_of_the_whole_image(lq: Tensor) -> None:
-    """Two blocks with windows of 8 px, one shifted by 4, between 3x3 convolutions: nothing further than 16 px is seen."""
+    """Two blocks with windows of 8 px, one shifted by 4, between 3x3 convolutions: nothing beyond 16 px is seen."""
     whole = super_resolve('SwinIRModel', SWINIR, lq)
     tiled = super_resolve('TiledSwinIRModel', SWINIR, lq, tile={'size_px': 40, 'overlap_px': 16})
     assert tiled.shape == whole.shape == (1, 3, 116, 180)

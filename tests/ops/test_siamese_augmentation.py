@@ -23,7 +23,8 @@ def test_colours(images):
     for n in range(2):
         values = (images[n] + 0.1).tolist()
         greys = [[sum(values[c][y][x] for c in range(3)) / 3 for x in range(12)] for y in range(8)]
-        dull = [[[greys[y][x] + 0.4 * (values[c][y][x] - greys[y][x]) for x in range(12)] for y in range(8)] for c in range(3)]
+        dull = [[[greys[y][x] + 0.4 * (values[c][y][x] - greys[y][x]) for x in range(12)] for y in range(8)]
+                for c in range(3)]
         mean = sum(v for plane in dull for row in plane for v in row) / (3 * 8 * 12)
         expected = [[[mean + 1.3 * (v - mean) for v in row] for row in plane] for plane in dull]
         torch.testing.assert_close(changed[n], torch.tensor(expected, dtype=torch.float64))
@@ -84,7 +85,8 @@ def test_both_batches_change_alike(images):
 def test_drawn_changes_keep_to_their_ranges():
     generator = torch.Generator().manual_seed(0)
     drawn = [draw_augmentation(generator) for _ in range(300)]
-    for name, low, high in (('brightness', -0.5, 0.5), ('saturation', 0, 2), ('contrast', 0.5, 1.5), ('degrees', -15, 15)):
+    for name, low, high in (('brightness', -0.5, 0.5), ('saturation', 0, 2), ('contrast', 0.5, 1.5),
+                            ('degrees', -15, 15)):
         values = [getattr(change, name) for change in drawn]
         assert low <= min(values) < low + 0.1 * (high - low) and high - 0.1 * (high - low) < max(values) <= high
     assert 100 < sum(change.flip for change in drawn) < 200

@@ -19,8 +19,8 @@ from basicsr_distill.runtime.parallel import default_workers
 
 REPOSITORY = Path(__file__).parents[2]
 LAUNCHER_VARIABLES = ('RANK', 'WORLD_SIZE', 'LOCAL_RANK', 'MASTER_ADDR', 'MASTER_PORT', 'SLURM_PROCID', 'SLURM_NTASKS',
-                      'SLURM_LOCALID', 'SLURM_NODELIST', 'SLURM_NODEID', 'SLURM_STEP_TASKS_PER_NODE', 'SLURM_TASKS_PER_NODE',
-                      'SLURM_NTASKS_PER_NODE', 'SLURM_CPUS_PER_TASK', 'LOCAL_WORLD_SIZE')
+                      'SLURM_LOCALID', 'SLURM_NODELIST', 'SLURM_NODEID', 'SLURM_STEP_TASKS_PER_NODE',
+                      'SLURM_TASKS_PER_NODE', 'SLURM_NTASKS_PER_NODE', 'SLURM_CPUS_PER_TASK', 'LOCAL_WORLD_SIZE')
 
 
 def free_port() -> str:
@@ -102,7 +102,8 @@ def test_slurm_tasks_of_one_machine_are_counted(environment, variables, tasks):
 def test_the_cores_of_a_slurm_task_are_its_own(environment):
     """But torchrun's ranks within one task share them."""
     environment.setattr(os, 'sched_getaffinity', lambda _: set(range(12)))
-    for name, value in {'SLURM_NTASKS': '4', 'WORLD_SIZE': '4', 'SLURM_CPUS_PER_TASK': '3', 'LOCAL_WORLD_SIZE': '4'}.items():
+    for name, value in {'SLURM_NTASKS': '4', 'WORLD_SIZE': '4', 'SLURM_CPUS_PER_TASK': '3',
+                        'LOCAL_WORLD_SIZE': '4'}.items():
         environment.setenv(name, value)
     assert default_workers() == 3
     environment.setattr(os, 'sched_getaffinity', lambda _: set(range(3)))  # bound to them
@@ -126,7 +127,8 @@ def test_each_rank_takes_the_gpu_it_sees(environment, launcher, visible, gpu):
     environment.setattr(torch.distributed, 'init_process_group', lambda *_, **__: None)
     environment.setattr(torch.cuda, 'current_device', lambda: chosen[0])
     environment.setattr(torch.cuda, 'get_device_properties', lambda index: SimpleNamespace(uuid=f'GPU-{index}'))
-    for name, value in {'SLURM_PROCID': '1', 'SLURM_NTASKS': '2', 'SLURM_LOCALID': '1', 'SLURM_NODELIST': 'x', 'RANK': '1',
+    for name, value in {'SLURM_PROCID': '1', 'SLURM_NTASKS': '2', 'SLURM_LOCALID': '1', 'SLURM_NODELIST': 'x',
+                        'RANK': '1',
                         'WORLD_SIZE': '2', 'LOCAL_RANK': '1', 'MASTER_ADDR': 'x', 'MASTER_PORT': '1'}.items():
         environment.setenv(name, value)
     if gpu is None:

@@ -32,7 +32,8 @@ def test_finds_groups_largest_first() -> None:
 
 def test_is_as_tight_as_the_best_of_all_partitions() -> None:
     features = np.random.default_rng(1).standard_normal((9, 2)).astype(np.float32)
-    best = min(inertia(features, np.array(labels)) for labels in itertools.product(range(2), repeat=9) if 0 < sum(labels) < 9)
+    best = min(inertia(features, np.array(labels)) for labels in itertools.product(range(2), repeat=9)
+               if 0 < sum(labels) < 9)
     assert inertia(features, cluster(features, 2, seed=0).labels) == pytest.approx(best, rel=1e-5)
 
 
@@ -86,6 +87,8 @@ def test_equal_sizes_differ_by_one_at_most_and_move_the_cheapest() -> None:
 
 def test_distances_equal_the_definition() -> None:
     random = np.random.default_rng(3)
-    features, centers = random.standard_normal((40, 5)).astype(np.float32), random.standard_normal((3, 5)).astype(np.float32)
+    features, centers = random.standard_normal((40, 5)).astype(np.float32), random.standard_normal((3,
+                                                                                                    5)).astype(
+                                                                                                        np.float32)
     expected = [[np.sqrt(((row - center)**2).sum()) for center in centers] for row in features.astype(np.float64)]
     np.testing.assert_allclose(distances(features, centers), expected, rtol=1e-6)

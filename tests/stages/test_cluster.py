@@ -24,8 +24,8 @@ from basicsr_distill.stages.extract import stage as extract
 
 @pytest.fixture
 def patches(photo_folder: Path) -> Path:
-    return extract.run(ExtractOptions(dataroot=str(photo_folder), save_dir=str(photo_folder.parent / 'patches'), patch_size=64,
-                                      stride=48))
+    return extract.run(ExtractOptions(dataroot=str(photo_folder), save_dir=str(photo_folder.parent / 'patches'),
+                                      patch_size=64, stride=48))
 
 
 def options(patches: Path, name: str = 'clusters', **changes: object) -> ClusterOptions:
@@ -59,7 +59,8 @@ def test_every_patch_gets_the_label_of_its_nearest_centre(patches: Path) -> None
 def test_the_montage_shows_the_patches_nearest_each_centre(patches: Path) -> None:
     folder = cluster.run(options(patches), patches)
     rows = read_table(patches / 'manifest.csv', PatchRow)
-    features, centers, labels = np.load(folder / 'features.npy'), np.load(folder / 'centers.npy'), np.array(labels_of(folder))
+    features, centers, labels = np.load(folder / 'features.npy'), np.load(folder / 'centers.npy'), np.array(
+        labels_of(folder))
     montage = read_rgb(folder / 'montage.png')
     for label in range(3):
         members = np.flatnonzero(labels == label)

@@ -23,8 +23,8 @@ IMAGES = LABELS * 2 * PER_LABEL  # twice as many as are kept
 
 
 def start(root):
-    command = [sys.executable, '-m', 'basicsr_distill', 'distill', '-opt', str(root / 'tiny.yml'), '--stage', 'finetune',
-               'sample']
+    command = [sys.executable, '-m', 'basicsr_distill', 'distill', '-opt', str(root / 'tiny.yml'), '--stage',
+               'finetune', 'sample']
     return subprocess.Popen(command, cwd=root, env=ENVIRONMENT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
 
 
@@ -37,13 +37,15 @@ def prepare(root):
     options['logger']['save_checkpoint_freq'] = 40
     options['extract'] = {'dataroot': 'photos', 'save_dir': 'patches', 'patch_size': 32}
     options['cluster'] = {'save_dir': 'clusters', 'encoder': {'type': 'texture'}}
-    options['sample'] = {'images_per_cluster': PER_LABEL, 'num_steps': 20, 'batch_size': 2, 'save_dir': 'set', 'oversample': 2}
+    options['sample'] = {'images_per_cluster': PER_LABEL, 'num_steps': 20, 'batch_size': 2, 'save_dir': 'set',
+                         'oversample': 2}
     write_recipe(root / 'tiny.yml', options)
 
 
 def digests(root):
     files = [path for folder in ('set', 'experiments/tiny/latents') for path in sorted((root / folder).rglob('*'))]
-    return {str(path.relative_to(root)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files if path.is_file()}
+    return {str(path.relative_to(root)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files
+            if path.is_file()}
 
 
 def progress(root):

@@ -55,7 +55,8 @@ def test_where_a_folder_was_made_is_recorded_and_not_compared(tmp_path: Path) ->
         assert read_stage(tmp_path) == other
 
 
-def test_a_system_without_a_processor_name_gives_its_architecture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_system_without_a_processor_name_gives_its_architecture(tmp_path: Path,
+                                                                  monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, 'Path', lambda _: tmp_path / 'absent')
     monkeypatch.setattr(module.platform, 'processor', lambda: '')
     assert module._processor() == module.platform.machine()
@@ -92,7 +93,8 @@ def test_a_finished_stage_with_other_options_is_refused_untouched(tmp_path: Path
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 
-@pytest.mark.parametrize(('stage', 'advice'), [('extract', 'another save_dir'), ('finetune', 'another name for the experiment')])
+@pytest.mark.parametrize(('stage', 'advice'), [('extract', 'another save_dir'),
+                                               ('finetune', 'another name for the experiment')])
 def test_files_of_another_origin_are_never_touched(tmp_path: Path, stage: str, advice: str) -> None:
     (tmp_path / 'holiday.jpg.part').write_text('x')
     with pytest.raises(InputError, match=f'holds files of another origin; choose {advice}'), \
@@ -109,7 +111,8 @@ def test_a_run_killed_at_its_first_write_is_no_other_origin(tmp_path: Path) -> N
 def test_a_run_killed_right_after_stage_json_is_finished(tmp_path: Path) -> None:
     finish(tmp_path)
     record = json.loads((tmp_path / 'stage.json').read_text())
-    (tmp_path / 'stage.started.json').write_text(json.dumps({key: record[key] for key in ('stage', 'options', 'inputs')}))
+    (tmp_path / 'stage.started.json').write_text(json.dumps({key: record[key]
+                                                             for key in ('stage', 'options', 'inputs')}))
     with stage_folder(tmp_path, 'extract', OPTIONS, INPUTS) as run:
         assert run.finished
         assert not run.resumed
@@ -143,7 +146,8 @@ def test_outputs_among_the_photographs_are_refused(tmp_path: Path, output: str, 
     (tmp_path / 'photos').mkdir()
     (tmp_path / 'link').symlink_to(tmp_path / 'photos')
     with pytest.raises(InputError, match=r'extract\.save_dir: .* must lie apart'):
-        refuse_overlap(str(tmp_path / output), [str(tmp_path / 'elsewhere'), str(tmp_path / photos)], 'extract.save_dir')
+        refuse_overlap(str(tmp_path / output), [str(tmp_path / 'elsewhere'), str(tmp_path / photos)],
+                       'extract.save_dir')
     refuse_overlap(str(tmp_path / 'photos_patches'), [str(tmp_path / photos)], 'extract.save_dir')
 
 
@@ -173,4 +177,5 @@ def test_a_stage_is_known_by_its_record(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r'no stage\.json there; run the stage'):
         fingerprint_stage(tmp_path)
     finish(tmp_path / 'three')
-    assert fingerprint_stage(tmp_path / 'three') == hashlib.sha256((tmp_path / 'three' / 'stage.json').read_bytes()).hexdigest()
+    assert fingerprint_stage(tmp_path / 'three') == hashlib.sha256(
+        (tmp_path / 'three' / 'stage.json').read_bytes()).hexdigest()

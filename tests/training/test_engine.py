@@ -112,11 +112,15 @@ def test_enlarged_set_takes_a_larger_batch(hr_folder: Path, tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize(('change', 'message'), [
-    (lambda o: o['datasets']['train'].update(num_imges=3), "datasets.train: unknown key 'num_imges'; did you mean 'num_images'"),
-    (lambda o: o['datasets']['train'].update(dataroot_gt='nowhere'), 'datasets.train.dataroot_gt: nowhere does not exist'),
-    (lambda o: o['datasets']['train'].update(dataroot_gt='empty'), 'datasets.train: dataroot_gt: empty holds no images'),
+    (lambda o: o['datasets']['train'].update(num_imges=3),
+     "datasets.train: unknown key 'num_imges'; did you mean 'num_images'"),
+    (lambda o: o['datasets']['train'].update(dataroot_gt='nowhere'),
+     'datasets.train.dataroot_gt: nowhere does not exist'),
+    (lambda o: o['datasets']['train'].update(dataroot_gt='empty'),
+     'datasets.train: dataroot_gt: empty holds no images'),
     (lambda o: o['datasets']['train'].update(type='DistilledPatchDatset'), "did you mean 'DistilledPatchDataset'"),
-    (lambda o: o['datasets']['train'].update(type='PairedImageDataset'), "datasets.train: PairedImageDataset needs the key"),
+    (lambda o: o['datasets']['train'].update(type='PairedImageDataset'),
+     "datasets.train: PairedImageDataset needs the key"),
     (lambda o: o['datasets']['train'].pop('batch_size_per_gpu'), 'batch_size_per_gpu'),
     (lambda o: o['network_g'].update(type='EDSRR'), "network_g.type: 'EDSRR' is not registered; did you mean 'EDSR'"),
     (lambda o: o.update(model_type='SRModl'), "did you mean 'SRModel'"),
@@ -256,7 +260,8 @@ def test_a_signal_in_the_last_validation_ends_before_the_next_stage(
     with pytest.raises(SystemExit) as stop:
         train_here(options, as_stage=True)
     assert stop.value.code == 130
-    assert load_state('tiny', 2)['validation_due'] is False and Path('experiments/tiny/models/net_g_latest.pth').is_file()
+    assert load_state('tiny',
+                      2)['validation_due'] is False and Path('experiments/tiny/models/net_g_latest.pth').is_file()
     assert 'SIGINT: finishing the validation at iteration 2' in capfd.readouterr().err
     log = log_text('tiny')
     assert 'run the same command again to go on' in log and '--auto_resume' not in log.split('Stopped by signal')[1]
@@ -268,7 +273,8 @@ def test_test_command_measures_and_records(hr_folder: Path, tmp_path: Path) -> N
         'name': 'tiny', 'model_type': 'SRModel', 'scale': 4, 'num_gpu': 0, 'network_g': dict(TINY_EDSR),
         'datasets': {'test': {'name': 'hr', 'type': 'DistilledPatchDataset', 'dataroot_gt': str(hr_folder)}},
         'path': {'pretrain_network_g': 'experiments/tiny/models/net_g_latest.pth', 'param_key_g': 'params_ema'},
-        'val': {'save_img': True, 'metrics': {'psnr': {'type': 'calculate_psnr', 'crop_border': 4, 'test_y_channel': False}}},
+        'val': {'save_img': True, 'metrics': {'psnr': {'type': 'calculate_psnr', 'crop_border': 4,
+                                                       'test_y_channel': False}}},
     }
     run_test(write_options(tmp_path / 'test.yml', options))
     recorded = json.loads(Path('results/tiny/metrics.json').read_text())['hr']['psnr']
@@ -293,14 +299,16 @@ def test_images_of_nested_folders_and_odd_names_are_all_saved(tmp_path: Path, as
         path.write_bytes(cv2.imencode('.png', image)[1])
     options = {
         'name': 'tiny', 'model_type': 'SRModel', 'scale': 4, 'num_gpu': 0, 'network_g': dict(TINY_EDSR),
-        'datasets': {f'test_{name}': {'name': name, 'type': 'DistilledPatchDataset', 'dataroot_gt': str(tmp_path / name)}
+        'datasets': {f'test_{name}': {'name': name, 'type': 'DistilledPatchDataset',
+                                      'dataroot_gt': str(tmp_path / name)}
                      for name in ('odd', 'sets')},
         'path': {'pretrain_network_g': 'x.pth'}, 'val': {'save_img': True},
     }
     run_test(write_options(tmp_path / 'test.yml', options))
     folder = Path('results/tiny/visualization')
     assert {path.name for path in (folder / 'sets').iterdir()} == {'A_p0_tiny.png', 'B_p0_tiny.png', 'B_q_tiny.png'}
-    assert {os.fsencode(path.name) for path in (folder / 'odd').iterdir()} == {b'latin-\xe9_tiny.png', 'grün_tiny.png'.encode()}
+    assert {os.fsencode(path.name) for path in (folder / 'odd').iterdir()} == {b'latin-\xe9_tiny.png',
+                                                                               'grün_tiny.png'.encode()}
     for hr, saved in zip(nested, ('A_p0', 'B_p0', 'B_q')):
         lr = make_lr(cv2.imdecode(np.frombuffer(hr.read_bytes(), np.uint8), 1)[..., ::-1], 4)
         with torch.no_grad():

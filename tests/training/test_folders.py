@@ -88,11 +88,13 @@ def test_two_archives_within_a_second(tmp_path: Path) -> None:
         (tmp_path / 'run').mkdir()
         (tmp_path / 'run' / str(number)).touch()
         places.append(archive(tmp_path / 'run'))
-    assert len(set(places)) == 3 and all((place / str(number)).is_file() for number, place in enumerate(places) if place)
+    assert len(set(places)) == 3 and all((place / str(number)).is_file() for number, place in enumerate(places)
+                                         if place)
 
 
 @pytest.mark.parametrize('denied', ['tiny', 'models'])
-def test_the_folder_of_another_user_is_one_sentence(hr_folder: Path, monkeypatch: pytest.MonkeyPatch, denied: str) -> None:
+def test_the_folder_of_another_user_is_one_sentence(hr_folder: Path, monkeypatch: pytest.MonkeyPatch,
+                                                    denied: str) -> None:
     """Nothing is forbidden to the superuser, as whom tests may run: what the system would say is put into its mouth."""
     options = train_options(hr_folder, total_iter=2)
     train_here(options)

@@ -89,7 +89,8 @@ def test_a_metric_that_cannot_be_computed_is_named_and_does_not_end_the_training
 
 def test_a_test_measures_the_rest_and_names_the_metric(hr_folder: Path, failing_niqe: None) -> None:
     train_here(train_options(hr_folder, total_iter=2))
-    options = validated({'name': 'tiny', 'model_type': 'SRModel', 'scale': 4, 'num_gpu': 0, 'network_g': dict(TINY_EDSR),
+    options = validated({'name': 'tiny', 'model_type': 'SRModel', 'scale': 4, 'num_gpu': 0,
+                         'network_g': dict(TINY_EDSR),
                          'datasets': {}, 'path': {'pretrain_network_g': 'experiments/tiny/models/net_g_latest.pth'}},
                         hr_folder, 1, niqe=dict(NIQE))
     options['datasets'] = {'test': options['datasets']['val']}

@@ -86,7 +86,8 @@ def _dataset_init(original: HostFunction) -> HostFunction:
         except FileNotFoundError as error:
             raise InputError(f'{error.filename}: no such file; correct the path in the option file.') from error
         except ValueError as error:
-            raise InputError(f'{table or opt.get("dataroot_gt")}: not what {type(self).__name__} reads ({error}).') from error
+            raise InputError(
+                f'{table or opt.get("dataroot_gt")}: not what {type(self).__name__} reads ({error}).') from error
         if opt['io_backend'].get('type') == 'lmdb':
             return
         folders = [opt[key] for key in ('dataroot_gt', 'dataroot_lq') if opt.get(key)]

@@ -30,7 +30,8 @@ def _base_init(original: HostFunction) -> HostFunction:
     def init(self: Any, opt: dict[str, Any]) -> None:
         original(self, opt)
         if self.device.type == 'cuda' and not torch.cuda.is_available():
-            get_root_logger().warning('num_gpu: %s is asked for, none found; the model is built on the CPU.', opt['num_gpu'])
+            get_root_logger().warning('num_gpu: %s is asked for, none found; the model is built on the CPU.',
+                                      opt['num_gpu'])
             self.device = torch.device('cpu')
 
     return init

@@ -1,7 +1,7 @@
 """The first stage: grid patches of photographs that lose much when they are shrunk and enlarged again.
 
-Two passes. The first (:mod:`scoring`) decodes every image once and scores all its windows; its results are kept in small
-parts, so an interrupted run goes on where it was. Then the threshold is known, every rank picks the same patches
+Two passes. The first (:mod:`scoring`) decodes every image once and scores all its windows; its results are kept in
+small parts, so an interrupted run goes on where it was. Then the threshold is known, every rank picks the same patches
 (:mod:`choosing`), and the second pass (:mod:`writing`) writes them: from decoded images that are still in memory, else
 decoding those again that hold a chosen patch. Where the threshold is given in decibels and nothing else has a say,
 patches are written while scoring: one pass does it all.

@@ -75,8 +75,8 @@ def _in_band(numbers: Sequence[int], scores: NDArray[np.float64], low: float, hi
     inside = [number for number in numbers if low <= scores[number] <= high]
     if len(inside) >= count or len(inside) == len(numbers):
         return inside
-    log.warning('Label %d: %d of %d images lie in the PSNR band; the nearest others fill up the %d.', label, len(inside),
-                len(numbers), count)
+    log.warning('Label %d: %d of %d images lie in the PSNR band; the nearest others fill up the %d.', label,
+                len(inside), len(numbers), count)
     outside = sorted(set(numbers) - set(inside), key=lambda number: max(low - scores[number], scores[number] - high))
     return sorted(inside + outside[:count - len(inside)])
 

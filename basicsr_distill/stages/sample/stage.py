@@ -26,8 +26,8 @@ def run(options: SampleOptions, experiment: Experiment) -> Path:
         experiment: the training that it samples from.
 
     Returns:
-        ``options.save_dir``, holding HR/, LR_bicubic/X<scale>/, manifest.csv, meta_info.txt, metadata.csv, nearest.csv (the
-        real patch most like each image), README.md, montage.png, nearest.png and stage.json.
+        ``options.save_dir``, holding HR/, LR_bicubic/X<scale>/, manifest.csv, meta_info.txt, metadata.csv, nearest.csv
+        (the real patch most like each image), README.md, montage.png, nearest.png and stage.json.
 
     Raises:
         InputError: nothing was trained there, or the folder holds the work of other options or inputs.

@@ -1,8 +1,8 @@
 """What is refused before a run touches the disk: one module for each thing that is asked.
 
 ``components`` whether what the file names exists; ``values``, ``datasets``, ``metrics``,
-``networks``, ``weights`` whether sections can work and agree with one another; ``images`` whether the files of the datasets
-can be read, paired and cropped; ``trial`` what only trying shows.
+``networks``, ``weights`` whether sections can work and agree with one another; ``images`` whether the files of the
+datasets can be read, paired and cropped; ``trial`` what only trying shows.
 """
 
 from collections.abc import Mapping

@@ -79,9 +79,11 @@ def build_checked_dataset(experiment: Experiment, name: str) -> Any:
     except InputError as error:
         raise InputError(f'{path}: datasets.{name}: {error}') from error
     except (TypeError, ValueError, AttributeError, IndexError, AssertionError) as error:
-        raise InputError(f'{path}: datasets.{name}: {section["type"]} cannot be built with these values ({error}).') from error
+        raise InputError(
+            f'{path}: datasets.{name}: {section["type"]} cannot be built with these values ({error}).') from error
     if len(dataset) == 0:
-        raise InputError(f'{path}: datasets.{name}: {section.get("dataroot_gt") or section.get("dataroot_lq")} holds no images.')
+        raise InputError(
+            f'{path}: datasets.{name}: {section.get("dataroot_gt") or section.get("dataroot_lq")} holds no images.')
     return dataset
 
 
@@ -96,5 +98,6 @@ def check_batch(experiment: Experiment, num_samples: int) -> None:
     batch = section['batch_size_per_gpu'] * (opt['world_size'] if opt['dist'] else max(1, opt['num_gpu']))
     available = num_samples * section['dataset_enlarge_ratio']
     if batch > available:
-        raise InputError(f'{path}: datasets.train.batch_size_per_gpu: a batch of {batch} is larger than the set of {num_samples} '
-                         f'images; set dataset_enlarge_ratio: {math.ceil(batch / num_samples)} or a smaller batch.')
+        raise InputError(
+            f'{path}: datasets.train.batch_size_per_gpu: a batch of {batch} is larger than the set of {num_samples} '
+            f'images; set dataset_enlarge_ratio: {math.ceil(batch / num_samples)} or a smaller batch.')

@@ -75,8 +75,9 @@ def _check_backend(where: str, section: dict[str, Any]) -> None:
             continue
         is_lmdb = root.rstrip('/').endswith('.lmdb') or os.path.isfile(os.path.join(root, 'data.mdb'))
         if backend['type'] == 'lmdb' and not root.endswith('.lmdb'):
-            raise InputError(f'{where}.{key}: {root} does not end in .lmdb; write io_backend: {{type: disk}} for a folder '
-                             'of images.')
+            raise InputError(
+                f'{where}.{key}: {root} does not end in .lmdb; write io_backend: {{type: disk}} for a folder '
+                'of images.')
         if backend['type'] == 'lmdb' and not os.path.isfile(os.path.join(root, 'meta_info.txt')):
             raise InputError(f'{where}.{key}: {root} has no meta_info.txt, the list that BasicSR reads; make the lmdb '
                              'anew.')

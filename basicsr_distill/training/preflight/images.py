@@ -76,8 +76,9 @@ def _lmdb_headers(where: str, root: Path, keys: list[str]) -> _Headers:
         try:
             height, width, channels = (int(part) for part in line.split('(')[1].split(')')[0].split(','))
         except (IndexError, ValueError):
-            raise InputError(f'{where}: {root / "meta_info.txt"}: {line!r} is not name.png (height,width,channels) level; '
-                             'make the lmdb anew.') from None
+            raise InputError(
+                f'{where}: {root / "meta_info.txt"}: {line!r} is not name.png (height,width,channels) level; '
+                'make the lmdb anew.') from None
         headers[line.split('.')[0]] = ImageHeader(width, height, 'L' if channels == 1 else 'RGB')
     try:
         with (lmdb.open(str(root), readonly=True, lock=False, readahead=False) as database,
@@ -113,8 +114,9 @@ def _check_smallest(where: str, gt_size: int, headers: _Headers) -> None:
     side = min(headers[smallest][:2])
     if side < gt_size:
         too_small = sum(min(header[:2]) < gt_size for header in headers.values())
-        raise InputError(f'{where}: {gt_size} is larger than {too_small} of {len(headers)} images, the smallest of which is '
-                         f'{smallest} ({headers[smallest].width}x{headers[smallest].height}); lower it or remove them.')
+        raise InputError(
+            f'{where}: {gt_size} is larger than {too_small} of {len(headers)} images, the smallest of which is '
+            f'{smallest} ({headers[smallest].width}x{headers[smallest].height}); lower it or remove them.')
 
 
 def _check_borders(path: Path, opt: dict[str, Any], headers: _Headers) -> None:

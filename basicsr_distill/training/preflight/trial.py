@@ -38,8 +38,9 @@ def take_first_images(path: Path, opt: dict[str, Any], datasets: Mapping[str, An
             with seeded(0, 0):
                 trial[0]
         except _VALUE_ERRORS as error:
-            raise InputError(f'{path}: datasets.{name}: {type(dataset).__name__} cannot take its first image with these '
-                             f'values ({_one_line(error)}).') from error
+            raise InputError(
+                f'{path}: datasets.{name}: {type(dataset).__name__} cannot take its first image with these '
+                f'values ({_one_line(error)}).') from error
 
 
 def build_checked_model(experiment: Experiment) -> Any:

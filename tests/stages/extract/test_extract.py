@@ -23,7 +23,8 @@ from basicsr_distill.stages.extract import stage as extract
 
 
 def options(photo_folder: Path, name: str = 'patches', **changes: object) -> ExtractOptions:
-    values = {'dataroot': str(photo_folder), 'save_dir': str(photo_folder.parent / name), 'patch_size': 64, 'stride': 48}
+    values = {'dataroot': str(photo_folder), 'save_dir': str(photo_folder.parent / name), 'patch_size': 64,
+              'stride': 48}
     return ExtractOptions.model_validate({**values, **changes})
 
 
@@ -67,7 +68,8 @@ def test_keeps_the_half_that_bicubic_loses_most(photo_folder: Path, photos: dict
         'images', 'manifest.csv', 'meta_info.txt', 'psnr.png', 'stage.json']
 
 
-@pytest.mark.parametrize('limits', [(0, 0), (1 << 30, 0), (1 << 30, 1 << 30)], ids=['alone', 'decoded_alone', 'together'])
+@pytest.mark.parametrize('limits', [(0, 0), (1 << 30, 0), (1 << 30, 1 << 30)],
+                         ids=['alone', 'decoded_alone', 'together'])
 @pytest.mark.parametrize('threshold', ['median', 27.0])
 def test_the_grouping_of_images_has_no_say(photo_folder: Path, monkeypatch: pytest.MonkeyPatch, tree_digests,
                                            threshold: float | str, limits: tuple[int, int]) -> None:
@@ -89,7 +91,8 @@ def test_png_level_changes_bytes_and_no_pixel(photo_folder: Path, level: int) ->
     sizes = [path.stat().st_size for path in sorted((other / 'images').iterdir())]
     assert (min(sizes) >= 64 * 64 * 3) if level == 0 else (sum(sizes) < 0.9 * len(sizes) * 64 * 64 * 3)
     for row in read_table(plain / 'manifest.csv', PatchRow):
-        np.testing.assert_array_equal(cv2.imread(str(other / 'images' / row.name)), cv2.imread(str(plain / 'images' / row.name)))
+        np.testing.assert_array_equal(cv2.imread(str(other / 'images' / row.name)),
+                                      cv2.imread(str(plain / 'images' / row.name)))
 
 
 @pytest.mark.parametrize('threshold', [24.0, 'q20', 'q100'])
@@ -114,7 +117,8 @@ def test_max_patches_are_drawn_by_the_seed_from_those_selected(photo_folder: Pat
         return [row.name for row in read_table(folder / 'manifest.csv', PatchRow)]
 
     everything = names('all')
-    first, again, other = names('one', max_patches=9), names('two', max_patches=9), names('three', max_patches=9, seed=1)
+    first, again, other = names('one', max_patches=9), names('two', max_patches=9), names('three', max_patches=9,
+                                                                                          seed=1)
     assert first == again != other
     assert len(first) == len(other) == 9
     assert set(first) | set(other) <= set(everything)
@@ -145,7 +149,8 @@ def test_copies_and_near_copies_are_dropped(photo_folder: Path, photos: dict[str
 def test_images_of_a_test_set_are_left_out(photo_folder: Path, tmp_path: Path) -> None:
     (tmp_path / 'Set1').mkdir()
     crop = skimage.data.coffee()[60:240, 160:400, ::-1]
-    cv2.imwrite(str(tmp_path / 'Set1' / 'cup.jpg'), cv2.resize(crop, None, fx=0.8, fy=0.8, interpolation=cv2.INTER_AREA))
+    cv2.imwrite(str(tmp_path / 'Set1' / 'cup.jpg'), cv2.resize(crop, None, fx=0.8, fy=0.8,
+                                                               interpolation=cv2.INTER_AREA))
     folder = extract.run(options(photo_folder, leak_check=[str(tmp_path / 'Set1')]))
     assert (folder / 'quarantine.csv').read_text().splitlines()[1:] == ['coffee.png,leak,shows the scene of cup.jpg']
     assert 'coffee.png' not in {row.source for row in read_table(folder / 'manifest.csv', PatchRow)}
@@ -197,7 +202,8 @@ def test_a_finished_stage_is_skipped_and_another_one_refused(photo_folder: Path,
     assert tree_digests(folder) == before[0]
 
 
-def test_the_result_does_not_depend_on_workers(photo_folder: Path, tree_digests, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_result_does_not_depend_on_workers(photo_folder: Path, tree_digests,
+                                               monkeypatch: pytest.MonkeyPatch) -> None:
     one = tree_digests(extract.run(options(photo_folder, num_workers=1)))
     monkeypatch.setattr(writing, '_CACHE_BYTES', 0)
     shutil.rmtree(photo_folder.parent / 'patches')
@@ -228,7 +234,8 @@ distributed.cleanup()
 '''
 
 
-def test_the_result_does_not_depend_on_ranks_locale_or_timezone(photo_folder: Path, tmp_path: Path, tree_digests) -> None:
+def test_the_result_does_not_depend_on_ranks_locale_or_timezone(photo_folder: Path, tmp_path: Path,
+                                                                tree_digests) -> None:
     folder = extract.run(options(photo_folder, deduplicate='exact'))
     one = tree_digests(folder)
     shutil.rmtree(folder)
@@ -285,7 +292,8 @@ def test_killed_between_any_two_writes_it_ends_with_the_same_tree(
     assert deaths > 8
 
 
-def test_sigterm_leaves_a_folder_that_resumes(photo_folder: Path, tree_digests, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_sigterm_leaves_a_folder_that_resumes(photo_folder: Path, tree_digests,
+                                              monkeypatch: pytest.MonkeyPatch) -> None:
     given = options(photo_folder)
     folder = extract.run(given)
     whole = tree_digests(folder)
@@ -342,14 +350,16 @@ def test_nothing_to_extract_is_refused(photo_folder: Path, tmp_path: Path) -> No
         extract.run(options(tmp_path / 'empty'))
     with pytest.raises(InputError, match='not a folder'):
         extract.run(options(tmp_path / 'nowhere'))
-    with pytest.raises(InputError, match=r'none of the 4 images can be used \(4 too small\); extract.patch_size is 400'):
+    with pytest.raises(InputError,
+                       match=r'none of the 4 images can be used \(4 too small\); extract.patch_size is 400'):
         extract.run(options(photo_folder, patch_size=400))
     assert not list((tmp_path / 'patches').iterdir())
 
 
 def test_all_over_the_threshold_is_refused_with_the_threshold_that_keeps_half(
         photo_folder: Path, photos: dict[str, np.ndarray]) -> None:
-    with pytest.raises(InputError, match=r'no patch is left below 5\.00 dB \(.*dB: \d+.*\); extract\.threshold:') as raised:
+    with pytest.raises(InputError,
+                       match=r'no patch is left below 5\.00 dB \(.*dB: \d+.*\); extract\.threshold:') as raised:
         extract.run(options(photo_folder, threshold=5))
     text = str(raised.value)
     assert sum(int(part.split(': ')[1]) for part in text[text.index('(') + 1:text.index(')')].split(', ')) == len(
@@ -401,7 +411,8 @@ def test_the_folder_feeds_a_stock_dataset(photo_folder: Path, tmp_path: Path) ->
         cv2.imwrite(str(lr / row.name), cv2.imread(str(folder / 'images' / row.name))[::4, ::4])
     dataset = PairedImageDataset({
         'dataroot_gt': str(folder / 'images'), 'dataroot_lq': str(lr), 'meta_info_file': str(folder / 'meta_info.txt'),
-        'io_backend': {'type': 'disk'}, 'phase': 'train', 'scale': 4, 'gt_size': 64, 'use_hflip': False, 'use_rot': False})
+        'io_backend': {'type': 'disk'}, 'phase': 'train', 'scale': 4, 'gt_size': 64, 'use_hflip': False,
+        'use_rot': False})
     assert len(dataset) == len(rows)
     assert dataset[0]['gt'].shape == (3, 64, 64)
 
@@ -439,7 +450,8 @@ def test_patches_among_the_photographs_are_refused(photo_folder: Path, name: str
     assert sorted(photo_folder.rglob('*')) == before
 
 
-def test_an_image_that_changes_between_the_passes_is_refused(photo_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_image_that_changes_between_the_passes_is_refused(photo_folder: Path,
+                                                             monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(writing, '_CACHE_BYTES', 0)
     choose = extract.choose
     coffee = photo_folder / 'coffee.png'
@@ -478,8 +490,8 @@ def test_a_refusal_on_one_rank_is_a_refusal_on_all(photo_folder: Path, tmp_path:
     (photo_folder / 'z.jpg').write_bytes(b'no picture')  # alone in the second rank's part
     (tmp_path / 'ranks.py').write_text(_STRICT_RANKS)
     subprocess.run([sys.executable, '-m', 'torch.distributed.run', '--nproc_per_node=2', '--standalone',
-                    tmp_path / 'ranks.py', photo_folder, tmp_path / 'patches', tmp_path], check=True, capture_output=True,
-                   env={**os.environ, 'OMP_NUM_THREADS': '1'})
+                    tmp_path / 'ranks.py', photo_folder, tmp_path / 'patches', tmp_path], check=True,
+                   capture_output=True, env={**os.environ, 'OMP_NUM_THREADS': '1'})
     told = {(tmp_path / name).read_text() for name in ('rank0', 'rank1')}
     assert told == {f'{photo_folder / "z.jpg"}: not an image; remove or replace the file.'}
     assert not list((tmp_path / 'patches').iterdir())
