@@ -69,7 +69,7 @@ def _host() -> None:
     import basicsr
 
     print(f'\nhost: BasicSR {basicsr.__version__} at {Path(basicsr.__file__).parent}')
-    print(f'  mended: {", ".join(patch.name for patch in hooks.HOST_PATCHES)}')
+    print(f'  patched: {", ".join(patch.name for patch in hooks.HOST_PATCHES)}')
 
 
 def _weights() -> None:

@@ -1,4 +1,4 @@
-"""What the README tells people to type, and the files it names, exist."""
+"""What the README asks people to type, and the files it names, exist."""
 
 import re
 import shlex

@@ -77,8 +77,8 @@ def test_one_way_is_the_type_and_the_folder_alone() -> None:
     for name, hunks in changes():
         if 'DistilledPatchDataset' in ''.join(hunks):
             added = [line.split(':')[0].strip('+ ') for hunk in hunks for line in hunk.splitlines() if line[0] == '+']
-            mended = {'train_RCAN_x2.yml': {'upscale'}}.get(name, {'name'} if 'SRFormer' in name else set())
-            assert set(added) == {'type', 'dataroot_gt'} | mended, name
+            adapted = {'train_RCAN_x2.yml': {'upscale'}}.get(name, {'name'} if 'SRFormer' in name else set())
+            assert set(added) == {'type', 'dataroot_gt'} | adapted, name
 
 
 def test_requests_for_a_gpu_are_no_obstacle(tmp_path: Path) -> None:

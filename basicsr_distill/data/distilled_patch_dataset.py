@@ -19,7 +19,7 @@ from basicsr_distill.data._pairs import find_pairs, read_pair, shape_of_pair
 from basicsr_distill.errors import InputError
 from basicsr_distill.runtime.parallel import default_workers, ordered_map
 
-# Decoded images of a dataset are kept in memory up to this much, all its data workers together.
+# Decoded images of a dataset are kept in memory up to this much, over all its data workers.
 MAX_CACHE_BYTES = 4 << 30
 # Without being asked, only sets that are smaller as a whole: a distilled set takes a few megabytes.
 MAX_AUTO_CACHE_BYTES = 512 << 20

@@ -26,7 +26,7 @@ class LabelledPatchDataset(Dataset[dict[str, Any]]):
             :class:`~basicsr_distill.config.sections.LabelledPatchDatasetOptions`.
 
     Raises:
-        InputError: the patches or labels are missing or do not belong together.
+        InputError: the patches or labels are missing or do not match.
     """
 
     def __init__(self, opt: dict[str, Any]) -> None:

@@ -51,7 +51,7 @@ class LatentPatchDataset(Dataset[dict[str, Any]]):
             :class:`~basicsr_distill.config.sections.LatentPatchDatasetOptions`.
 
     Raises:
-        InputError: the patches or labels are missing or do not belong together.
+        InputError: the patches or labels are missing or do not match.
     """
 
     def __init__(self, opt: dict[str, Any]) -> None:

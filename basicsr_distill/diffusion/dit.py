@@ -1,6 +1,6 @@
 """DiT on diffusers' model: published weights of both layouts, random ones, and one conditioning for all blocks.
 
-diffusers' ``DiTTransformer2DModel`` departs from the published DiT in three ways that matter here, all mended by
+diffusers' ``DiTTransformer2DModel`` departs from the published DiT in three ways that matter here, all patched by
 :func:`share_conditioner`: every block owns a copy of the timestep and label embedding (so labels would be dropped block
 by block), its timestep frequencies are shifted, and the second norm of a block has another epsilon.
 """

@@ -11,7 +11,7 @@ def join_features(blocks: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:
 
     So the mean squared distance of two samples is 2 in every block, whatever its length and units, and distances within
     a block keep their proportions. Whitening every direction would not: it raises the many directions in which an
-    encoder's features hardly differ, noise among them, to the rank of the few that tell pictures apart, and gives an
+    encoder's features hardly differ, noise among them, to the rank of the few that distinguish pictures, and gives an
     encoder of 512 numbers eight times the say of one of 62.
 
     >>> join_features([np.float32([[0], [2]]), np.float32([[10, 0], [30, 0]])]).tolist()

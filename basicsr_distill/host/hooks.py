@@ -1,7 +1,7 @@
 """The one place that knows the host's age: BasicSR 1.4.2 (2022) on today's Python and libraries.
 
 :func:`install` puts two finders on ``sys.meta_path`` and imports nothing. When somebody imports ``basicsr``, modules
-that have since disappeared are answered for, and once the host is there it is checked, mended (``host.patches``) and
+that have since disappeared are answered for, and once the host is there it is checked, patched (``host.patches``) and
 given the plugin's components (``host.registration``).
 """
 
@@ -26,7 +26,7 @@ HOST_VERSION = '1.4.2'
 # Named, not imported: a module run with -m must not be imported before.
 _BUILD = 'python -m basicsr_distill.host.build'
 _FORKED_ARCHS = ('SRFormer', 'HiT_SIR', 'HiT_SNG', 'HiT_SRF')
-# The mends in force; none before the host is imported.
+# The patches in force; none before the host is imported.
 HOST_PATCHES: list['HostPatch'] = []
 _LOGGER = logging.getLogger('basicsr_distill')
 
@@ -75,7 +75,7 @@ def fix_main_spec(module: str = 'basicsr_distill.cli') -> None:
 
     A spawned worker first imports the parent's main module, then unpickles the dataset, which imports ``basicsr``. But
     for ``python -m package`` and ``python -c`` multiprocessing imports no main module at all (``_fixup_main_from_name``
-    skips ``*.__main__``), so the host would be imported without its mends, and the worker would die.
+    skips ``*.__main__``), so the host would be imported without its patches, and the worker would die.
 
     Args:
         module: imported by the workers instead; must be safe to import.
@@ -87,7 +87,7 @@ def fix_main_spec(module: str = 'basicsr_distill.cli') -> None:
 
 
 def _complete_host(host: ModuleType) -> None:
-    """Check the freshly executed host, mend it and register the plugin's components."""
+    """Check the freshly executed host, patch it and register the plugin's components."""
     _check_host(host)
     try:
         from basicsr_distill.host.patches import table

@@ -134,7 +134,7 @@ def fingerprint_images(images: Sequence[FoundImage]) -> str:
     for number, image in enumerate(images):
         size, ends = file_bytes(image.path), b''
         if number % step == 0:
-            with suppress(OSError):  # reading it will tell
+            with suppress(OSError):  # reading it will show
                 ends = _ends(image.path, size)
         digest.update(f'{image.relative}\0{size}\0'.encode('utf-8', 'surrogateescape') + ends)
     return digest.hexdigest()

@@ -34,7 +34,7 @@ def lock_beside(folder: Path, purpose: str = '') -> Path:
 
     Args:
         folder: it need not exist.
-        purpose: tells apart two locks of one folder, one of which is taken under the other.
+        purpose: distinguishes two locks of one folder, one of which is taken under the other.
     """
     real = Path(os.path.realpath(folder))
     nearest = next(parent for parent in real.parents if parent.exists())

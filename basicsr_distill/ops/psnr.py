@@ -30,7 +30,7 @@ _GREY_WEIGHTS = (19595, 38470, 7471)
 _FLAT_MSE = 1e-12
 # Values turned to luma or grey at once: few enough to stay in a core's own cache.
 _VALUES_AT_ONCE = 1 << 18
-# LR rows computed together; see _Band.
+# LR rows computed in one step; see _Band.
 _LR_ROWS = (4, 2, 1)
 
 # A map of columns: the inputs, the weights (inputs, outputs) and the outputs of each part.

@@ -18,7 +18,7 @@ _STARTS = 10
 # The choice of k looks at no more than this many features, and at no larger k.
 _CHOICE_SAMPLE = 4000
 _MAX_CHOICE = 16
-# Features looked at together: those of a large set are mapped from a file and do not fit into memory.
+# Features looked at in one go: those of a large set are mapped from a file and do not fit into memory.
 _BLOCK_ROWS = 1 << 14
 
 

@@ -1,4 +1,4 @@
-"""Which patches are kept: thresholds, bands, and what to tell when nothing is left."""
+"""Which patches are kept: thresholds, bands, and what to say when nothing is left."""
 
 import numpy as np
 from numpy.typing import NDArray

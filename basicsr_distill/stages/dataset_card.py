@@ -27,7 +27,7 @@ Quantiles = Mapping[str, float]
 
 @dataclass(frozen=True)
 class CardFacts:
-    """What the card of a drawn set tells; its figures are quantiles.
+    """What the card of a drawn set says; its figures are quantiles.
 
     network, codec, encoder: the sections of the option file; an encoder of None was not recorded.
     psnr_db: after bicubic down and up, of the images.  nearest_patch: feature distance of an image to the real patch

@@ -98,7 +98,7 @@ class StageRun:
         write_json(self.folder / STAGE_NAME, record)
         _remove_leftovers(self.folder)
 
-    def abandon(self) -> None:
+    def clear(self) -> None:
         """Empty the folder, so that nothing half-made stands in the way of a run with corrected options."""
         for path in self.folder.iterdir():
             if path.is_dir() and not path.is_symlink():
@@ -171,7 +171,7 @@ def _versions() -> dict[str, str]:
 
 
 def _processor() -> str:
-    """The name of this machine's processor, or its architecture where the system tells no name."""
+    """The name of this machine's processor, or its architecture where the system has no name for it."""
     try:
         found = re.search(r'^model name\s*:\s*(.+)$', Path('/proc/cpuinfo').read_text(encoding='utf-8'), re.MULTILINE)
     except OSError:

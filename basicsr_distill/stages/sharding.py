@@ -48,7 +48,7 @@ def shared_stage_folder(folder: Path, stage: str, options: Mapping[str, Any],
             yield run
         except InputError:
             if distributed.is_main() and not (run.finished or run.resumed or _holds_work(folder)):
-                run.abandon()
+                run.clear()
             raise
         except OSError as error:
             # A message of its own says more than ours would.
@@ -56,7 +56,7 @@ def shared_stage_folder(folder: Path, stage: str, options: Mapping[str, Any],
                 raise
             raise OSError(error.errno,
                           f'{folder}: {error.strerror.lower()}, {shutil.disk_usage(folder).free >> 20} MB are free; '
-                                       'mend this and run the same command again') from error
+                                       'make room and run the same command again') from error
 
 
 def _holds_work(folder: Path) -> bool:

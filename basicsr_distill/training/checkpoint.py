@@ -10,7 +10,7 @@ _LOGGER = logging.getLogger('basicsr')
 
 
 def newest_valid_state(states_dir: str | Path, models_dir: str | Path) -> Path | None:
-    """The training state to resume from: the newest that is whole, together with its networks.
+    """The training state to resume from: the newest that is whole, and its networks with it.
 
     Files that an interrupted writer left behind are removed, so no one may be writing there.
 

@@ -10,7 +10,7 @@ def distinct_paths(paths: list[str]) -> dict[str, str]:
     """A path for each image whose last part, without its suffix, no other has.
 
     BasicSR saves an image under that part alone, so that ``A/p0.png``, ``B/p0.png`` and ``A/p0.jpg`` would overwrite
-    each other. Where none does, names stay as they are; else the folders that tell them apart are put in front, then
+    each other. Where none does, names stay as they are; else the folders in which they differ are put in front, then
     the suffix behind, then a number.
 
     >>> distinct_paths(['set/A/p0.png', 'set/B/p0.png'])

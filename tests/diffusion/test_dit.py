@@ -53,7 +53,7 @@ def test_both_sources_equal_the_original_network(sources):
 
 
 def test_diffusers_alone_is_off_at_large_timesteps(sources):
-    # If this fails, diffusers has mended its DiT and share_conditioner has less to do.
+    # If this fails, diffusers has corrected its DiT and share_conditioner has less to do.
     state, _, pipeline = sources
     x = torch.randn(4, 4, 8, 8)
     hub = DiTTransformer2DModel.from_pretrained(pipeline, subfolder='transformer').eval()

@@ -72,10 +72,10 @@ def test_the_exact_denoiser_of_one_point_leads_to_it(name):
 
 def test_images_do_not_depend_on_the_batch():
     labels, settings = torch.tensor([0, 1, 0, 1]), SamplerSettings(scheduler='ddpm', num_steps=6, guidance_scale=2.0)
-    together = sample_latents(dummy, labels, SHAPE, generators(4), settings, learns_variance=True)
+    batched = sample_latents(dummy, labels, SHAPE, generators(4), settings, learns_variance=True)
     apart = [sample_latents(dummy, labels[n:n + 2], SHAPE, generators(4)[n:n + 2], settings, learns_variance=True)
              for n in (0, 2)]
-    torch.testing.assert_close(together, torch.cat(apart), rtol=0, atol=1e-6)
+    torch.testing.assert_close(batched, torch.cat(apart), rtol=0, atol=1e-6)
 
 
 def test_guidance_equals_two_separate_passes():

@@ -150,9 +150,9 @@ def texture(images: list[np.ndarray]) -> np.ndarray:
 
 
 def test_texture_features_do_not_depend_on_the_batch(patches: list[np.ndarray]) -> None:
-    together = texture(patches)
-    assert together.dtype == np.float32
-    np.testing.assert_array_equal(together, np.concatenate([texture([rgb]) for rgb in patches]))
+    batched = texture(patches)
+    assert batched.dtype == np.float32
+    np.testing.assert_array_equal(batched, np.concatenate([texture([rgb]) for rgb in patches]))
 
 
 def test_texture_features_tell_photographs_apart(patches: list[np.ndarray]) -> None:

@@ -1,4 +1,4 @@
-"""The host's mends: each is right, and still needed (a test fails when the host or a library lost the defect)."""
+"""The host's patches: each is right, and still needed (a test fails when the host or a library lost the defect)."""
 
 import errno
 import importlib
@@ -44,12 +44,12 @@ without_cuda = pytest.mark.skipif(torch.cuda.is_available(), reason='the defect 
 
 
 def original_of(target: str):
-    """The host's own function behind a mend."""
+    """The host's function behind a patch."""
     module, qualified_name = target.split(':')
-    mended = importlib.import_module(module)
+    patched = importlib.import_module(module)
     for name in qualified_name.split('.'):
-        mended = getattr(mended, name)
-    return mended.host_original
+        patched = getattr(patched, name)
+    return patched.host_original
 
 
 def test_table_is_in_force_and_points_at_real_lines():
@@ -65,7 +65,7 @@ def test_table_is_in_force_and_points_at_real_lines():
     assert applied == {patch.target: getattr(*patch.resolve()) for patch in hooks.HOST_PATCHES}
 
 
-def test_names_imported_by_the_host_are_mended_too():
+def test_names_imported_by_the_host_are_patched_too():
     from basicsr.data import paired_image_dataset, single_image_dataset
     from basicsr.models import realesrgan_model
     from basicsr.utils import options
@@ -604,7 +604,7 @@ def test_pairs_are_in_the_order_of_names(pairs, unsorted_listing):
     expected = [{'lq_path': str(pairs[0] / f'{name}.png'), 'gt_path': str(pairs[1] / f'{name}.png')}
                 for name in 'abcde']
     assert paired_paths_from_folder(*arguments) == expected
-    # The host's own follows its listing, mended by now; its table of names is what took the time.
+    # The host's follows its listing, patched by now; its table of names is what took the time.
     assert original_of('basicsr.data.data_util:paired_paths_from_folder')(*arguments) == expected
 
 

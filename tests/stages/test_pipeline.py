@@ -166,7 +166,7 @@ def test_a_misspelt_key_of_basicsr_is_found_before_the_first_stage(in_folder: Pa
 
 
 def launcher_lines() -> list[str]:
-    """What README and docs tell people to type on several ranks."""
+    """What README and docs ask people to type on several ranks."""
     texts = [path.read_text(encoding='utf-8') for path in (REPOSITORY / 'README.md',
                                                            *sorted((REPOSITORY / 'docs').glob('*.md')))]
     lines = [line for text in texts for line in re.findall(r'torchrun [^`\n]+', text)]

@@ -162,7 +162,7 @@ def test_abandon_empties_the_folder(tmp_path: Path) -> None:
     with stage_folder(tmp_path, 'extract', OPTIONS, INPUTS) as run:
         (tmp_path / 'deep').mkdir()
         (tmp_path / 'deep' / 'x').write_text('x')
-        run.abandon()
+        run.clear()
     assert not list(tmp_path.iterdir())
     finish(tmp_path, threshold=25.0)
 

@@ -89,7 +89,7 @@ def test_a_finished_stage_survives_a_refusal(tmp_path: Path) -> None:
 @pytest.mark.parametrize('number', [errno.ENOSPC, errno.EROFS, errno.EDQUOT])
 def test_a_full_disk_is_one_sentence_and_the_work_is_kept(tmp_path: Path, number: int) -> None:
     with pytest.raises(OSError,
-                       match=r'out: .*, \d+ MB are free; mend this and run the same command again') as caught, \
+                       match=r'out: .*, \d+ MB are free; make room and run the same command again') as caught, \
             shared_stage_folder(tmp_path / 'out', 'sample', {}, {}):
         (tmp_path / 'out' / 'half').touch()
         raise OSError(number, os.strerror(number), 'deep/file')

@@ -1,6 +1,6 @@
-"""The table of mends to BasicSR 1.4.2: where it breaks, why, and what stands there instead.
+"""The table of patches to BasicSR 1.4.2: where it breaks, why, and what stands there instead.
 
-Each entry makes a replacement from the host's own function, which stays reachable as ``replacement.host_original``.
+Each entry makes a replacement from the host's function, which stays reachable as ``replacement.host_original``.
 Paths in ``where`` are relative to the host's folder, lines are those of the 1.4.2 sdist.
 """
 
@@ -17,7 +17,7 @@ HostFunction = Callable[..., Any]
 
 @dataclass(frozen=True)
 class HostPatch:
-    """One mend."""
+    """One patch."""
 
     target: str  # 'module:function' or 'module:Class.method'
     where: str  # file:line of the defect in the host
@@ -79,10 +79,10 @@ def patch(target: str, where: str, cause: str) -> Callable[[Callable[[HostFuncti
 
 
 def apply_all() -> list[HostPatch]:
-    """Mend the host; a second call changes nothing.
+    """Patch the host; a second call changes nothing.
 
     Returns:
-        The mends in force.
+        The patches in force.
 
     Raises:
         ImportError: the host lacks a function of the table; then nothing is changed.

@@ -74,7 +74,7 @@ def _extract(options: ExtractOptions, images: Sequence[FoundImage], tests: Seque
     except InputError:
         # What corrects it changes the options or the photographs, so no rerun could go on from here.
         if distributed.is_main() and not stage.resumed:
-            stage.abandon()
+            stage.clear()
         raise
     with distributed.broadcast_failure():
         if distributed.is_main():

@@ -72,7 +72,7 @@ def open_source(experiment: Experiment, checkpoint: Path) -> Source:
     """Read the patches, their labels and their features; every rank must call it.
 
     Raises:
-        InputError: they do not belong together.
+        InputError: they do not match.
     """
     patches = LatentPatchDataset(experiment.opt['datasets']['train'])
     patches.prepare()

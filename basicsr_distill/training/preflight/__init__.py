@@ -37,7 +37,7 @@ __all__ = [
 
 
 def check_sections(experiment: Experiment) -> None:
-    """All that the option file alone tells.
+    """All that can be checked in the option file alone.
 
     Raises:
         InputError: names the key.
@@ -52,7 +52,7 @@ def check_sections(experiment: Experiment) -> None:
 
 
 def check_data(experiment: Experiment, datasets: Mapping[str, Any]) -> None:
-    """All that the datasets' files tell.
+    """All that can be checked in the datasets' files.
 
     Raises:
         InputError: names the file.

@@ -43,7 +43,7 @@ def _check_section(path: Path, where: str, section: dict[str, Any], component: A
 
 
 def _mismatch(value: Any, default: Any) -> str | None:
-    """What a value should be and is not; defaults of no clear kind tell nothing."""
+    """What a value should be and is not; defaults of no clear kind say nothing."""
     if isinstance(default, bool):
         return None if isinstance(value, bool) or value in (0, 1, None) else 'true or false'
     if isinstance(default, (int, float)):

@@ -69,7 +69,7 @@ def test_keeps_the_half_that_bicubic_loses_most(photo_folder: Path, photos: dict
 
 
 @pytest.mark.parametrize('limits', [(0, 0), (1 << 30, 0), (1 << 30, 1 << 30)],
-                         ids=['alone', 'decoded_alone', 'together'])
+                         ids=['alone', 'decoded_alone', 'in one batch'])
 @pytest.mark.parametrize('threshold', ['median', 27.0])
 def test_the_grouping_of_images_has_no_say(photo_folder: Path, monkeypatch: pytest.MonkeyPatch, tree_digests,
                                            threshold: float | str, limits: tuple[int, int]) -> None:
@@ -492,6 +492,6 @@ def test_a_refusal_on_one_rank_is_a_refusal_on_all(photo_folder: Path, tmp_path:
     subprocess.run([sys.executable, '-m', 'torch.distributed.run', '--nproc_per_node=2', '--standalone',
                     tmp_path / 'ranks.py', photo_folder, tmp_path / 'patches', tmp_path], check=True,
                    capture_output=True, env={**os.environ, 'OMP_NUM_THREADS': '1'})
-    told = {(tmp_path / name).read_text() for name in ('rank0', 'rank1')}
-    assert told == {f'{photo_folder / "z.jpg"}: not an image; remove or replace the file.'}
+    said = {(tmp_path / name).read_text() for name in ('rank0', 'rank1')}
+    assert said == {f'{photo_folder / "z.jpg"}: not an image; remove or replace the file.'}
     assert not list((tmp_path / 'patches').iterdir())
