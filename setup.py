@@ -11,8 +11,6 @@ VERSION = re.search(r"__version__ = '(.+)'", (ROOT / 'basicsr_distill' / '__init
 EXTRAS = {
     'lora': ['peft>=0.13'],
     'onnx': ['onnx>=1.16', 'onnxscript>=0.5', 'onnxruntime>=1.18'],
-    'slurm': ['submitit>=1.5'],
-    'iqa': ['pyiqa>=0.1.13'],
     'hf': ['datasets>=3'],
     'deflate': ['deflate>=0.7'],  # libdeflate: deflated images are written twice as fast as with zlib
 }
@@ -52,11 +50,10 @@ setup(
         'matplotlib>=3.8',
         'lpips>=0.1.4',
         'safetensors>=0.4.3',
-        'jinja2>=3.1',
     ],
     extras_require={
         **EXTRAS,
-        'test': [*EXTRAS['lora'], *EXTRAS['onnx'], *EXTRAS['slurm'], *EXTRAS['deflate'], 'spandrel>=0.4',
+        'test': [*EXTRAS['lora'], *EXTRAS['onnx'], *EXTRAS['deflate'], 'spandrel>=0.4',
                  'hypothesis>=6.100', 'pytest>=8', 'jsonschema>=4', 'pytest-timeout>=2.3', 'ruff>=0.6', 'mypy>=1.11',
                  'import-linter>=2.1', 'types-PyYAML', 'types-tqdm'],
     },

@@ -20,6 +20,7 @@ from basicsr_distill.config.sections import (
     Options,
     RootOptions,
     SampleOptions,
+    SelectOptions,
     TileOptions,
     ValidationOptions,
     bind,
@@ -60,8 +61,8 @@ class Recipe:
     """One option file.
 
     path: the file.  options: its content as written, ``--force_yml`` applied.  name: of the experiment; the file's own
-    where a file of stages alone gives none.  scale: factor between LR and HR.  extract, cluster, sample: sections of
-    the stages, None where absent or null.  experiment: BasicSR's part, None in a file of stages alone.
+    where a file of stages alone gives none.  scale: factor between LR and HR.  extract, cluster, select, sample:
+    sections of the stages, None where absent or null.  experiment: BasicSR's part, None in a file of stages alone.
     """
 
     path: Path
@@ -70,6 +71,7 @@ class Recipe:
     scale: int
     extract: ExtractOptions | None
     cluster: ClusterOptions | None
+    select: SelectOptions | None
     sample: SampleOptions | None
     experiment: ExperimentSections | None
 
@@ -125,7 +127,7 @@ class Recipe:
             InputError: names the section, and a misspelt one if it looks like it.
         """
         for stage in stages:
-            for section in {'cluster': ('extract', 'cluster'), 'sample': ('finetune', 'sample')}.get(stage, (stage,)):
+            for section in self._needs(stage):
                 if self.has(section):
                     continue
                 if section == 'finetune':
@@ -134,6 +136,13 @@ class Recipe:
                 nearest = difflib.get_close_matches(section, set(self.options) - set(registry.STAGES), n=1)
                 raise InputError(f'{self.path}: section {section!r} is missing'
                                  f'{f"; is {nearest[0]!r} meant to be it?" if nearest else "."}')
+
+    def _needs(self, stage: str) -> tuple[str, ...]:
+        """Sections that a stage is made of."""
+        if stage == 'select':
+            by_cluster = self.select and (self.select.images_per_cluster or self.select.method == 'uniform')
+            return ('extract', 'cluster', 'select') if by_cluster else ('extract', 'select')
+        return {'cluster': ('extract', 'cluster'), 'sample': ('finetune', 'sample')}.get(stage, (stage,))
 
     def check_agreement(self) -> None:
         """Refuse sections that are not one experiment: a training on another's patches, or mixed scales.
@@ -152,7 +161,8 @@ class Recipe:
             if given is not None and os.path.normpath(given) != os.path.normpath(expected):
                 raise InputError(f'{self.path}: datasets.train.{key}: is {given}, but this recipe makes {expected}; '
                                  'let them agree.')
-        sections = {'extract.scale': self.extract, 'sample.scale': self.sample, 'scale': self}
+        stages = {'extract.scale': self.extract, 'select.scale': self.select, 'sample.scale': self.sample}
+        sections = {**stages, 'scale': self}
         scales = {name: section.scale for name, section in sections.items() if section}
         if len(set(scales.values())) > 1:
             listed = ', '.join(f'{name} is {value}' for name, value in scales.items())
@@ -188,8 +198,10 @@ def _typed(models: registry.Models, section: Any, where: str) -> Section:
 
 def _datasets(path: Path, root: RootOptions) -> dict[str, Section]:
     for phase in root.datasets or {}:
-        if phase.split('_')[0] not in _PHASES:
-            raise InputError(f'{path}: datasets: unknown key {phase!r}; did you mean {nearest_name(phase, _PHASES)!r}?')
+        kind, *rest = phase.split('_')
+        if kind not in _PHASES:
+            nearest = '_'.join([nearest_name(kind, _PHASES), *rest])
+            raise InputError(f'{path}: datasets: unknown key {phase!r}; did you mean {nearest!r}?')
     # Null switches one off: --force_yml datasets:test_6=none.
     datasets = {phase: section for phase, section in (root.datasets or {}).items() if section is not None}
     for phase, section in datasets.items():

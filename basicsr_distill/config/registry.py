@@ -27,6 +27,7 @@ from basicsr_distill.config.sections import (
     Options,
     RepresentativenessLossOptions,
     SampleOptions,
+    SelectOptions,
     TextureEncoderOptions,
     bind,
 )
@@ -40,7 +41,8 @@ def _by_type(*models: type[Options]) -> Models:
 
 
 # Sections of a recipe beside BasicSR's root keys.
-STAGES: Models = {'extract': ExtractOptions, 'cluster': ClusterOptions, 'sample': SampleOptions}
+STAGES: Models = {'extract': ExtractOptions, 'cluster': ClusterOptions, 'select': SelectOptions,
+                  'sample': SampleOptions}
 
 DATASETS = _by_type(DistilledPatchDatasetOptions, LatentPatchDatasetOptions, LabelledPatchDatasetOptions)
 NETWORKS = _by_type(MinimaxDiTNetworkOptions, LatentImagesOptions)

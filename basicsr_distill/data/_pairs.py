@@ -12,7 +12,7 @@ from basicsr_distill.config.sections import DistilledPatchDatasetOptions
 from basicsr_distill.errors import InputError
 from basicsr_distill.io.files import safe_join
 from basicsr_distill.io.images import find_images, image_shape, read_rgb
-from basicsr_distill.io.manifest import HR_FOLDER, MANIFEST_NAME, SampleRow, read_table
+from basicsr_distill.io.manifest import HR_FOLDER, MANIFEST_NAME, SetRow, read_table
 from basicsr_distill.io.pairs import pair_fault
 from basicsr_distill.ops.bicubic import make_lr
 
@@ -53,7 +53,7 @@ def _pairs_of_distilled_set(options: DistilledPatchDatasetOptions, root: Path, s
     if foreign:
         logging.getLogger('basicsr').warning('%s: a distilled set brings its own; %s ignored.', root,
                                              ' and '.join(foreign))
-    rows = read_table(root / MANIFEST_NAME, SampleRow)
+    rows = read_table(root / MANIFEST_NAME, SetRow)
     if options.labels is not None:
         known = {row.label for row in rows}
         if missing := sorted(set(options.labels) - known):

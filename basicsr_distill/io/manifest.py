@@ -45,6 +45,39 @@ class PatchRow:
 
 
 @dataclass(frozen=True)
+class SetRow:
+    """What every set says of an image, whoever made it: file name in HR/, cluster, and number within the cluster."""
+
+    name: str
+    label: int
+    index: int
+
+
+@dataclass(frozen=True)
+class SelectRow:
+    """One real patch of a set.
+
+    name: file name in HR/ and LR_bicubic/X{scale}/.  label: its cluster, 0 without clusters.  index: number of the
+    choice within the label, from 0.  seed, method: of the stage.  patch: its name among the patches.  source,
+    source_sha256, top, left, size: see :class:`PatchRow`.  psnr_db: of the patch after bicubic down and up, decibels.
+    """
+
+    name: str
+    label: int
+    index: int
+    seed: int
+    method: str
+    patch: str
+    source: str
+    source_sha256: str
+    top: int
+    left: int
+    size: int
+    metric: str
+    psnr_db: float
+
+
+@dataclass(frozen=True)
 class SampleRow:
     """One distilled image.
 
@@ -65,10 +98,12 @@ class SampleRow:
     psnr_db: float
 
 
-Row = TypeVar('Row', PatchRow, SampleRow)
+Row = TypeVar('Row', PatchRow, SetRow, SampleRow, SelectRow)
+# Rows that are written.
+TableRow = PatchRow | SampleRow | SelectRow
 
 
-def write_table(path: Path, rows: Iterable[PatchRow | SampleRow], columns: type[PatchRow | SampleRow]) -> None:
+def write_table(path: Path, rows: Iterable[TableRow], columns: type[TableRow]) -> None:
     """Write rows as CSV, atomically; floats with nine significant digits, so that equal tables are equal bytes.
 
     Raises:
@@ -148,7 +183,7 @@ def write_meta_info(path: Path, names: Iterable[str], shape: Sequence[int]) -> N
         file.writelines(f'{name} ({size})\n' for name in names)
 
 
-def write_metadata(folder: Path, rows: Iterable[PatchRow | SampleRow], lr_folder: Path) -> None:
+def write_metadata(folder: Path, rows: Iterable[TableRow], lr_folder: Path) -> None:
     """Write ``metadata.csv``, by which ``datasets.load_dataset('imagefolder', data_dir=folder)`` reads a set.
 
     It lies beside HR/, not in it: stock BasicSR takes every file there for an image. Only the files it names are read,

@@ -13,24 +13,21 @@ from threadpoolctl import threadpool_limits
 
 from basicsr_distill.config.sections import ClusterOptions
 from basicsr_distill.errors import InputError
-from basicsr_distill.features.encoders import build_encoder
 from basicsr_distill.io.figures import save_feature_map, save_montage
-from basicsr_distill.io.files import replacing, write_atomic
+from basicsr_distill.io.files import write_atomic
 from basicsr_distill.io.images import read_rgb
 from basicsr_distill.io.manifest import IMAGES_FOLDER, MANIFEST_NAME, PatchRow, read_table, write_csv
 from basicsr_distill.runtime import distributed
-from basicsr_distill.runtime.parallel import default_workers, one_thread_per_operation, ordered_map
-from basicsr_distill.runtime.progress import progress
+from basicsr_distill.runtime.parallel import one_thread_per_operation
 from basicsr_distill.selection.coverage import paired_distances
 from basicsr_distill.selection.kmeans import Clusters, choose_num_clusters, cluster
+from basicsr_distill.stages.features import encode_own_parts, join_parts
 from basicsr_distill.stages.record import StageRun, fingerprint_stage, photo_folders, refuse_overlap
-from basicsr_distill.stages.sharding import load_part, own_parts, save_part, shared_stage_folder
+from basicsr_distill.stages.sharding import shared_stage_folder
 
 LABELS_NAME = 'labels.csv'
 FEATURES_NAME = 'features.npy'
 CENTERS_NAME = 'centers.npy'
-# A part holds about so many patches, in whole batches.
-_PATCHES_PER_PART = 256
 _MONTAGE_COLUMNS = 8
 _MONTAGE_SIZE_PX = 128
 # The map is fitted to and drawn from at most so many patches.
@@ -66,46 +63,17 @@ def run(options: ClusterOptions, patches: Path) -> Path:
         if not stage.finished:
             paths = [patches / IMAGES_FOLDER / name for name in names]
             with distributed.broadcast_failure(), one_thread_per_operation():
-                _encode_own_parts(options, paths, stage.parts)
+                encode_own_parts(options.encoder, paths, stage.parts, options.num_workers, 'cluster')
             with distributed.broadcast_failure():
                 if distributed.is_main():
                     _publish(options, names, paths, stage)
     return folder
 
 
-def _encode_own_parts(options: ClusterOptions, paths: Sequence[Path], folder: Path) -> None:
-    """This rank's features, saved part by part; parts and batches, and so the bits, do not depend on the ranks."""
-    folder.mkdir(exist_ok=True)
-    encoder = build_encoder(options.encoder)
-    size = encoder.batch_size
-    part_size = max(1, _PATCHES_PER_PART // size) * size
-    pending = [(number, part) for number, part in own_parts(paths, part_size)
-               if not (folder / _part_name(number)).is_file()]
-    prepared = ordered_map(lambda path: encoder.prepare(read_rgb(path)), [path for _, part in pending for path in part],
-                           options.num_workers or default_workers())
-    with progress(sum(len(part) for _, part in pending), 'cluster: encode', 'patch') as bar:
-        for number, part in pending:
-            batches = []
-            for first in range(0, len(part), size):
-                batch = [next(prepared) for _ in part[first:first + size]]
-                batches.append(encoder.encode(batch))
-                bar.update(len(batch))
-            features = np.concatenate(batches)
-            broken = np.flatnonzero(~np.isfinite(features).all(axis=1))
-            if broken.size:
-                raise InputError(f'{part[broken[0]]}: the encoder gives features that are not finite; use another '
-                                 'precision or encoder.')
-            save_part(folder / _part_name(number), {'features': features})
-
-
-def _part_name(number: int) -> str:
-    return f'{number:06d}.npz'
-
-
 def _publish(options: ClusterOptions, names: Sequence[str], paths: Sequence[Path], stage: StageRun) -> None:
     """Join the features, cluster them and write everything."""
     folder = stage.folder
-    features = _join_features(stage.parts, folder / FEATURES_NAME, len(names))
+    features = join_parts(stage.parts, folder / FEATURES_NAME, len(names))
     num_clusters = (choose_num_clusters(features, options.seed) if options.num_clusters == 'auto'
                     else options.num_clusters)
     clusters = cluster(features, num_clusters, options.seed, options.balance)
@@ -121,20 +89,6 @@ def _publish(options: ClusterOptions, names: Sequence[str], paths: Sequence[Path
     stage.finish({'patches': len(names), 'clusters': len(clusters.centers)},
                  [LABELS_NAME, FEATURES_NAME, CENTERS_NAME], figures=['montage.png', 'map.png'],
                  cluster_sizes=clusters.sizes, feature_size=features.shape[1])
-
-
-def _join_features(folder: Path, path: Path, count: int) -> NDArray[np.float32]:
-    """features.npy at ``path`` from the parts in ``folder``, mapped into memory."""
-    parts = sorted(folder.glob('*.npz'))
-    size = load_part(parts[0])['features'].shape[1]
-    header = {'descr': np.lib.format.dtype_to_descr(np.dtype(np.float32)), 'fortran_order': False,
-              'shape': (count, size)}
-    # Written, not mapped: a full disk would kill the process that writes to a mapping.
-    with replacing(path) as temp, temp.open('wb') as file:
-        np.lib.format.write_array_header_1_0(file, header)
-        for part in parts:
-            file.write(load_part(part)['features'].tobytes())
-    return np.load(path, mmap_mode='r', allow_pickle=False)
 
 
 def _save_montage(path: Path, features: NDArray[np.float32], clusters: Clusters, paths: Sequence[Path]) -> None:

@@ -66,7 +66,7 @@ def dataset_card(facts: CardFacts) -> str:
         likeness='`nearest.csv` and `nearest.png` show the real patch most like each image, by the encoder\'s '
                  'features. An image much nearer to a\nreal patch than real patches are to each other is a copy; so is '
                  'one whose `psnr_db` there, pixel against pixel, is over 25 dB.',
-        licence=licence_section(weights, isinstance(facts.options.init, PrototypeInitOptions)))
+        licence=licence_section(weights, _about_photos(facts.options)))
 
 
 def _rows(facts: CardFacts) -> dict[str, str]:
@@ -89,22 +89,26 @@ def _rows(facts: CardFacts) -> dict[str, str]:
         'chosen': f'{options.images_per_cluster} per label of {options.oversample} times as many drawn '
                   f'({options.select}; {band})',
         'seed': str(options.seed),
-        **figures(facts.metric, facts.psnr_db, facts.patches_psnr_db, facts.nearest_patch, facts.patches_nearest_patch,
-                  facts.coverage, facts.patches_coverage),
+        **psnr_figures(facts.metric, facts.psnr_db, facts.patches_psnr_db),
+        **coverage_figures(facts.nearest_patch, facts.patches_nearest_patch, facts.coverage, facts.patches_coverage),
     }
 
 
-def figures(metric: str, psnr_db: Quantiles, patches_psnr_db: Quantiles, nearest_patch: Quantiles,
-            patches_nearest_patch: Quantiles, coverage: Quantiles, patches_coverage: Quantiles) -> dict[str, str]:
-    """Rows of a card's table: three quantiles each."""
-    return {
-        f'PSNR after bicubic ({metric}), images': f'{_three(psnr_db)} dB',
-        'the same, real patches': f'{_three(patches_psnr_db)} dB',
-        'feature distance of an image to the nearest real patch': _three(nearest_patch),
-        'the same, a real patch to the nearest other': _three(patches_nearest_patch),
-        'feature distance of a real patch to the nearest image': _three(coverage),
-        'the same, to as many real patches drawn at random': _three(patches_coverage),
-    }
+def psnr_figures(metric: str, psnr_db: Quantiles, patches_psnr_db: Quantiles) -> dict[str, str]:
+    """Rows of a card's table: how hard the images and the patches are."""
+    return {f'PSNR after bicubic ({metric}), images': f'{_three(psnr_db)} dB',
+            'the same, real patches': f'{_three(patches_psnr_db)} dB'}
+
+
+def coverage_figures(nearest_patch: Quantiles, patches_nearest_patch: Quantiles, coverage: Quantiles,
+                     patches_coverage: Quantiles, encoder: str = '') -> dict[str, str]:
+    """Rows of a card's table: how near images and patches are to each other; ``encoder`` by which features."""
+    distance = f'{encoder} feature distance'.strip()
+    of = f', {encoder}' if encoder else ''
+    return {f'{distance} of an image to the nearest real patch': _three(nearest_patch),
+            f'the same, a real patch to the nearest other{of}': _three(patches_nearest_patch),
+            f'{distance} of a real patch to the nearest image': _three(coverage),
+            f'the same, to as many real patches drawn at random{of}': _three(patches_coverage)}
 
 
 def render_card(name: str, num_images: int, scale: int, made_by: Sequence[Weights], *, title: str, introduction: str,
@@ -172,18 +176,21 @@ def front_matter(name: str, num_images: int, made_by: Sequence[Weights]) -> str:
     return f'---\n{data.to_yaml()}\n---\n'
 
 
-def licence_section(weights: Sequence[Weights], starts_from_patches: bool) -> str:
+def licence_section(weights: Sequence[Weights], photos: str) -> str:
     """Every source of a set with its licence, the photographs last.
 
     Args:
         weights: all that had a part in it.
-        starts_from_patches: whether images are real patches, or began as some.
+        photos: a sentence about the terms of the photographs.
     """
-    photos = 'Their terms apply to what resembles them.'
-    if starts_from_patches:
-        photos = 'The images start from real patches and may be close to them: their terms apply.'
     return '\n'.join([*(part.line() for part in weights),
                       f'- Photographs that the patches were cut from: their terms are not known here. {photos}'])
+
+
+def _about_photos(options: SampleOptions) -> str:
+    if isinstance(options.init, PrototypeInitOptions):
+        return 'The images start from real patches and may be close to them: their terms apply.'
+    return 'Their terms apply to what resembles them.'
 
 
 def _other_sizes(options: SampleOptions) -> str:

@@ -80,6 +80,11 @@ def encoder_weights(encoder: OpenClipEncoderOptions | TextureEncoderOptions) -> 
     return Weights('Encoder', name, known[0] if known else UNKNOWN)
 
 
+def teacher_weights(path: str) -> Weights:
+    """Of the SR network whose output the HR images are."""
+    return Weights('Targets', path, UNKNOWN)
+
+
 def _published(name: str) -> str:
     path = Path(name)
     if path.is_dir():  # whatever its name is, its content may be anything

@@ -30,7 +30,7 @@ def distill(recipe: Recipe, stages: Sequence[str] | None = None) -> None:
     """
     stages = recipe.stages if stages is None else stages
     recipe.require(stages)
-    if {'finetune', 'sample'} & set(stages):
+    if {'select', 'finetune', 'sample'} & set(stages):
         recipe.check_agreement()
     if 'finetune' in stages:
         _check_training(recipe)
@@ -44,6 +44,11 @@ def distill(recipe: Recipe, stages: Sequence[str] | None = None) -> None:
             from basicsr_distill.stages import cluster
 
         _run('cluster', partial(cluster.run, recipe.cluster, Path(recipe.extract.save_dir)))
+    if 'select' in stages:
+        with uninterrupted_imports():
+            from basicsr_distill.stages.select import stage as select
+
+        _run('select', partial(select.run, recipe))
     if 'finetune' in stages:
         with uninterrupted_imports():
             from basicsr_distill.stages import finetune

@@ -26,20 +26,21 @@ _MONTAGE_COLUMNS = 10
 _PROBES = 128
 
 
-def write_set(folder: Path, images: Sequence[NDArray[np.uint8]], rows: Sequence[Any], row_type: Any,
-              scale: int) -> None:
+def write_set(folder: Path, images: Sequence[NDArray[np.uint8]], rows: Sequence[Any], row_type: Any, scale: int,
+              targets: Sequence[NDArray[np.uint8]] | None = None) -> None:
     """HR/, LR_bicubic/X<scale>/, manifest.csv, meta_info.txt and metadata.csv.
 
     Args:
         images: HR, (H, W, 3), uint8, RGB, of one size.
         rows: of the manifest, one an image; ``name`` is the name of its file.
         row_type: their class.
+        targets: HR images in place of ``images``, of which the LR images are made in any case.
     """
     lr_folder = folder / 'LR_bicubic' / f'X{scale}'
     for path in (folder / HR_FOLDER, lr_folder):
         path.mkdir(parents=True, exist_ok=True)
-    for row, rgb in zip(rows, images):
-        write_png(folder / HR_FOLDER / row.name, rgb)
+    for row, rgb, hr in zip(rows, images, images if targets is None else targets):
+        write_png(folder / HR_FOLDER / row.name, hr)
         write_png(lr_folder / row.name, make_lr(rgb, scale))
     write_table(folder / MANIFEST_NAME, rows, row_type)
     write_meta_info(folder / META_INFO_NAME, [row.name for row in rows], images[0].shape)

@@ -43,6 +43,7 @@ from basicsr_distill.config.sections.sample import (
     SampleOptions,
     SamplerSettings,
 )
+from basicsr_distill.config.sections.select import ScoreFileOptions, SelectOptions, TargetOptions
 from basicsr_distill.config.sections.validation import LpipsMetricOptions, TileOptions
 
 __all__ = [
@@ -78,7 +79,10 @@ __all__ = [
     'RootOptions',
     'SampleOptions',
     'SamplerSettings',
+    'ScoreFileOptions',
     'ScratchDiTOptions',
+    'SelectOptions',
+    'TargetOptions',
     'TextureEncoderOptions',
     'TileOptions',
     'ValidationOptions',

@@ -21,12 +21,23 @@ def _no_truth_value(value: Any) -> Any:
     return value
 
 
+def _threshold(value: Any) -> float | str:
+    if isinstance(value, (int, float)) and not isinstance(value, bool) and 0 < value < float('inf'):
+        return float(value)
+    quantile = re.fullmatch(r'q(\d+(?:\.\d+)?)', value) if isinstance(value, str) else None
+    if value == 'median' or (quantile and 0 < float(quantile[1]) <= 100):
+        return str(value)
+    raise ValueError(f'{value!r} is neither decibels, nor median, nor a quantile such as q40')
+
+
 PositiveInt = Annotated[int, Field(ge=1), BeforeValidator(_no_truth_value)]
 Count = Annotated[int, Field(ge=0), BeforeValidator(_no_truth_value)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 # YAML 1.1 reads a bare `off` as false.
 OFF = BeforeValidator(lambda value: 'off' if value is False else value)
 PsnrMetric = Literal['matlab_rgb', 'matlab_y', 'cv2_grey']
+# Decibels, median, or qNN: NN per cent of the scores lie below it.
+Threshold = Annotated[float | str, BeforeValidator(_threshold)]
 Precision = Literal['fp32', 'bf16', 'fp16']
 
 

@@ -1,11 +1,10 @@
 """The ``extract`` stage."""
 
-import re
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, WithJsonSchema, field_validator, model_validator
 
-from basicsr_distill.config.sections.base import DEFAULT_SCALE, OFF, Count, Options, PositiveInt, PsnrMetric
+from basicsr_distill.config.sections.base import DEFAULT_SCALE, OFF, Count, Options, PositiveInt, PsnrMetric, Threshold
 
 _ONE_OR_MORE = {'anyOf': [{'type': 'string'}, {'type': 'array', 'items': {'type': 'string'}, 'minItems': 1}]}
 
@@ -22,7 +21,7 @@ class ExtractOptions(Options):
         DEFAULT_SCALE, description='Factor of the bicubic resizing that is scored.')
     metric: PsnrMetric = Field(
         'matlab_rgb', description="How psnr_db is taken: MATLAB's bicubic on RGB or luma, or OpenCV's on grey.")
-    threshold: float | str = Field(
+    threshold: Threshold = Field(
         'median', description='Patches below it are kept: decibels, median, or qNN (NN per cent of all scored patches'
                               ' lie below it).')
     drop_hardest: Annotated[float, Field(ge=0, lt=1)] = Field(
@@ -45,16 +44,6 @@ class ExtractOptions(Options):
     @classmethod
     def _one_root(cls, value: Any) -> Any:
         return [value] if isinstance(value, str) else value
-
-    @field_validator('threshold', mode='before')
-    @classmethod
-    def _threshold(cls, value: Any) -> float | str:
-        if isinstance(value, (int, float)) and not isinstance(value, bool) and 0 < value < float('inf'):
-            return float(value)
-        quantile = re.fullmatch(r'q(\d+(?:\.\d+)?)', value) if isinstance(value, str) else None
-        if value == 'median' or (quantile and 0 < float(quantile[1]) <= 100):
-            return str(value)
-        raise ValueError(f'{value!r} is neither decibels, nor median, nor a quantile such as q40')
 
     @model_validator(mode='after')
     def _whole_lr_pixels(self) -> 'ExtractOptions':

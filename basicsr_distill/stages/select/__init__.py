@@ -1,0 +1,1 @@
+"""Real patches chosen as a set: what a drawn set has to beat."""

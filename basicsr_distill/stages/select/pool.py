@@ -1,0 +1,94 @@
+"""What is chosen from: the patches of the extract stage, their clusters and their features."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from basicsr_distill.config.sections import ClusterOptions, SelectOptions
+from basicsr_distill.errors import InputError
+from basicsr_distill.features.joined import join_features
+from basicsr_distill.io.images import read_rgb
+from basicsr_distill.io.manifest import IMAGES_FOLDER, MANIFEST_NAME, PatchRow, read_labels, read_table
+from basicsr_distill.stages.cluster import FEATURES_NAME, LABELS_NAME
+from basicsr_distill.stages.features import encode_own_parts, join_parts
+from basicsr_distill.stages.record import fingerprint_stage, read_stage
+
+
+@dataclass(frozen=True)
+class Pool:
+    """Patches to choose from.
+
+    folder: of the extract stage.  rows: its manifest.  psnr_db: of the patches, (N,), float32.  clusters: folder of the
+    cluster stage, if the recipe has one.  labels: of the patches, (N,), int64, zeros without clusters.
+    """
+
+    folder: Path
+    rows: Sequence[PatchRow]
+    psnr_db: NDArray[np.float32]
+    clusters: Path | None
+    labels: NDArray[np.int64]
+
+    def paths(self) -> list[Path]:
+        """Files of the patches."""
+        return [self.folder / IMAGES_FOLDER / row.name for row in self.rows]
+
+    def image(self, number: int) -> NDArray[np.uint8]:
+        """A patch, (H, W, 3), uint8, RGB."""
+        return read_rgb(self.folder / IMAGES_FOLDER / self.rows[number].name)
+
+    def fingerprints(self) -> dict[str, str]:
+        """Checksums of what the choice depends on."""
+        inputs = {'patches': fingerprint_stage(self.folder)}
+        return inputs if self.clusters is None else {**inputs, 'clusters': fingerprint_stage(self.clusters)}
+
+
+def open_pool(patches: Path, clusters: Path | None) -> Pool:
+    """Read the tables.
+
+    Raises:
+        InputError: a stage has not been run, or a patch has no label.
+    """
+    rows = read_table(patches / MANIFEST_NAME, PatchRow)
+    if not rows:
+        raise InputError(f'{patches / MANIFEST_NAME}: lists no patches; extract some first.')
+    labels = np.zeros(len(rows), np.int64)
+    if clusters is not None:
+        by_name = read_labels(clusters / LABELS_NAME)
+        missing = [row.name for row in rows if row.name not in by_name]
+        if missing:
+            raise InputError(f'{clusters / LABELS_NAME}: no label for {missing[0]} ({len(missing)} such patches); '
+                             'cluster again.')
+        labels = np.array([by_name[row.name] for row in rows])
+    return Pool(patches, rows, np.array([row.psnr_db for row in rows], np.float32), clusters, labels)
+
+
+def encode_pool(options: SelectOptions, pool: Pool, parts: Path) -> None:
+    """This rank's features of every encoder that the cluster stage has not used already."""
+    for number, encoder in enumerate(options.encoders):
+        if not _is_clusters_encoder(encoder, pool):
+            encode_own_parts(encoder, pool.paths(), parts / str(number), options.num_workers, 'select')
+
+
+def read_features(options: SelectOptions, pool: Pool, parts: Path) -> dict[str, NDArray[np.float32]]:
+    """Features (N, D), float32, by encoder: each by its type, and ``joined`` where there are several."""
+    found: dict[str, NDArray[np.float32]] = {}
+    for number, encoder in enumerate(options.encoders):
+        if _is_clusters_encoder(encoder, pool):
+            assert pool.clusters is not None
+            features = np.load(pool.clusters / FEATURES_NAME, mmap_mode='r', allow_pickle=False)
+        else:
+            features = join_parts(parts / str(number), parts / f'{number}.npy', len(pool.rows))
+        found[encoder.type if encoder.type not in found else f'{encoder.type}_{number}'] = features
+    if len(found) > 1:
+        found['joined'] = join_features(list(found.values()))
+    return found
+
+
+def _is_clusters_encoder(encoder: Any, pool: Pool) -> bool:
+    if pool.clusters is None:
+        return False
+    return ClusterOptions(**read_stage(pool.clusters)['options']).encoder == encoder
