@@ -20,6 +20,13 @@ class BlockPca(nn.Module):
 
     Encoding is deterministic. Whitening w divides a component of standard deviation s by s ** w before a common scale.
 
+    >>> codec = BlockPca(block_px=2, components=12, whitening=0.5)
+    >>> images = torch.rand(64, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    >>> codec.fit(lambda: [images])
+    >>> mean, std = codec.encode(images[:1])
+    >>> mean.shape, bool((codec.decode(mean) - images[:1]).abs().max() < 0.02)
+    (torch.Size([1, 12, 4, 4]), True)
+
     Args:
         block_px: side of a block.
         components: latent channels, at most 3 * block_px ** 2.

@@ -114,12 +114,20 @@ def build_codec(options: CodecSection, fitted_dir: Path | None = None) -> Codec:
 
 
 def to_uint8(pixels: Tensor) -> NDArray[np.uint8]:
-    """Decoded pixels as images, (N, H, W, 3), uint8."""
+    """Decoded pixels as images, (N, H, W, 3), uint8.
+
+    >>> to_uint8(torch.full((1, 3, 1, 1), 0.5)).tolist()
+    [[[[128, 128, 128]]]]
+    """
     return (pixels * 255).round().to(torch.uint8).permute(0, 2, 3, 1).contiguous().cpu().numpy()
 
 
 def unfitted_block_pca(options: BlockPcaCodecOptions) -> BlockPca:
-    """The closed-form codec, to be fitted."""
+    """The closed-form codec, to be fitted.
+
+    >>> unfitted_block_pca(BlockPcaCodecOptions(components=16)).latent_shape(64)
+    (16, 8, 8)
+    """
     return BlockPca(options.block_px, options.components, options.whitening)
 
 

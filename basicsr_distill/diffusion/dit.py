@@ -38,6 +38,10 @@ def share_conditioner(dit: DiTTransformer2DModel) -> CombinedTimestepLabelEmbedd
     Afterwards the model is called with the conditioning (N, width) as ``class_labels`` and no timestep. The returned
     module maps (timesteps, labels, dtype) to it; its last label is the null one, and it never drops labels by itself.
 
+    >>> options = ScratchDiTOptions(num_layers=2, num_attention_heads=1, attention_head_dim=8, sample_size=4)
+    >>> share_conditioner(scratch_dit(options, num_labels=3)).class_embedder.embedding_table.weight.shape
+    torch.Size([4, 8])
+
     Raises:
         InputError: the blocks' embeddings differ, so the weights are not of a published DiT.
     """
@@ -59,6 +63,11 @@ def unshare_conditioner(dit: DiTTransformer2DModel,
     """A plain diffusers model with the same weights, as ``save_pretrained`` and others' code expect it.
 
     Loaded by diffusers alone it has diffusers' frequencies and epsilon again, 2-4 % off at large timesteps.
+
+    >>> options = ScratchDiTOptions(num_layers=2, num_attention_heads=1, attention_head_dim=8, sample_size=4)
+    >>> dit = scratch_dit(options, num_labels=3)
+    >>> unshare_conditioner(dit, share_conditioner(dit)).config == dit.config
+    True
     """
     plain = DiTTransformer2DModel.from_config(dit.config)
     state = dict(dit.state_dict())
@@ -70,7 +79,12 @@ def unshare_conditioner(dit: DiTTransformer2DModel,
 
 
 def scratch_dit(options: ScratchDiTOptions, num_labels: int) -> DiTTransformer2DModel:
-    """A DiT with the published initialisation: Xavier weights, zero gates and a zero output layer."""
+    """A DiT with the published initialisation: Xavier weights, zero gates and a zero output layer.
+
+    >>> options = ScratchDiTOptions(num_layers=2, num_attention_heads=1, attention_head_dim=8, sample_size=4)
+    >>> scratch_dit(options, num_labels=3).config.num_layers
+    2
+    """
     layers, heads, channels = (_SIZES[options.size] if options.size else
                                (options.num_layers, options.num_attention_heads, options.attention_head_dim))
     dit = DiTTransformer2DModel(
@@ -188,6 +202,13 @@ def convert_original(state: dict[str, Tensor]) -> tuple[dict[str, Any], dict[str
 @torch.no_grad()
 def init_label_rows(conditioner: CombinedTimestepLabelEmbeddings, num_labels: int, how: str) -> None:
     """Set the first ``num_labels`` rows of a trained label table.
+
+    >>> options = ScratchDiTOptions(num_layers=2, num_attention_heads=1, attention_head_dim=8, sample_size=4)
+    >>> conditioner = share_conditioner(scratch_dit(options, num_labels=3))
+    >>> init_label_rows(conditioner, 2, 'null_row')
+    >>> rows = conditioner.class_embedder.embedding_table.weight
+    >>> torch.equal(rows[0], rows[3])
+    True
 
     Args:
         how: ``null_row`` copies the null row, ``mean`` the mean of the trained rows, ``rows`` leaves what is there.

@@ -14,25 +14,40 @@ BETA_START, BETA_END = 1e-4, 2e-2
 
 
 def linear_alpha_bar() -> Tensor:
-    """alpha_bar of the linear schedule, (1000,), float32, falling from 0.9999 to 4e-5 (Ho et al. 2020)."""
+    """alpha_bar of the linear schedule, (1000,), float32, falling from 0.9999 to 4e-5 (Ho et al. 2020).
+
+    >>> round(linear_alpha_bar()[0].item(), 4), round(linear_alpha_bar()[-1].item(), 6)
+    (0.9999, 4e-05)
+    """
     betas = torch.linspace(BETA_START, BETA_END, NUM_TIMESTEPS, dtype=torch.float64)
     return torch.cumprod(1 - betas, 0).float()
 
 
 def add_noise(x0: Tensor, eps: Tensor, alpha_bar_t: Tensor) -> Tensor:
-    """x_t = sqrt(alpha_bar_t) x0 + sqrt(1 - alpha_bar_t) eps."""
+    """x_t = sqrt(alpha_bar_t) x0 + sqrt(1 - alpha_bar_t) eps.
+
+    >>> add_noise(torch.full((1, 1, 1, 1), 2.0), torch.ones(1, 1, 1, 1), torch.tensor([0.0])).item()
+    1.0
+    """
     a = _spread(alpha_bar_t)
     return a.sqrt() * x0 + (1 - a).sqrt() * eps
 
 
 def predict_x0(x_t: Tensor, eps_pred: Tensor, alpha_bar_t: Tensor) -> Tensor:
-    """x0_pred = (x_t - sqrt(1 - alpha_bar_t) eps_pred) / sqrt(alpha_bar_t)."""
+    """x0_pred = (x_t - sqrt(1 - alpha_bar_t) eps_pred) / sqrt(alpha_bar_t).
+
+    >>> predict_x0(torch.full((1, 1, 1, 1), 3.0), torch.zeros(1, 1, 1, 1), torch.tensor([0.25])).item()
+    6.0
+    """
     a = _spread(alpha_bar_t)
     return (x_t - (1 - a).sqrt() * eps_pred) / a.sqrt()
 
 
 def simple_loss(eps_pred: Tensor, eps: Tensor, alpha_bar_t: Tensor, min_snr_gamma: float | None = None) -> Tensor:
     """Mean squared error of the noise, a scalar.
+
+    >>> simple_loss(torch.full((1, 1, 1, 1), 2.0), torch.zeros(1, 1, 1, 1), torch.tensor([0.5]), min_snr_gamma=0.5)
+    tensor(2.)
 
     Source: Ho et al. (2020), Eq. 14; the weight min(SNR, gamma) / SNR with SNR = a / (1 - a) is Hang et al. (2023).
 
@@ -52,6 +67,10 @@ def variational_bound(x0: Tensor, x_t: Tensor, timesteps: Tensor, eps_pred: Tens
 
     The predicted v in [-1, 1] places log variance between the posterior's and beta_t. At t = 0 it is the likelihood of
     x0 in bins of 1/255 that are open beyond +-0.999, elsewhere KL(q(x_{t-1} | x_t, x0) || p(x_{t-1} | x_t)).
+
+    >>> zero = torch.zeros(1, 1, 1, 1)
+    >>> variational_bound(zero, zero, torch.tensor([9]), zero, zero - 1, linear_alpha_bar()).item()  # the posterior's
+    0.0
 
     Source: Nichol and Dhariwal (2021), Eqs. 4-7, 10, 14, 15.
 

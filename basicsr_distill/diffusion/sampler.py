@@ -20,7 +20,11 @@ class Denoiser(Protocol):
 
 
 def image_generator(seed: int, label: int, index: int) -> torch.Generator:
-    """Random numbers of one image, drawn on the CPU so that every device gets the same."""
+    """Random numbers of one image, drawn on the CPU so that every device gets the same.
+
+    >>> int(torch.randint(100, (), generator=image_generator(seed=0, label=1, index=2)))
+    32
+    """
     words = np.random.SeedSequence([seed, label, index]).generate_state(2)
     return torch.Generator().manual_seed(int(words[0]) << 31 ^ int(words[1]))
 
@@ -31,6 +35,11 @@ def sample_latents(denoiser: Denoiser, labels: Tensor, shape: tuple[int, int, in
                    settings: SamplerSettings, learns_variance: bool = False, start: Tensor | None = None,
                    strength: float = 1.0) -> Tensor:
     """Draw one latent for each label.
+
+    >>> def net(x_t, timesteps, labels): return torch.zeros_like(x_t)
+    >>> generators, settings = [image_generator(0, 0, 0)], SamplerSettings(guidance_scale=1.0)
+    >>> sample_latents(net, torch.tensor([0]), (4, 2, 2), generators, settings).shape
+    torch.Size([1, 4, 2, 2])
 
     Args:
         denoiser: predicts the noise.
@@ -70,6 +79,11 @@ def guided(denoiser: Denoiser, x_t: Tensor, timesteps: Tensor, labels: Tensor, s
     """Output of the denoiser under classifier-free guidance, both halves in one batch (Ho and Salimans 2022).
 
     The channels that guidance does not move, variance included, are those of the labelled half.
+
+    >>> def net(x_t, timesteps, labels, drop_mask): return torch.where(drop_mask, 1.0, 3.0).view(-1, 1, 1, 1)
+    >>> x_t, timesteps, labels = torch.zeros(1, 1, 1, 1), torch.tensor([500]), torch.tensor([0])
+    >>> guided(net, x_t, timesteps, labels, SamplerSettings(guidance_scale=2.0)).item()
+    5.0
     """
     low, high = settings.guidance_interval
     if settings.guidance_scale == 1 or not low <= float(timesteps[0]) / NUM_TIMESTEPS <= high:
@@ -84,7 +98,11 @@ def guided(denoiser: Denoiser, x_t: Tensor, timesteps: Tensor, labels: Tensor, s
 
 
 def make_scheduler(name: str, learns_variance: bool = False) -> Any:
-    """A diffusers scheduler for noise predictions on the linear schedule, unclipped."""
+    """A diffusers scheduler for noise predictions on the linear schedule, unclipped.
+
+    >>> make_scheduler('ddim').config.prediction_type
+    'epsilon'
+    """
     schedule = {'num_train_timesteps': NUM_TIMESTEPS, 'beta_start': BETA_START, 'beta_end': BETA_END,
                 'beta_schedule': 'linear'}
     if name == 'dpmsolver++':

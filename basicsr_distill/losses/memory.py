@@ -12,6 +12,11 @@ class LatentMemory(nn.Module):
 
     Only their directions are kept, since nothing but cosines is asked of them.
 
+    >>> memory = LatentMemory(num_labels=2, latent_dim=2, size=3)
+    >>> memory.push(torch.tensor([[3.0, 0.0]]), torch.tensor([1]))
+    >>> memory.similarities(torch.tensor([[0.0, 2.0]]), torch.tensor([1]))
+    (tensor([[0., 0., 0.]]), tensor([[ True, False, False]]))
+
     Args:
         num_labels: labels are 0 ... num_labels - 1.
         latent_dim: numbers in a flattened latent.
