@@ -1,0 +1,194 @@
+"""A toy of everything that CONTRIBUTING.md has a line for, added to a copy of the package by just those lines."""
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import pytest
+import yaml
+from skimage import data
+from support import REPOSITORY
+
+NEW_FILES = {
+    # 1: registered components
+    'archs/toy_arch.py': '''
+from basicsr.utils.registry import ARCH_REGISTRY
+from torch import nn
+
+
+@ARCH_REGISTRY.register()
+class Toy(nn.Module):
+    def __init__(self, upscale: int = 4, sharpness: float = 1.0) -> None:
+        super().__init__()
+        self.body = nn.Sequential(nn.Conv2d(3, 3 * upscale**2, 3, padding=1), nn.PixelShuffle(upscale))
+        self.sharpness = sharpness
+
+    def forward(self, lr):
+        return self.sharpness * self.body(lr)
+''',
+    'data/toy_dataset.py': '''
+import torch
+from basicsr.utils.registry import DATASET_REGISTRY
+from basicsr_distill.config.registry import bind_dataset
+
+
+@DATASET_REGISTRY.register()
+class ToyDataset(torch.utils.data.Dataset):
+    def __init__(self, opt):
+        self.options = bind_dataset(opt)
+
+    def __len__(self):
+        return self.options.length
+
+    def __getitem__(self, index):
+        return {'lq': torch.full((3, 4, 4), 0.5), 'gt': torch.full((3, 16, 16), 0.5), 'lq_path': '', 'gt_path': ''}
+''',
+    'losses/toy_loss.py': '''
+from basicsr.utils.registry import LOSS_REGISTRY
+from torch import nn
+
+
+@LOSS_REGISTRY.register()
+class ToyLoss(nn.Module):
+    def __init__(self, loss_weight: float = 1.0) -> None:
+        super().__init__()
+        self.loss_weight = loss_weight
+
+    def forward(self, pred, target, weight=None):
+        return self.loss_weight * (pred - target).abs().mean()
+''',
+    # 2: options of the dataset, 6: of the stage
+    'config/sections/toy.py': '''
+from pydantic import Field
+
+from basicsr_distill.config.sections.base import Options, PositiveInt
+from basicsr_distill.config.sections.datasets import DatasetOptions
+from typing import Literal
+
+
+class ToyDatasetOptions(DatasetOptions):
+    """Grey images."""
+
+    type: Literal['ToyDataset'] = Field('ToyDataset', description='Grey images.')
+    length: PositiveInt = Field(8, description='How many.')
+
+
+class ToyOptions(Options):
+    """Counts patches."""
+
+    save_dir: str = Field(description='Folder that the stage makes.')
+''',
+    # 6: the stage
+    'stages/toy/__init__.py': '',
+    'stages/toy/stage.py': '''
+from pathlib import Path
+
+from basicsr_distill.io.manifest import MANIFEST_NAME, PatchRow, read_table
+from basicsr_distill.stages.record import fingerprint_stage
+from basicsr_distill.stages.sharding import shared_stage_folder
+
+
+def run(recipe) -> Path:
+    patches, folder = Path(recipe.extract.save_dir), Path(recipe.toy.save_dir)
+    with shared_stage_folder(folder, 'toy', recipe.toy.model_dump(), {'patches': fingerprint_stage(patches)}) as stage:
+        if not stage.finished:
+            stage.finish({'counted': len(read_table(patches / MANIFEST_NAME, PatchRow))})
+    return folder
+''',
+    # 5: a method of select
+    'selection/toy_choice.py': '''
+import numpy as np
+
+
+def choose_last(num_patches, count):
+    return np.arange(num_patches)[::-1][:count].astype(np.int64)
+''',
+    # 4: a filter
+    'ops/toy_measure.py': '''
+def is_dark(rgb):
+    return rgb.mean() < 100
+''',
+}
+EDITS = [
+    # 2
+    ('config/sections/__init__.py', '\n__all__ = [',
+     '\nfrom basicsr_distill.config.sections.toy import ToyDatasetOptions, ToyOptions\n\n'
+                                                     "__all__ = [\n    'ToyDatasetOptions', 'ToyOptions',"),
+    ('config/registry.py', 'LabelledPatchDatasetOptions)', 'LabelledPatchDatasetOptions, ToyDatasetOptions)'),
+    ('config/registry.py', '    bind,\n', '    bind,\n    ToyDatasetOptions,\n    ToyOptions,\n'),
+    # 3: a key
+    ('config/sections/extract.py', '    drop_hardest:',
+     "    skip_dark: bool = Field(False, description='Leave dark images out.')\n    drop_hardest:"),
+    # 4
+    ('stages/extract/stage.py', '    if not images:', '''    if options.skip_dark:
+        from basicsr_distill.ops.toy_measure import is_dark
+        images = [image for image in images if not is_dark(read_rgb(image.path))]
+    if not images:'''),
+    # 5
+    ('config/sections/select.py', "'file']", "'file', 'last']"),
+    ('stages/select/choose.py', "        'random': lambda",
+     "        'last': lambda allowed, count: choose_last(len(allowed), count),\n"
+                                "        'random': lambda"),
+    ('stages/select/choose.py', 'from basicsr_distill.stages.select.pool',
+     'from basicsr_distill.selection.toy_choice import choose_last\n'
+                                'from basicsr_distill.stages.select.pool'),
+    # 6
+    ('config/registry.py', "'select': SelectOptions,", "'select': SelectOptions, 'toy': ToyOptions,"),
+    ('config/__init__.py', "'select', 'finetune'", "'select', 'toy', 'finetune'"),
+    ('config/recipe.py', '    select: SelectOptions | None\n', "    select: SelectOptions | None\n    toy: 'Any'\n"),
+    ('stages/pipeline.py', "    if 'finetune' in stages:\n        with",
+     "    if 'toy' in stages:\n        from basicsr_distill.stages.toy import stage as toy\n\n"
+                           "        _run('toy', partial(toy.run, recipe))\n    if 'finetune' in stages:\n        with"),
+]
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    shutil.copytree(REPOSITORY / 'basicsr_distill', tmp_path / 'basicsr_distill',
+                    ignore=shutil.ignore_patterns('__pycache__'))
+    for name, text in NEW_FILES.items():
+        path = tmp_path / 'basicsr_distill' / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(text)
+    for name, old, new in EDITS:
+        path = tmp_path / 'basicsr_distill' / name
+        text = path.read_text()
+        assert old in text, (name, old)
+        path.write_text(text.replace(old, new, 1))
+    return tmp_path
+
+
+def basicsr(root: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, '-m', 'basicsr_distill', *arguments], cwd=root, capture_output=True,
+                          text=True)
+
+
+def test_every_line_leads_to_something_that_works(root: Path) -> None:
+    (root / 'photos').mkdir()
+    cv2.imwrite(str(root / 'photos' / 'bright.png'), data.chelsea()[:128, :128])
+    cv2.imwrite(str(root / 'photos' / 'dark.png'), data.chelsea()[:128, :128] // 4)
+    train = {'name': 'toy', 'model_type': 'SRModel', 'scale': 4, 'num_gpu': 0,
+             'datasets': {'train': {'name': 'grey', 'type': 'ToyDataset', 'length': 4, 'batch_size_per_gpu': 2,
+                                    'num_worker_per_gpu': 0}},
+             'network_g': {'type': 'Toy', 'sharpness': 0.5}, 'path': {},
+             'train': {'total_iter': 2, 'optim_g': {'type': 'Adam', 'lr': 0.001},
+                       'scheduler': {'type': 'MultiStepLR', 'milestones': [2]}, 'pixel_opt': {'type': 'ToyLoss'}},
+             'logger': {'print_freq': 1, 'save_checkpoint_freq': 2, 'use_tb_logger': False}}
+    recipe = {'name': 'toy', 'scale': 4, 'toy': {'save_dir': 'count'},
+              'extract': {'dataroot': 'photos', 'save_dir': 'patches', 'patch_size': 32, 'threshold': 'q100',
+                          'skip_dark': True},
+              'select': {'method': 'last', 'num_images': 2, 'save_dir': 'set'}}
+    (root / 'train.yml').write_text(yaml.safe_dump(train))
+    (root / 'recipe.yml').write_text(yaml.safe_dump(recipe))
+    run = basicsr(root, 'train', '-opt', 'train.yml')
+    assert run.returncode == 0, run.stderr
+    assert (root / 'experiments' / 'toy' / 'models' / 'net_g_latest.pth').is_file()
+    run = basicsr(root, 'distill', '-opt', 'recipe.yml')
+    assert run.returncode == 0, run.stderr
+    assert 'counted 16' in run.stderr and 'dark' not in (root / 'patches' / 'manifest.csv').read_text()
+    assert len(list((root / 'set' / 'HR').iterdir())) == 2
+    run = basicsr(root, 'train', '-opt', 'train.yml', '--force_yml', 'datasets:train:lenght=3')
+    assert run.returncode == 2 and "did you mean 'length'" in run.stderr
+    assert '"skip_dark"' in basicsr(root, 'schema').stdout
