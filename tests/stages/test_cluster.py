@@ -18,7 +18,7 @@ from basicsr_distill.errors import InputError
 from basicsr_distill.features.encoders import TextureEncoder
 from basicsr_distill.io.images import read_rgb
 from basicsr_distill.io.manifest import PatchRow, read_table
-from basicsr_distill.stages import cluster
+from basicsr_distill.stages import cluster, features
 from basicsr_distill.stages.extract import stage as extract
 
 
@@ -83,7 +83,7 @@ import sys
 from pathlib import Path
 from basicsr_distill.runtime import distributed
 from basicsr_distill.config.sections import ClusterOptions
-from basicsr_distill.stages import cluster
+from basicsr_distill.stages import cluster, features
 cluster._PATCHES_PER_PART = 32
 distributed.init('pytorch')
 cluster.run(ClusterOptions(save_dir=sys.argv[1], encoder={'type': 'texture'}, num_clusters=3), Path(sys.argv[2]))
@@ -119,7 +119,7 @@ def _die_at_replacement(number: int, given: ClusterOptions, patches: Path) -> No
 
 def test_killed_between_any_two_writes_it_ends_with_the_same_tree(patches: Path, tree_digests,
                                                                   monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cluster, '_PATCHES_PER_PART', 32)
+    monkeypatch.setattr(features, '_PATCHES_PER_PART', 32)
     folder = cluster.run(options(patches), patches)
     whole = tree_digests(folder)
     shutil.rmtree(folder)
@@ -137,7 +137,7 @@ def test_killed_between_any_two_writes_it_ends_with_the_same_tree(patches: Path,
 
 
 def test_features_are_not_encoded_twice_on_resume(patches: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cluster, '_PATCHES_PER_PART', 32)
+    monkeypatch.setattr(features, '_PATCHES_PER_PART', 32)
     monkeypatch.setattr(cluster, 'choose_num_clusters', lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
     with pytest.raises(KeyboardInterrupt):
         cluster.run(options(patches, num_clusters='auto'), patches)
