@@ -107,7 +107,7 @@ def exactness(patches: list[NDArray[np.uint8]]) -> dict[str, float]:
         halves[metric] = set(np.flatnonzero(scores < median).tolist())
     for metric in ('matlab_y', 'cv2_grey'):
         both, either = halves['matlab_rgb'] & halves[metric], halves['matlab_rgb'] | halves[metric]
-        results[f'{metric}_overlap_of_lower_half'] = len(both) / len(either)
+        results[f'{metric}_overlap_of_lower_half'] = len(both) / max(1, len(either))
     return results
 
 

@@ -31,16 +31,16 @@ class LabelledPatchDataset(Dataset[dict[str, Any]]):
 
     def __init__(self, opt: dict[str, Any]) -> None:
         self.opt = opt
-        options: LabelledPatchDatasetOptions = bind_dataset(opt)
-        self.dataroot = Path(options.dataroot)
+        self.options: LabelledPatchDatasetOptions = bind_dataset(opt)
+        self.dataroot = Path(self.options.dataroot)
         self.rows = read_table(self.dataroot / MANIFEST_NAME, PatchRow)
         if not self.rows:
             raise InputError(f'{self.dataroot / MANIFEST_NAME}: lists no patches; extract some first.')
-        labels = read_labels(Path(options.labels_file))
+        labels = read_labels(Path(self.options.labels_file))
         missing = [row.name for row in self.rows if row.name not in labels]
         if missing:
-            raise InputError(f'{options.labels_file}: no label for {missing[0]} ({len(missing)} such patches); cluster '
-                             'again.')
+            raise InputError(f'{self.options.labels_file}: no label for {missing[0]} ({len(missing)} such patches); '
+                             'cluster again.')
         self.labels = [labels[row.name] for row in self.rows]
 
     def __len__(self) -> int:

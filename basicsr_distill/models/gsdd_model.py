@@ -12,12 +12,14 @@ from basicsr.archs.vgg_arch import VGGFeatureExtractor
 from basicsr.models.base_model import BaseModel
 from basicsr.utils import get_root_logger
 from basicsr.utils.registry import MODEL_REGISTRY
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from basicsr_distill.config.sections import GSDDTrainOptions, RandomConvOptions, Vgg19Options, bind
 from basicsr_distill.data.labelled_patch_dataset import LabelledPatchDataset
 from basicsr_distill.diffusion.validation import save_grid
 from basicsr_distill.errors import InputError
+from basicsr_distill.io.weights import load_weights
 from basicsr_distill.losses.distribution_matching import distribution_distance, mean_pairwise_cosine
 from basicsr_distill.losses.memory import gather_batch
 from basicsr_distill.losses.random_features import random_features
@@ -47,7 +49,7 @@ class GSDDModel(BaseModel):
         super().__init__(opt)
         self.train_options = bind(GSDDTrainOptions, opt['train'], 'train')
         self.net_g = build_network(opt['network_g']).to(self.device)
-        self.generator = self._build_generator()
+        self.generator = build_generator(self.train_options, opt['scale'], self.device)
         self.extractor = _build_extractor(self.train_options.extractor).to(self.device)
         self.log_dict: dict[str, float] = OrderedDict()
         if path := opt['path'].get('pretrain_network_g'):
@@ -58,16 +60,6 @@ class GSDDModel(BaseModel):
         self.optimizer_g = self.get_optimizer(optimizer.pop('type'), self.net_g.parameters(), **optimizer)
         self.optimizers.append(self.optimizer_g)
         self.setup_schedulers()
-
-    def _build_generator(self) -> Callable[[Tensor], Tensor]:
-        """The frozen network from latents to images."""
-        options, scale = self.train_options, self.opt['scale']
-        if options.generator is None:
-            get_root_logger().warning('GSDD: no train.generator: latents are enlarged by bicubic interpolation.')
-            return lambda latents: bicubic_upsample(latents, scale)
-        generator = build_network(options.generator)
-        self.load_network(generator, options.generator_weights, strict=True, param_key='params_ema')
-        return generator.requires_grad_(False).eval().to(self.device)
 
     def _start_from_patches(self) -> None:
         """Let every latent be the LR image of a patch of its label, drawn with ``manual_seed``."""
@@ -81,7 +73,7 @@ class GSDDModel(BaseModel):
             if len(members) < latents.shape[1]:
                 raise InputError(f'network_g.images_per_label: label {label} has {len(members)} patches, fewer than '
                                  f'{latents.shape[1]}; use fewer images or labels.')
-            chosen = members[choose_random(len(members), latents.shape[1], self.opt['manual_seed'])]
+            chosen = choose_starts(labels, label, latents.shape[1], self.opt['manual_seed'])
             lr = torch.stack([bicubic_downsample(patches[int(index)]['gt'], self.opt['scale']) for index in chosen])
             if lr.shape != latents[label].shape:
                 raise InputError(f'network_g.size_px: the patches make LR images of {lr.shape[-1]} px at scale '
@@ -145,6 +137,32 @@ class GSDDModel(BaseModel):
         """Write ``net_g_<iter>.pth``, the latents, and the training state."""
         self.save_network(self.net_g, 'net_g', current_iter)
         self.save_training_state(epoch, current_iter)
+
+
+def choose_starts(labels: NDArray[np.int64], label: int, count: int, seed: int) -> list[int]:
+    """Indices of the patches of a label that its latents start from."""
+    members = np.flatnonzero(labels == label)
+    return members[choose_random(len(members), count, seed)].tolist()
+
+
+def build_generator(options: GSDDTrainOptions, scale: int,
+                    device: torch.device | None = None) -> Callable[[Tensor], Tensor]:
+    """The frozen network from latents (N, 3, h, w) to images (N, 3, scale * h, scale * w).
+
+    Raises:
+        InputError: the file of its weights is damaged or not of this network.
+    """
+    if options.generator is None:
+        get_root_logger().warning('GSDD: no train.generator: latents are enlarged by bicubic interpolation.')
+        return lambda latents: bicubic_upsample(latents, scale)
+    generator = build_network(dict(options.generator))
+    states = load_weights(str(options.generator_weights))
+    try:
+        generator.load_state_dict(states.get('params_ema', states.get('params', states)))
+    except RuntimeError as error:
+        raise InputError(f'train.generator_weights: {options.generator_weights}: not of {options.generator["type"]} '
+                         f'({str(error).splitlines()[-1].strip()[:160]}).') from error
+    return generator.requires_grad_(False).eval().to(device or torch.device('cpu'))
 
 
 def _build_extractor(options: RandomConvOptions | Vgg19Options) -> nn.Module:

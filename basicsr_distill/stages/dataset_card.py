@@ -52,6 +52,10 @@ class CardFacts:
     patches_coverage: dict[str, float]
     encoder: Any = None
 
+_LIKENESS = ('`nearest.csv` and `nearest.png` show the real patch most like each image, by the encoder\'s features. An '
+             'image much nearer to a\nreal patch than real patches are to each other is a copy; so is one whose '
+             '`psnr_db` there, pixel against pixel, is over 25 dB.')
+
 
 def dataset_card(facts: CardFacts) -> str:
     """The card of a drawn set, as Markdown."""
@@ -63,10 +67,28 @@ def dataset_card(facts: CardFacts) -> str:
         introduction='a diffusion model learned hard patches of photographs with minimax losses and drew\n'
                      'these images in their place.',
         rows=_rows(facts), other_sizes=_other_sizes(facts.options),
-        likeness='`nearest.csv` and `nearest.png` show the real patch most like each image, by the encoder\'s '
-                 'features. An image much nearer to a\nreal patch than real patches are to each other is a copy; so is '
-                 'one whose `psnr_db` there, pixel against pixel, is over 25 dB.',
+        likeness=_LIKENESS,
         licence=licence_section(weights, _about_photos(facts.options)))
+
+
+def gsdd_card(facts: CardFacts, generator: Weights) -> str:
+    """The card of a set of GSDD, as Markdown."""
+    weights = [generator] if facts.encoder is None else [generator, encoder_weights(facts.encoder)]
+    rows = {'images': f'{facts.num_images}, {facts.num_labels} labels',
+            'HR size': f'{facts.size_px} x {facts.size_px} px, RGB PNG',
+            'LR': f'MATLAB-compatible bicubic, x{facts.scale}',
+            'generator': generator.name or 'none: bicubic interpolation of the latents',
+            'start': 'LR images of real patches of each label',
+            **psnr_figures(facts.metric, facts.psnr_db, facts.patches_psnr_db),
+            **coverage_figures(facts.nearest_patch, facts.patches_nearest_patch, facts.coverage,
+                               facts.patches_coverage)}
+    return render_card(
+        facts.name, facts.num_images, facts.scale, [generator], title='a distilled set for super-resolution (GSDD)',
+        introduction='latents behind a frozen SR generator were trained until their images matched real\n'
+                     'patches on average.',
+        rows=rows, other_sizes='A set of another size is another training.', likeness=_LIKENESS,
+        licence=licence_section(weights,
+                                'The images start from real patches and may be close to them: their terms apply.'))
 
 
 def _rows(facts: CardFacts) -> dict[str, str]:

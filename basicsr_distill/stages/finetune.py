@@ -19,10 +19,10 @@ _CHECKPOINT = 'models/net_g_latest.pth'
 
 
 def run(recipe: Recipe) -> Path:
-    """Train the recipe's diffusion model in ``experiments/<name>``.
+    """Train the recipe's diffusion model, or its latent images (GSDD), in ``experiments/<name>``.
 
     Args:
-        recipe: whose root keys are a diffusion training.
+        recipe: whose root keys are such a training.
 
     Returns:
         The experiment's folder, with ``stage.json`` beside BasicSR's own files.
@@ -34,9 +34,10 @@ def run(recipe: Recipe) -> Path:
     opt = experiment.opt
     folder = Path(opt['path']['experiments_root'])
     train_set = opt['datasets']['train']
-    if train_set['type'] != 'LatentPatchDataset':
+    if train_set['type'] not in ('LatentPatchDataset', 'LabelledPatchDataset'):
         raise InputError(
-            f'{recipe.path}: datasets.train.type: must be LatentPatchDataset to fine-tune a diffusion model.')
+            f'{recipe.path}: datasets.train.type: must be LatentPatchDataset to fine-tune a diffusion model, '
+                         'or LabelledPatchDataset for GSDD.')
     inputs = {key: fingerprint_stage(Path(train_set[key]) if key == 'dataroot' else Path(train_set[key]).parent)
               for key in ('dataroot', 'labels_file')}
     trained = {key: value for key, value in recipe.options.items() if key not in _FREE_KEYS and key not in STAGES}

@@ -85,6 +85,13 @@ def teacher_weights(path: str) -> Weights:
     return Weights('Targets', path, UNKNOWN)
 
 
+def generator_weights(section: dict[str, Any] | None, path: str | None) -> Weights:
+    """Of the frozen generator of a GSDD training; bicubic interpolation has none."""
+    if section is None or path is None:
+        return Weights('Generator (bicubic interpolation)', None, None)
+    return Weights('Generator', f'{section["type"]}, {path}', UNKNOWN)
+
+
 def _published(name: str) -> str:
     path = Path(name)
     if path.is_dir():  # whatever its name is, its content may be anything

@@ -1,18 +1,27 @@
 """GSDD on a toy recipe, through the training loop and step by step."""
 
+import os
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
 import torch
 from basicsr.archs import build_network
 from latent_recipe import make_stages, write_recipe
+from support import REPOSITORY
 
 from basicsr_distill.config.experiment import to_experiment
 from basicsr_distill.config.recipe import Recipe
+from basicsr_distill.data.distilled_patch_dataset import DistilledPatchDataset
 from basicsr_distill.data.labelled_patch_dataset import LabelledPatchDataset
 from basicsr_distill.errors import InputError
+from basicsr_distill.io.images import read_rgb
+from basicsr_distill.io.manifest import SampleRow, read_table
 from basicsr_distill.models.gsdd_model import GSDDModel
 from basicsr_distill.ops.bicubic import bicubic_downsample
+from basicsr_distill.stages.pipeline import distill
 from basicsr_distill.training import train as train_loop
 from basicsr_distill.training.keys import check_components
 
@@ -182,3 +191,61 @@ def test_a_wrong_generator_is_refused_before_anything_is_written(root, train, me
         check_components(Recipe.load(path))
         train_loop.train(to_experiment(Recipe.load(path), is_train=True, root=Path.cwd()))
     assert not Path('experiments/gsdd').exists()
+
+
+def stages(root, **more):
+    """Sections of finished extract and cluster stages, and of publishing."""
+    return {'extract': {'dataroot': str(root / 'photos'), 'save_dir': str(root / 'patches'), 'patch_size': 32},
+            'cluster': {'save_dir': str(root / 'clusters'), 'encoder': {'type': 'texture'}, 'num_clusters': 2},
+            'sample': {'images_per_cluster': 3, 'save_dir': str(root / 'set'), **more}}
+
+
+@pytest.mark.parametrize('generator', ['bicubic', 'rrdb'])
+def test_a_set_is_published_in_the_common_format(root, generator):
+    options = recipe(root, **(with_generator(root) if generator == 'rrdb' else {}))
+    path = write_recipe(root / 'gsdd.yml', {**options, **stages(root)})
+    distill(Recipe.load(path), ('finetune', 'sample'))
+    rows = read_table(root / 'set' / 'manifest.csv', SampleRow)
+    assert [row.name for row in rows] == [f'label{label:03d}_{index:05d}.png' for label in (0, 1) for index in range(3)]
+    model = build(root, {**options, 'path': {'pretrain_network_g': 'experiments/gsdd/models/net_g_latest.pth'}})
+    starts = LabelledPatchDataset(options['datasets']['train'])
+    for label in (0, 1):
+        images = model.synthetic_images(label)
+        for row, image in zip((row for row in rows if row.label == label), images):
+            written = read_rgb(root / 'set' / 'HR' / row.name)
+            assert abs(written - 255 * image.permute(1, 2, 0).numpy()).max() <= 0.51
+            assert starts.labels[[own.name for own in starts.rows].index(row.prototype)] == label
+    card = (root / 'set' / 'README.md').read_text()
+    assert ('RRDBNet, ' if generator == 'rrdb' else 'none: bicubic interpolation of the latents') in card
+    dataset = DistilledPatchDataset({'name': 's', 'type': 'DistilledPatchDataset', 'dataroot_gt': str(root / 'set'),
+                                     'scale': 4, 'phase': 'val'})
+    assert len(dataset) == 6 and dataset[0]['lq'].shape == (3, 8, 8)
+
+
+@pytest.mark.parametrize(('more', 'message'), [
+    ({'num_steps': 20}, r'sample\.num_steps: GSDD draws nothing, its images are trained; remove the key'),
+    ({'images_per_cluster': 4}, r'sample\.images_per_cluster: 4, but network_g\.images_per_label is 3'),
+])
+def test_keys_of_drawing_are_refused(root, more, message):
+    path = write_recipe(root / 'gsdd.yml', {**recipe(root), **stages(root, **more)})
+    with pytest.raises(InputError, match=message):
+        distill(Recipe.load(path), ('sample',))
+
+
+def test_kill_minus_nine_and_the_same_command_end_in_equal_latents(root):
+    command = [sys.executable, '-m', 'basicsr_distill', 'train', '--auto_resume', '-opt']
+    environment = {**os.environ, 'PYTHONPATH': str(REPOSITORY)}
+    for name in ('whole', 'killed'):
+        write_recipe(root / f'{name}.yml', recipe(root, name, total_iter=60,
+                                                  extractor={'type': 'random_conv', 'width': 32}))
+    subprocess.run([*command, 'whole.yml'], check=True, env=environment, capture_output=True)
+    killed = subprocess.Popen([*command, 'killed.yml'], env=environment, stdout=subprocess.DEVNULL,
+                              stderr=subprocess.DEVNULL)
+    states = root / 'experiments' / 'killed' / 'training_states'
+    while killed.poll() is None and not (states / '6.state').is_file():
+        time.sleep(0.01)
+    killed.kill()
+    assert killed.wait() == -9
+    assert not (root / 'experiments' / 'killed' / 'models' / 'net_g_latest.pth').exists()
+    subprocess.run([*command, 'killed.yml'], check=True, env=environment, capture_output=True)
+    assert torch.equal(latents(root / 'experiments' / 'killed'), latents(root / 'experiments' / 'whole'))

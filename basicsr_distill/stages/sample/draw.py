@@ -11,6 +11,7 @@ from torch import Tensor
 
 from basicsr_distill.archs.minimax_dit_arch import MinimaxDiT, load_trained
 from basicsr_distill.config.sections import PrototypeInitOptions, SampleOptions
+from basicsr_distill.data.latent_patch_dataset import LatentPatchDataset
 from basicsr_distill.diffusion.codec import build_codec, to_uint8
 from basicsr_distill.diffusion.sampler import Denoiser, image_generator, sample_latents
 from basicsr_distill.errors import InputError
@@ -32,13 +33,15 @@ def draw_own(draws: Sequence[Draw], options: SampleOptions, source: Source, fold
                if not all(is_whole_png(folder / draw.name) for draw in part)]
     if not pending:
         return
+    patches = source.patches
+    assert isinstance(patches, LatentPatchDataset)
     device = torch.device('cuda' if torch.cuda.is_available() else 'cpu')
     network = _network(options, source).to(device, DTYPES[options.precision])
     denoise = _denoiser(network, DTYPES[options.precision])
-    codec = build_codec(source.patches.options.codec, Path(str(source.patches.options.latents_dir))).to(device)
+    codec = build_codec(patches.options.codec, Path(str(patches.options.latents_dir))).to(device)
     with progress(sum(len(part) for part in pending), 'sample: draw', 'image') as bar:
         for part in pending:
-            latents = _latents(part, options, source, network, denoise, device)
+            latents = _latents(part, options, patches, network, denoise, device)
             with torch.inference_mode():
                 pixels = codec.decode(latents)
             if not torch.isfinite(pixels).all():
@@ -62,14 +65,14 @@ def _denoiser(network: MinimaxDiT, dtype: torch.dtype) -> Denoiser:
     return denoise
 
 
-def _latents(part: Sequence[Draw], options: SampleOptions, source: Source, network: MinimaxDiT, denoise: Denoiser,
-             device: torch.device) -> Tensor:
+def _latents(part: Sequence[Draw], options: SampleOptions, patches: LatentPatchDataset, network: MinimaxDiT,
+             denoise: Denoiser, device: torch.device) -> Tensor:
     """Latents of a micro-batch, (N, C, h, w), float32."""
     labels = torch.tensor([draw.label for draw in part], device=device)
     generators = [image_generator(options.seed, draw.label, draw.index) for draw in part]
     start, strength = None, 1.0
     if isinstance(options.init, PrototypeInitOptions):
-        start = torch.stack([source.patches.latent_mean(draw.prototype or 0) for draw in part])
+        start = torch.stack([patches.latent_mean(draw.prototype or 0) for draw in part])
         strength = options.init.strength
     shape = (network.in_channels, network.sample_size, network.sample_size)
     return sample_latents(denoise, labels, shape, generators, options, network.learns_variance, start, strength)

@@ -13,7 +13,8 @@ from basicsr_distill.io.files import sha256_file, write_atomic
 from basicsr_distill.io.images import read_rgb
 from basicsr_distill.io.manifest import IMAGES_FOLDER, MANIFEST_NAME, META_INFO_NAME, SampleRow, write_csv
 from basicsr_distill.selection.coverage import nearest
-from basicsr_distill.stages.dataset_card import CardFacts, dataset_card
+from basicsr_distill.stages.dataset_card import CardFacts, dataset_card, gsdd_card
+from basicsr_distill.stages.licences import Weights
 from basicsr_distill.stages.published_set import CARD_NAME, coverage_facts, quantiles, write_montage, write_set
 from basicsr_distill.stages.record import StageRun
 from basicsr_distill.stages.sample.choose import Candidate
@@ -24,13 +25,14 @@ _CLOSEST_PAIRS = 8
 
 
 def publish(options: SampleOptions, source: Source, kept: Sequence[Candidate], features: NDArray[np.float32],
-            counts: dict[str, int], stage: StageRun) -> None:
+            counts: dict[str, int], stage: StageRun, generator: Weights | None = None) -> None:
     """Write the set; the folder is finished afterwards.
 
     Args:
         kept: the images, in the order of the set.
         features: of them, (N, D), float32.
         counts: for stage.json.
+        generator: of a GSDD training, whose card says other things.
     """
     write_set(stage.folder, [item.rgb for item in kept], _rows(options, source, kept), SampleRow, options.scale)
     write_montage(stage.folder, [item.rgb for item in kept], [item.draw.label for item in kept])
@@ -38,10 +40,12 @@ def publish(options: SampleOptions, source: Source, kept: Sequence[Candidate], f
     facts: dict[str, Any] = {'psnr_db': quantiles([item.psnr_db for item in kept]),
                              'patches_psnr_db': quantiles([row.psnr_db for row in source.patches.rows]),
                              **coverage_facts(features, source.features, options.seed)}
-    card = dataset_card(CardFacts(
-        name=source.experiment, num_images=len(kept), num_labels=len({item.draw.label for item in kept}),
+    card_facts = CardFacts(
+        name=source.name, num_images=len(kept), num_labels=len({item.draw.label for item in kept}),
         size_px=kept[0].rgb.shape[0], scale=options.scale, metric=source.patches.rows[0].metric, options=options,
-        network=dict(source.network), codec=source.patches.options.codec, encoder=source.encoder, **facts))
+        network=dict(source.network), codec=getattr(source.patches.options, 'codec', None), encoder=source.encoder,
+        **facts)
+    card = dataset_card(card_facts) if generator is None else gsdd_card(card_facts, generator)
     write_atomic(stage.folder / CARD_NAME, card)
     stage.finish(counts, [MANIFEST_NAME, META_INFO_NAME, NEAREST_NAME], figures=['montage.png', 'nearest.png'], **facts)
 

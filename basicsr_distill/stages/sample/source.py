@@ -12,9 +12,12 @@ from basicsr_distill.config.experiment import Experiment
 from basicsr_distill.config.sections import (
     ClusterOptions,
     EncoderOptions,
+    LabelledPatchDatasetOptions,
+    LatentImagesOptions,
     LatentPatchDatasetOptions,
     MinimaxDiTNetworkOptions,
 )
+from basicsr_distill.data.labelled_patch_dataset import LabelledPatchDataset
 from basicsr_distill.data.latent_patch_dataset import LatentPatchDataset
 from basicsr_distill.errors import InputError
 from basicsr_distill.io.files import sha256_file
@@ -26,21 +29,22 @@ from basicsr_distill.stages.record import fingerprint_stage, photo_folders, read
 class Source:
     """Opened inputs of the stage.
 
-    experiment: its name.  network: the section ``network_g``.  checkpoint: of the training.  patches: whose latents are
-    there.  labels: of the patches, (N,), int64.  features: of the patches, (N, D), float32.  encoder: that made them.
+    name: of the experiment.  network: the section ``network_g``.  checkpoint: of the training.  patches: of a denoiser,
+    with their latents.  labels: of the patches, (N,), int64.  features: of the patches, (N, D), float32.  encoder: that
+    made them.
     """
 
-    experiment: str
+    name: str
     network: Mapping[str, Any]
     checkpoint: Path
-    patches: LatentPatchDataset
+    patches: LatentPatchDataset | LabelledPatchDataset
     labels: NDArray[np.int64]
     features: NDArray[np.float32]
     encoder: EncoderOptions
 
 
 def find_checkpoint(experiment: Experiment) -> Path:
-    """The newest checkpoint of a training of MinimaxDiT on latents.
+    """The newest checkpoint of a training of MinimaxDiT on latents, or of LatentImages on patches.
 
     Raises:
         InputError: there is none, or the file trains something else.
@@ -50,9 +54,12 @@ def find_checkpoint(experiment: Experiment) -> Path:
         raise InputError(f'{checkpoint}: no such checkpoint; run the finetune stage (or `basicsr train`) first.')
     sections = experiment.recipe.experiment
     assert sections is not None
-    if not (isinstance(sections.networks.get('network_g'), MinimaxDiTNetworkOptions)
-            and isinstance(sections.datasets.get('train'), LatentPatchDatasetOptions)):
-        raise InputError('sample: network_g must be a MinimaxDiT and datasets.train a LatentPatchDataset.')
+    pair = type(sections.networks.get('network_g')), type(sections.datasets.get('train'))
+    if pair not in ((MinimaxDiTNetworkOptions, LatentPatchDatasetOptions),
+                    (LatentImagesOptions, LabelledPatchDatasetOptions)):
+        raise InputError(
+            'sample: network_g must be a MinimaxDiT and datasets.train a LatentPatchDataset, or, for GSDD, '
+                         'LatentImages and a LabelledPatchDataset.')
     return checkpoint
 
 
@@ -74,9 +81,14 @@ def open_source(experiment: Experiment, checkpoint: Path) -> Source:
     Raises:
         InputError: they do not match.
     """
-    patches = LatentPatchDataset(experiment.opt['datasets']['train'])
-    patches.prepare()
-    clusters = Path(patches.options.labels_file).parent
+    section = experiment.opt['datasets']['train']
+    patches: LatentPatchDataset | LabelledPatchDataset
+    if section['type'] == 'LabelledPatchDataset':
+        patches = LabelledPatchDataset(section)
+    else:
+        patches = LatentPatchDataset(section)
+        patches.prepare()
+    clusters = Path(section['labels_file']).parent
     return Source(experiment.opt['name'], experiment.opt['network_g'], checkpoint, patches, np.array(patches.labels),
                   np.load(clusters / FEATURES_NAME, allow_pickle=False),
                   ClusterOptions(**read_stage(clusters)['options']).encoder)

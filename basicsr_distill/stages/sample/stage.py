@@ -1,6 +1,7 @@
 """The last stage: the trained denoiser draws images for every label, and a distilled set is published.
 
 What is drawn is planned (:mod:`plan`), drawn (:mod:`draw`), chosen from (:mod:`choose`) and written (:mod:`publish`).
+The images of a GSDD training are rendered instead of drawn (:mod:`gsdd`).
 """
 
 from pathlib import Path
@@ -10,6 +11,7 @@ from basicsr_distill.config.sections import SampleOptions
 from basicsr_distill.features.encoders import Encoder, build_encoder, encode_images
 from basicsr_distill.runtime import distributed
 from basicsr_distill.stages.record import StageRun
+from basicsr_distill.stages.sample import gsdd
 from basicsr_distill.stages.sample.choose import choose, read_candidates
 from basicsr_distill.stages.sample.draw import draw_own
 from basicsr_distill.stages.sample.plan import plan
@@ -33,18 +35,22 @@ def run(options: SampleOptions, experiment: Experiment) -> Path:
         InputError: nothing was trained there, or the folder holds the work of other options or inputs.
         OSError: the disk is full.
     """
+    if gsdd.is_gsdd(experiment):
+        gsdd.refuse_other_keys(options, experiment)
     checkpoint = find_checkpoint(experiment)
     inputs = fingerprints(experiment, checkpoint, options.save_dir)
     folder = Path(options.save_dir)
     with shared_stage_folder(folder, 'sample', options.model_dump(mode='json'), inputs) as stage:
         if not stage.finished:
-            _sample(options, open_source(experiment, checkpoint), stage)
+            _sample(options, experiment, open_source(experiment, checkpoint), stage)
     return folder
 
 
-def _sample(options: SampleOptions, source: Source, stage: StageRun) -> None:
+def _sample(options: SampleOptions, experiment: Experiment, source: Source, stage: StageRun) -> None:
     """Draw this rank's images; rank 0 publishes all."""
-    draws = plan(options, source.labels, source.features)
+    trained_images = gsdd.is_gsdd(experiment)
+    draws = (gsdd.plan_images(source, experiment) if trained_images
+             else plan(options, source.labels, source.features))
     stage.parts.mkdir(exist_ok=True)
     encoder: Encoder | None = None
     with distributed.broadcast_failure():
@@ -52,10 +58,14 @@ def _sample(options: SampleOptions, source: Source, stage: StageRun) -> None:
             # Needed last, but what is missing for it must be known before the long work.
             encoder = build_encoder(source.encoder)
     with distributed.broadcast_failure():
-        draw_own(draws, options, source, stage.parts)
+        if trained_images:
+            gsdd.render_images(draws, source, experiment, stage.parts)
+        else:
+            draw_own(draws, options, source, stage.parts)
     with distributed.broadcast_failure():
         if encoder is not None:
             candidates = read_candidates(draws, stage.parts, options.scale, source.patches.rows[0].metric)
             features = encode_images(encoder, [candidate.rgb for candidate in candidates])
             chosen, counts = choose(options, candidates, features, source)
-            publish(options, source, [candidates[number] for number in chosen], features[chosen], counts, stage)
+            publish(options, source, [candidates[number] for number in chosen], features[chosen], counts, stage,
+                    gsdd.generator_of(experiment) if trained_images else None)
