@@ -33,7 +33,7 @@ class MinimaxDiT(nn.Module):
         subfolder, local_files_only: likewise.
         from_scratch: instead of ``pretrained``, options of random weights (:class:`ScratchDiTOptions`).
         label_init: how rows of a pretrained label table start, ``null_row``, ``rows`` or ``mean``.
-        tuning: what is trained, ``difffit``, ``lora`` (with the label table) or ``full``.
+        tuning: what is trained, ``difffit``, ``lora`` (with the label table), ``full`` or ``none``.
         lora_rank: of ``lora``.
         gradient_checkpointing: trade time for memory.
     """
@@ -55,7 +55,9 @@ class MinimaxDiT(nn.Module):
         self.in_channels: int = self.dit.config.in_channels
         self.sample_size: int = self.dit.config.sample_size
         self.learns_variance: bool = self.dit.out_channels == 2 * self.in_channels
-        if tuning == 'difffit':
+        if tuning == 'none':
+            self.requires_grad_(False)
+        elif tuning == 'difffit':
             attach_difffit(self.dit, self.conditioner)
         elif tuning == 'lora':
             self._attach_lora(lora_rank)

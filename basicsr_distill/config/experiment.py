@@ -64,7 +64,7 @@ def to_experiment(recipe: Recipe, is_train: bool, root: Path, debug: bool = Fals
     opt.update({key: _plain(section) for key, section in sections.networks.items()})
     opt['path'] = _paths(recipe, opt['name'], is_train, root)
     opt['datasets'] = _datasets(recipe, opt, is_train)
-    if is_train:
+    if is_train and not (recipe.is_untuned and sections.train is None):
         opt['train'] = _train(recipe.path, sections)
         opt['logger'] = sections.logger.model_dump()
     if (val := _validation(sections, is_train)) is not None:

@@ -17,6 +17,7 @@ from basicsr_distill.config.sections import (
     ClusterOptions,
     ExtractOptions,
     LoggerOptions,
+    MinimaxDiTNetworkOptions,
     Options,
     RootOptions,
     SampleOptions,
@@ -114,7 +115,14 @@ class Recipe:
     @property
     def stages(self) -> tuple[str, ...]:
         """The stages whose sections the file has, in the order of the method."""
-        return tuple(stage for stage in STAGE_ORDER if self.has(stage))
+        return tuple(stage for stage in STAGE_ORDER if self.has(stage)
+                     and not (stage == 'finetune' and self.is_untuned))
+
+    @property
+    def is_untuned(self) -> bool:
+        """Whether the denoiser is used as it was published."""
+        network = self.experiment.networks.get('network_g') if self.experiment else None
+        return isinstance(network, MinimaxDiTNetworkOptions) and network.tuning == 'none'
 
     def has(self, stage: str) -> bool:
         """Whether the file has what a stage is made of."""
@@ -126,6 +134,10 @@ class Recipe:
         Raises:
             InputError: names the section, and a misspelt one if it looks like it.
         """
+        if 'finetune' in stages and self.is_untuned:
+            raise InputError(
+                f'{self.path}: network_g.tuning: none leaves nothing to train; leave the stage finetune out, or '
+                'set difffit.')
         for stage in stages:
             for section in self._needs(stage):
                 if self.has(section):

@@ -1,6 +1,7 @@
 """Drawing latents from a denoiser with diffusers' schedulers, every image with random numbers of its own."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, Protocol
 
 import numpy as np
@@ -9,6 +10,7 @@ from diffusers import DDIMScheduler, DDPMScheduler, DPMSolverMultistepScheduler,
 from torch import Tensor
 
 from basicsr_distill.config.sections import SamplerSettings
+from basicsr_distill.diffusion.guidance import Denoise
 from basicsr_distill.diffusion.process import BETA_END, BETA_START, NUM_TIMESTEPS
 
 
@@ -33,7 +35,7 @@ def image_generator(seed: int, label: int, index: int) -> torch.Generator:
 def sample_latents(denoiser: Denoiser, labels: Tensor, shape: tuple[int, int, int],
                    generators: Sequence[torch.Generator],
                    settings: SamplerSettings, learns_variance: bool = False, start: Tensor | None = None,
-                   strength: float = 1.0) -> Tensor:
+                   strength: float = 1.0, steer: Callable[[Denoise], Denoise] | None = None) -> Tensor:
     """Draw one latent for each label.
 
     >>> def net(x_t, timesteps, labels): return torch.zeros_like(x_t)
@@ -50,6 +52,8 @@ def sample_latents(denoiser: Denoiser, labels: Tensor, shape: tuple[int, int, in
         learns_variance: the denoiser's output has the variance behind; ``ddpm`` uses it.
         start: clean latents (N, C, h, w) to start from; pure noise when absent.
         strength: how far they are noised, as a share of the steps.
+        steer: takes the denoiser under classifier-free guidance and gives the one that is followed; see
+            :mod:`~basicsr_distill.diffusion.guidance`.
 
     Returns:
         (N, C, h, w), float32.
@@ -67,8 +71,10 @@ def sample_latents(denoiser: Denoiser, labels: Tensor, shape: tuple[int, int, in
             scheduler.set_begin_index(len(scheduler.timesteps) - len(timesteps))
         x_t = scheduler.add_noise(start.to(device, torch.float32), noise, timesteps[:1].expand(len(start)))
     ancestral = {'generator': list(generators)} if settings.scheduler == 'ddpm' else {}
+    predict: Denoise = partial(guided, denoiser, settings=settings)
+    predict = predict if steer is None else steer(predict)
     for t in timesteps:
-        output = guided(denoiser, scheduler.scale_model_input(x_t, t), t.expand(len(labels)), labels, settings)
+        output = predict(scheduler.scale_model_input(x_t, t), t.expand(len(labels)), labels)
         if settings.scheduler != 'ddpm':
             output = output[:, : shape[0]]
         x_t = scheduler.step(output, t, x_t, **ancestral).prev_sample

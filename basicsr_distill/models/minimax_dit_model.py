@@ -41,7 +41,7 @@ class MinimaxDiTModel(BaseModel):
 
     def __init__(self, opt: dict[str, Any]) -> None:
         super().__init__(opt)
-        self.net_g = self.model_to_device(build_network(opt['network_g']))
+        self.net_g = self.model_to_device(_network_to_train(opt['network_g']))
         self.net = self.get_bare_model(self.net_g)
         self.data_options: LatentPatchDatasetOptions = bind_dataset(opt['datasets']['train'])
         self.train_options = bind(MinimaxDiTTrainOptions, opt['train'], 'train')
@@ -199,3 +199,9 @@ def _check_shape(latents: Tensor, shape: tuple[int, int, int]) -> None:
 def _not_finite(current_iter: int, what: str) -> FloatingPointError:
     return FloatingPointError(f'Iteration {current_iter}: {what} is not finite; the last checkpoint is kept. Lower the '
                               'learning rate, set train.clip_grad_norm or use precision: fp32.')
+
+
+def _network_to_train(section: dict[str, Any]) -> Any:
+    if section['tuning'] == 'none':
+        raise InputError('network_g.tuning: none leaves nothing to train; set difffit, lora or full.')
+    return build_network(section)

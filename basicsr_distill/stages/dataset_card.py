@@ -65,7 +65,7 @@ def dataset_card(facts: CardFacts) -> str:
         facts.name, facts.num_images, facts.scale, made_by,
         title='a distilled set for super-resolution',
         introduction='a diffusion model learned hard patches of photographs with minimax losses and drew\n'
-                     'these images in their place.',
+        'these images in their place.',
         rows=_rows(facts), other_sizes=_other_sizes(facts.options),
         likeness=_LIKENESS,
         licence=licence_section(weights, _about_photos(facts.options)))
@@ -85,7 +85,7 @@ def gsdd_card(facts: CardFacts, generator: Weights) -> str:
     return render_card(
         facts.name, facts.num_images, facts.scale, [generator], title='a distilled set for super-resolution (GSDD)',
         introduction='latents behind a frozen SR generator were trained until their images matched real\n'
-                     'patches on average.',
+        'patches on average.',
         rows=rows, other_sizes='A set of another size is another training.', likeness=_LIKENESS,
         licence=licence_section(weights,
                                 'The images start from real patches and may be close to them: their terms apply.'))
@@ -107,13 +107,30 @@ def _rows(facts: CardFacts) -> dict[str, str]:
         'codec': facts.codec.type if isinstance(facts.codec, BlockPcaCodecOptions) else facts.codec.pretrained,
         'start': start,
         'sampler': f'{options.scheduler}, {options.num_steps} steps, guidance {options.guidance_scale:g} '
-                   f'in {options.guidance_interval[0]:g}-{options.guidance_interval[1]:g} of the noise range',
+        f'in {options.guidance_interval[0]:g}-{options.guidance_interval[1]:g} of the noise range',
         'chosen': f'{options.images_per_cluster} per label of {options.oversample} times as many drawn '
-                  f'({options.select}; {band})',
+        f'({options.select}; {band})',
         'seed': str(options.seed),
+        **_steering(options),
         **psnr_figures(facts.metric, facts.psnr_db, facts.patches_psnr_db),
         **coverage_figures(facts.nearest_patch, facts.patches_nearest_patch, facts.coverage, facts.patches_coverage),
     }
+
+
+def _steering(options: SampleOptions) -> dict[str, str]:
+    """Rows of what is not done by default."""
+    rows = {}
+    if options.mode_guidance is not None:
+        guidance = options.mode_guidance
+        rows['mode guidance'] = f'{guidance.modes}, scale {guidance.scale:g}, stops at {guidance.stop:g} of the noise'
+    if options.clip_x0 is not None:
+        rows['clipping'] = f'clean latents within the {options.clip_x0:g} quantiles of real ones'
+    if options.refine is not None:
+        rows['refined'] = f'{options.refine.steps} steps from strength {options.refine.strength:g}'
+    if options.targets is not None and options.targets.type != 'hr':
+        mixed = 'mean of the images and of' if options.targets.type == 'mix' else 'in place of the images,'
+        rows['HR'] = f'{mixed} what the SR network of {options.targets.weights} makes of their LR images'
+    return rows
 
 
 def psnr_figures(metric: str, psnr_db: Quantiles, patches_psnr_db: Quantiles) -> dict[str, str]:

@@ -1,5 +1,6 @@
 """Option files read whole: what is wrong is one sentence, whatever it is and at whatever level."""
 
+import difflib
 import random
 import re
 import subprocess
@@ -61,6 +62,10 @@ def misspelt(key: str, draw: random.Random) -> str:
     return draw.choice(kinds)
 
 
+def similarity(a: str, b: str) -> float:
+    return difflib.SequenceMatcher(None, a, b).ratio()
+
+
 def why_it_passes(where: str, wrong: str, options: dict[str, Any]) -> str | None:
     """The stated reasons."""
     if where in FREE_NAMES and (where == 'val.metrics' or wrong.split('_')[0] in ('train', 'val', 'test')):
@@ -87,7 +92,11 @@ def test_a_misspelt_key_at_any_level_of_any_file_is_refused_with_the_nearest() -
         with pytest.raises(InputError) as error:
             check(options)
         message = str(error.value)
-        assert '\n' not in message and f"'{key}'" in message, f'{path.name}: {where}: {wrong} for {key}: {message}'
+        assert '\n' not in message
+        if f"'{key}'" not in message:
+            # Where the letter is missing in which two keys differ (optim_), either is the nearest.
+            nearest = re.search(r"did you mean '(?:.*\.)?([^'.]+)'", message)
+            assert nearest and similarity(wrong, nearest[1]) >= similarity(wrong, key), f'{path}: {where}: {message}'
         levels.add(where.split('.')[0] + ('.*' if where.count('.') else ''))
     assert passed < 15, passed
     assert {'', 'datasets.*', 'network_g', 'path', 'train', 'train.*', 'val', 'val.*', 'logger', 'extract', 'cluster',

@@ -38,8 +38,10 @@ from basicsr_distill.config.sections.losses import (
     RepresentativenessLossOptions,
 )
 from basicsr_distill.config.sections.sample import (
+    ModeGuidanceOptions,
     NoiseInitOptions,
     PrototypeInitOptions,
+    RefineOptions,
     SampleOptions,
     SamplerSettings,
 )
@@ -68,6 +70,7 @@ __all__ = [
     'LpipsMetricOptions',
     'MinimaxDiTNetworkOptions',
     'MinimaxDiTTrainOptions',
+    'ModeGuidanceOptions',
     'NoiseInitOptions',
     'OpenClipEncoderOptions',
     'Options',
@@ -75,6 +78,7 @@ __all__ = [
     'PrototypeInitOptions',
     'PsnrMetric',
     'RandomConvOptions',
+    'RefineOptions',
     'RepresentativenessLossOptions',
     'RootOptions',
     'SampleOptions',

@@ -46,9 +46,10 @@ class MinimaxDiTNetworkOptions(Options):
         None, description='Instead of pretrained: a network with random weights.')
     label_init: Literal['null_row', 'rows', 'mean'] = Field(
         'null_row', description='How rows of a pretrained label table start: as the null label, as its first rows, as'
-                                ' their mean.')
-    tuning: Literal['difffit', 'lora', 'full'] = Field(
-        'difffit', description='What is trained: biases, norms and scales; low-rank adapters; or everything.')
+        ' their mean.')
+    tuning: Literal['difffit', 'lora', 'full', 'none'] = Field(
+        'difffit', description='What is trained: biases, norms and scales; low-rank adapters; everything; or nothing: '
+        'then the stage finetune is left out and sample draws from the pretrained weights.')
     lora_rank: PositiveInt = Field(8, description='Rank of the adapters of tuning: lora.')
     gradient_checkpointing: bool = Field(False, description='Trade time for memory.')
 

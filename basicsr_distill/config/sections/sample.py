@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 from pydantic import Field, NonNegativeFloat, model_validator
 
 from basicsr_distill.config.sections.base import DEFAULT_SCALE, Count, Fraction, Options, PositiveInt, Precision
+from basicsr_distill.config.sections.select import TargetOptions
 
 
 class SamplerSettings(Options):
@@ -48,6 +49,24 @@ class PrototypeInitOptions(Options):
 InitOptions = Annotated[NoiseInitOptions | PrototypeInitOptions, Field(discriminator='type')]
 
 
+class ModeGuidanceOptions(Options):
+    """Images are pulled to modes of their label's latents while they are drawn (MGD3)."""
+
+    scale: NonNegativeFloat = Field(0.1, description="Strength of the pull; 0 is none, the paper's is 0.1.")
+    stop: Fraction = Field(0.5, description='Share of the noise range (0 clean, 1 noise) at which it stops.')
+    modes: Literal['centers', 'medoids'] = Field(
+        'centers', description="Of k-means of a label's latents with k = images_per_cluster: the centres, or the real "
+        'latents nearest to them.')
+
+
+class RefineOptions(Options):
+    """Images are noised a little and denoised again after they were drawn."""
+
+    strength: Annotated[float, Field(gt=0, le=1)] = Field(
+        description='How far they are noised, as a share of the whole way.')
+    steps: PositiveInt = Field(10, description='Steps of denoising them.')
+
+
 class SampleOptions(SamplerSettings):
     """Images drawn for every label and published as a distilled set."""
 
@@ -63,6 +82,14 @@ class SampleOptions(SamplerSettings):
     oversample: PositiveInt = Field(1, description='Images drawn for each one kept.')
     psnr_band: tuple[Fraction, Fraction] | None = Field(
         None, description="Quantiles of the patches' psnr_db between which drawn images are kept; [0, 1] is from the "
-                          'lowest to the highest patch.')
-    select: Literal['first', 'k_center', 'herding'] = Field(
-        'herding', description="How images_per_cluster are chosen among those, by the encoder's features.")
+        'lowest to the highest patch.')
+    select: Literal['first', 'k_center', 'herding', 'own_error'] = Field(
+        'herding',
+        description="How images_per_cluster are chosen among those: by the encoder's features, or those that "
+        'the denoiser knows best.')
+    mode_guidance: ModeGuidanceOptions | None = Field(None, description='Pull images to modes of their label.')
+    clip_x0: Annotated[float, Field(ge=0, lt=0.5)] | None = Field(
+        None, description='Keep predictions of the clean latents within the range of real ones but for this share of '
+        'their numbers on either side, such as 0.001; against overshooting from pure noise.')
+    refine: RefineOptions | None = Field(None, description='Noise images a little and denoise them again.')
+    targets: TargetOptions | None = Field(None, description='What the HR partners are; the images when absent.')

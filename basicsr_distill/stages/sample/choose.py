@@ -40,11 +40,12 @@ def read_candidates(draws: Sequence[Draw], folder: Path, scale: int, metric: str
 
 
 def choose(options: SampleOptions, candidates: Sequence[Candidate], features: NDArray[np.float32],
-           source: Source) -> tuple[list[int], dict[str, int]]:
+           source: Source, errors: NDArray[np.float32] | None = None) -> tuple[list[int], dict[str, int]]:
     """Indices of the candidates to keep, label after label in the order drawn, and counts by reason.
 
     Args:
         features: of the candidates, (N, D), float32.
+        errors: of the denoiser on the candidates, (N,), for ``select: own_error``.
 
     Raises:
         InputError: every candidate is flat.
@@ -59,7 +60,7 @@ def choose(options: SampleOptions, candidates: Sequence[Candidate], features: ND
         own = [number for number, candidate in enumerate(candidates) if candidate.draw.label == label]
         textured = [number for number in own if np.isfinite(scores[number])]
         inside = _in_band(textured, scores, low, high, options.images_per_cluster, label)
-        picked = _pick(options, inside, features, source.features[source.labels == label])
+        picked = _pick(options, inside, features, source.features[source.labels == label], errors)
         chosen += picked
         counts['images_flat'] += len(own) - len(textured)
         counts['images_outside_psnr_band'] += len(textured) - len(inside)
@@ -82,10 +83,12 @@ def _in_band(numbers: Sequence[int], scores: NDArray[np.float64], low: float, hi
 
 
 def _pick(options: SampleOptions, numbers: list[int], features: NDArray[np.float32],
-          real: NDArray[np.float32]) -> list[int]:
+          real: NDArray[np.float32], errors: NDArray[np.float32] | None) -> list[int]:
     """``images_per_cluster`` of the candidates of a label."""
     count = options.images_per_cluster
     if options.select == 'first' or len(numbers) <= count:
         return numbers[:count]
+    if errors is not None:
+        return sorted(sorted(numbers, key=lambda number: (errors[number], number))[:count])
     select = herding if options.select == 'herding' else k_center
     return sorted(numbers[pick] for pick in select(features[numbers], real, count))

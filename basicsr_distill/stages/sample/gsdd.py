@@ -56,6 +56,7 @@ def render_images(draws: Sequence[Draw], source: Source, experiment: Experiment,
     """
     if not distributed.is_main():
         return
+    assert source.checkpoint is not None
     latents = load_weights(source.checkpoint).get('params', {}).get('images')
     if latents is None:
         raise InputError(f'{source.checkpoint}: holds no latent images; it is not of a GSDD training.')

@@ -19,6 +19,7 @@ from basicsr_distill.stages.published_set import CARD_NAME, coverage_facts, quan
 from basicsr_distill.stages.record import StageRun
 from basicsr_distill.stages.sample.choose import Candidate
 from basicsr_distill.stages.sample.source import Source
+from basicsr_distill.stages.targets import make_targets
 
 NEAREST_NAME = 'nearest.csv'
 _CLOSEST_PAIRS = 8
@@ -34,8 +35,10 @@ def publish(options: SampleOptions, source: Source, kept: Sequence[Candidate], f
         counts: for stage.json.
         generator: of a GSDD training, whose card says other things.
     """
-    write_set(stage.folder, [item.rgb for item in kept], _rows(options, source, kept), SampleRow, options.scale)
-    write_montage(stage.folder, [item.rgb for item in kept], [item.draw.label for item in kept])
+    images = [item.rgb for item in kept]
+    targets = make_targets(options.targets, images, options.scale, 'sample.targets') if options.targets else None
+    write_set(stage.folder, images, _rows(options, source, kept), SampleRow, options.scale, targets)
+    write_montage(stage.folder, images, [item.draw.label for item in kept])
     _write_nearest(source, kept, features, stage)
     facts: dict[str, Any] = {'psnr_db': quantiles([item.psnr_db for item in kept]),
                              'patches_psnr_db': quantiles([row.psnr_db for row in source.patches.rows]),
@@ -52,7 +55,8 @@ def publish(options: SampleOptions, source: Source, kept: Sequence[Candidate], f
 
 def _rows(options: SampleOptions, source: Source, kept: Sequence[Candidate]) -> list[SampleRow]:
     names = [row.name for row in source.patches.rows]
-    make = partial(SampleRow, seed=options.seed, checkpoint_sha256=sha256_file(source.checkpoint),
+    make = partial(SampleRow, seed=options.seed, checkpoint_sha256='' if source.checkpoint is None
+                   else sha256_file(source.checkpoint),
                    guidance_scale=options.guidance_scale, metric=source.patches.rows[0].metric)
     return [make(name=item.draw.name, label=item.draw.label, index=item.draw.index, psnr_db=item.psnr_db,
                  prototype='' if item.draw.prototype is None else names[item.draw.prototype]) for item in kept]

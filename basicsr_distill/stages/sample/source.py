@@ -29,29 +29,27 @@ from basicsr_distill.stages.record import fingerprint_stage, photo_folders, read
 class Source:
     """Opened inputs of the stage.
 
-    name: of the experiment.  network: the section ``network_g``.  checkpoint: of the training.  patches: of a denoiser,
+    name: of the experiment.  network: the section ``network_g``.  checkpoint: of the training, None
+    for published weights as they are.  patches: of a denoiser,
     with their latents.  labels: of the patches, (N,), int64.  features: of the patches, (N, D), float32.  encoder: that
     made them.
     """
 
     name: str
     network: Mapping[str, Any]
-    checkpoint: Path
+    checkpoint: Path | None
     patches: LatentPatchDataset | LabelledPatchDataset
     labels: NDArray[np.int64]
     features: NDArray[np.float32]
     encoder: EncoderOptions
 
 
-def find_checkpoint(experiment: Experiment) -> Path:
-    """The newest checkpoint of a training of MinimaxDiT on latents, or of LatentImages on patches.
+def find_checkpoint(experiment: Experiment) -> Path | None:
+    """The newest checkpoint of a training of MinimaxDiT on latents, or of LatentImages on patches; None if untuned.
 
     Raises:
         InputError: there is none, or the file trains something else.
     """
-    checkpoint = Path(experiment.opt['path']['models']) / 'net_g_latest.pth'
-    if not checkpoint.is_file():
-        raise InputError(f'{checkpoint}: no such checkpoint; run the finetune stage (or `basicsr train`) first.')
     sections = experiment.recipe.experiment
     assert sections is not None
     pair = type(sections.networks.get('network_g')), type(sections.datasets.get('train'))
@@ -59,11 +57,16 @@ def find_checkpoint(experiment: Experiment) -> Path:
                     (LatentImagesOptions, LabelledPatchDatasetOptions)):
         raise InputError(
             'sample: network_g must be a MinimaxDiT and datasets.train a LatentPatchDataset, or, for GSDD, '
-                         'LatentImages and a LabelledPatchDataset.')
+            'LatentImages and a LabelledPatchDataset.')
+    if experiment.recipe.is_untuned:
+        return None
+    checkpoint = Path(experiment.opt['path']['models']) / 'net_g_latest.pth'
+    if not checkpoint.is_file():
+        raise InputError(f'{checkpoint}: no such checkpoint; run the finetune stage (or `basicsr train`) first.')
     return checkpoint
 
 
-def fingerprints(experiment: Experiment, checkpoint: Path, save_dir: str) -> dict[str, str]:
+def fingerprints(experiment: Experiment, checkpoint: Path | None, save_dir: str) -> dict[str, str]:
     """Checksums of all that the set depends on.
 
     Raises:
@@ -71,11 +74,13 @@ def fingerprints(experiment: Experiment, checkpoint: Path, save_dir: str) -> dic
     """
     section = experiment.opt['datasets']['train']
     refuse_overlap(save_dir, photo_folders(Path(section['dataroot'])), 'sample.save_dir')
-    return {'checkpoint': sha256_file(checkpoint), 'patches': fingerprint_stage(Path(section['dataroot'])),
+    weights = f'pretrained {experiment.opt["network_g"]["pretrained"]}' if checkpoint is None else sha256_file(
+        checkpoint)
+    return {'checkpoint': weights, 'patches': fingerprint_stage(Path(section['dataroot'])),
             'clusters': fingerprint_stage(Path(section['labels_file']).parent)}
 
 
-def open_source(experiment: Experiment, checkpoint: Path) -> Source:
+def open_source(experiment: Experiment, checkpoint: Path | None) -> Source:
     """Read the patches, their labels and their features; every rank must call it.
 
     Raises:

@@ -13,11 +13,13 @@ from basicsr_distill.runtime import distributed
 from basicsr_distill.stages.record import StageRun
 from basicsr_distill.stages.sample import gsdd
 from basicsr_distill.stages.sample.choose import choose, read_candidates
+from basicsr_distill.stages.sample.denoiser import own_errors
 from basicsr_distill.stages.sample.draw import draw_own
 from basicsr_distill.stages.sample.plan import plan
 from basicsr_distill.stages.sample.publish import publish
 from basicsr_distill.stages.sample.source import Source, find_checkpoint, fingerprints, open_source
 from basicsr_distill.stages.sharding import shared_stage_folder
+from basicsr_distill.stages.targets import target_inputs
 
 
 def run(options: SampleOptions, experiment: Experiment) -> Path:
@@ -39,6 +41,8 @@ def run(options: SampleOptions, experiment: Experiment) -> Path:
         gsdd.refuse_other_keys(options, experiment)
     checkpoint = find_checkpoint(experiment)
     inputs = fingerprints(experiment, checkpoint, options.save_dir)
+    if options.targets is not None:
+        inputs |= target_inputs(options.targets, 'sample.targets')
     folder = Path(options.save_dir)
     with shared_stage_folder(folder, 'sample', options.model_dump(mode='json'), inputs) as stage:
         if not stage.finished:
@@ -66,6 +70,10 @@ def _sample(options: SampleOptions, experiment: Experiment, source: Source, stag
         if encoder is not None:
             candidates = read_candidates(draws, stage.parts, options.scale, source.patches.rows[0].metric)
             features = encode_images(encoder, [candidate.rgb for candidate in candidates])
-            chosen, counts = choose(options, candidates, features, source)
+            errors = None
+            if options.select == 'own_error':
+                errors = own_errors(options, source, [candidate.rgb for candidate in candidates],
+                                    [candidate.draw.label for candidate in candidates])
+            chosen, counts = choose(options, candidates, features, source, errors)
             publish(options, source, [candidates[number] for number in chosen], features[chosen], counts, stage,
                     gsdd.generator_of(experiment) if trained_images else None)
