@@ -122,7 +122,9 @@ def _steering(options: SampleOptions) -> dict[str, str]:
     rows = {}
     if options.mode_guidance is not None:
         guidance = options.mode_guidance
-        rows['mode guidance'] = f'{guidance.modes}, scale {guidance.scale:g}, stops at {guidance.stop:g} of the noise'
+        along = ', along the data' if guidance.manifold else ''
+        until = f'stops at {guidance.stop:g} of the noise'
+        rows['mode guidance'] = f'{guidance.modes}{along}, scale {guidance.scale:g}, {until}'
     if options.clip_x0 is not None:
         rows['clipping'] = f'clean latents within the {options.clip_x0:g} quantiles of real ones'
     if options.refine is not None:

@@ -56,7 +56,10 @@ class ModeGuidanceOptions(Options):
     stop: Fraction = Field(0.5, description='Share of the noise range (0 clean, 1 noise) at which it stops.')
     modes: Literal['centers', 'medoids'] = Field(
         'centers', description="Of k-means of a label's latents with k = images_per_cluster: the centres, or the real "
-        'latents nearest to them.')
+                               'latents nearest to them.')
+    manifold: bool = Field(
+        False, description='Pull along the data alone (ManifoldGD): the part of the pull that is normal to the real '
+                           'latents nearby is left out.')
 
 
 class RefineOptions(Options):

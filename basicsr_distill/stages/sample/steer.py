@@ -38,10 +38,14 @@ class Steering:
         self.options = options
         self.patches = patches
         self.labels = np.array(patches.labels)
-        self.bounds = None
-        if options.clip_x0 is not None:
+        along = options.mode_guidance is not None and options.mode_guidance.manifold
+        self.bounds: Bounds | None = None
+        self.manifold: Tensor | None = None
+        if along or options.clip_x0 is not None:
             everything = torch.from_numpy(self._latents(np.arange(len(patches))))
-            self.bounds = Bounds(*latent_bounds(everything, options.clip_x0))
+            self.manifold = everything if along else None
+            if options.clip_x0 is not None:
+                self.bounds = Bounds(*latent_bounds(everything, options.clip_x0))
         self._modes = cache(self._modes_of_label)
 
     def apply(self, denoise: Denoise, draws: Sequence[Draw]) -> Denoise:
@@ -49,7 +53,7 @@ class Steering:
         guidance = self.options.mode_guidance
         if guidance is not None:
             modes = np.stack([self._modes(draw.label)[draw.index % self.options.images_per_cluster] for draw in draws])
-            denoise = towards_modes(denoise, torch.from_numpy(modes), guidance.scale, guidance.stop)
+            denoise = towards_modes(denoise, torch.from_numpy(modes), guidance.scale, guidance.stop, self.manifold)
         return denoise if self.bounds is None else within_bounds(denoise, *self.bounds)
 
     def _modes_of_label(self, label: int) -> NDArray[np.float32]:

@@ -114,6 +114,15 @@ def test_a_pull_that_stops_at_once_is_none(trained, tmp_path):
     assert not same(images(plain), images(draw(trained, tmp_path / 'early', mode_guidance={'scale': 0.5})))
 
 
+def test_a_pull_along_the_data_is_another_one(trained, tmp_path):
+    sets = [images(draw(trained, tmp_path / str(manifold), mode_guidance={'scale': 0.5, 'manifold': manifold}))
+            for manifold in (False, True)]
+    assert not same(*sets)
+    again = draw(trained, tmp_path / 'again', mode_guidance={'scale': 0.5, 'manifold': True})
+    assert same(sets[1], images(again))
+    assert 'centers, along the data, scale 0.5' in (again / 'README.md').read_text()
+
+
 def test_clipping_keeps_latents_in_the_range_of_real_ones(trained, tmp_path):
     real = latents_of(trained)[0]
     low, high = real.min((0, 2, 3)), real.max((0, 2, 3))
