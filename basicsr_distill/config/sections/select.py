@@ -74,6 +74,8 @@ class SelectOptions(Options):
     def _keys_agree(self) -> 'SelectOptions':
         if (self.num_images is None) == (self.images_per_cluster is None):
             raise ValueError('give one of num_images and images_per_cluster')
+        if self.method == 'uniform' and self.images_per_cluster is not None:
+            raise ValueError('method uniform takes equal shares of all clusters by itself; give num_images')
         if self.band is not None and self.band[0] >= self.band[1]:
             raise ValueError(f'band {list(self.band)} must rise')
         if (self.method == 'file') != (self.scores is not None):

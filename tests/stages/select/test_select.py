@@ -11,6 +11,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+import skimage.data
 import torch
 import yaml
 from basicsr.archs.edsr_arch import EDSR
@@ -161,6 +162,7 @@ def test_without_clusters_and_with_several_encoders(root, tmp_path):
     ({'method': 'medoid'}, "select: method: input should be .*'medoids'"),
     ({'methud': 'medoids'}, "select: unknown key 'methud'; did you mean 'method'"),
     ({'num_images': None}, 'give one of num_images and images_per_cluster'),
+    ({'images_per_cluster': 2, 'method': 'uniform'}, 'uniform takes equal shares of all clusters by itself'),
     ({'band': [0.5, 0.1]}, r'band \[0\.5, 0\.1\] must rise'),
     ({'band': [0.99, 0.991]}, 'cannot be chosen from 0'),
     ({'scores': {'path': 'scores.csv'}}, 'method file and the section scores go with each other'),
@@ -287,3 +289,21 @@ def test_teachers_that_do_not_fit(network, message, root, tmp_path):
     with pytest.raises(InputError, match=message):
         run(root, tmp_path / 'set', targets={'type': 'teacher', 'network': network,
                                              'weights': str(tmp_path / 'teacher.pth')})
+
+
+def test_the_recipes_run_on_a_photograph(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path('photos').mkdir()
+    cv2.imwrite('photos/astronaut.png', skimage.data.astronaut()[..., ::-1])
+    core_set = Recipe.load(REPOSITORY / 'options' / 'distill' / 'coreset_OST.yml', [
+        'extract:dataroot=photos', 'extract:save_dir=core/patches', 'extract:patch_size=64', 'extract:stride=32',
+        'select:save_dir=core/set', 'select:num_images=4', 'select:encoder={type: texture}'])
+    assert core_set.stages == ('extract', 'select')
+    distill(core_set)
+    assert len(manifest(Path('core/set'))) == 4
+    gsdd = Recipe.load(REPOSITORY / 'options' / 'distill' / 'gsdd_demo.yml', [
+        'extract:dataroot=photos', 'extract:patch_size=64', 'cluster:num_clusters=2', 'network_g:num_labels=2',
+        'network_g:size_px=16', 'network_g:images_per_label=2', 'sample:images_per_cluster=2', 'train:total_iter=2',
+        'train:extractor:width=4', 'num_gpu=0', 'logger:save_checkpoint_freq=2'])
+    distill(gsdd)
+    assert len(list(Path('demo/gsdd/distilled/HR').iterdir())) == 4
