@@ -29,7 +29,8 @@ def test_all_are_here() -> None:
 @pytest.mark.parametrize('name', SMALLEST)
 def test_runs_and_prints_figures(name: str, tmp_path: Path) -> None:
     (tmp_path / 'photos').mkdir()
-    cv2.imwrite(str(tmp_path / 'photos' / 'astronaut.png'), data.astronaut())
+    for photo in ('coffee', 'grass'):  # grass has patches under the published 23 dB
+        cv2.imwrite(str(tmp_path / 'photos' / f'{photo}.png'), getattr(data, photo)())
     run = subprocess.run([sys.executable, REPOSITORY / 'scripts' / f'benchmark_{name}.py', *SMALLEST[name]],
                          cwd=tmp_path, capture_output=True, text=True)
     assert run.returncode == 0, run.stderr

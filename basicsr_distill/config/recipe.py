@@ -6,6 +6,7 @@
 
 import difflib
 import os
+import string
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -212,7 +213,8 @@ def _datasets(path: Path, root: RootOptions) -> dict[str, Section]:
     for phase in root.datasets or {}:
         kind, *rest = phase.split('_')
         if kind not in _PHASES:
-            nearest = '_'.join([nearest_name(kind, _PHASES), *rest])
+            word = kind.rstrip(string.digits)  # test1 is meant to be test_1
+            nearest = '_'.join([nearest_name(word, _PHASES), *filter(None, [kind.removeprefix(word)]), *rest])
             raise InputError(f'{path}: datasets: unknown key {phase!r}; did you mean {nearest!r}?')
     # Null switches one off: --force_yml datasets:test_6=none.
     datasets = {phase: section for phase, section in (root.datasets or {}).items() if section is not None}

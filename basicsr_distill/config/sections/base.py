@@ -66,11 +66,13 @@ def bind(section: type[Section], values: Any, where: str) -> Section:
     except ValidationError as error:
         # An unknown key comes first: a misspelt one often causes the other complaints.
         first = min(error.errors(), key=lambda item: item['type'] != 'extra_forbidden')
-        place = [str(part) for part in first['loc'] if not _UNION_BRANCH.fullmatch(str(part))]
-        if first['type'] == 'extra_forbidden':
-            known = keys_at(section, place[:-1])
-            raise InputError(f'{where}: unknown key {".".join(place)!r}; '
-                             f'did you mean {nearest_name(place[-1], known)!r}?') from None
+        parts = [str(part) for part in first['loc']]
+        unknown = parts.pop() if first['type'] == 'extra_forbidden' else None  # as the user wrote it, be it `int`
+        place = [part for part in parts if not _UNION_BRANCH.fullmatch(part)]
+        if unknown is not None:
+            known = keys_at(section, place)
+            raise InputError(f'{where}: unknown key {".".join([*place, unknown])!r}; '
+                             f'did you mean {nearest_name(unknown, known)!r}?') from None
         message = first['msg'].removeprefix('Value error, ').replace('\n', ' ')
         if first['type'] in ('dict_type', 'model_type', 'model_attributes_type'):
             message = 'must be a mapping of keys to values'
