@@ -102,7 +102,7 @@ def test_a_misspelt_key_at_any_level_of_any_file_is_refused_with_the_nearest() -
             if f"'{key}'" not in message:
                 # Where the letter is missing in which two keys differ (optim_), either is the nearest.
                 nearest = re.search(r"did you mean '(?:.*\.)?([^'.]+)'", message)
-                assert nearest and similarity(wrong, nearest[1]) >= similarity(wrong, key), f'{path}: {where}: {message}'
+                assert nearest and similarity(wrong, nearest[1]) >= similarity(wrong, key), (path, where, message)
         assert passed < 20 or level in FREE_NAMES, level
 
 
