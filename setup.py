@@ -11,6 +11,7 @@ VERSION = re.search(r"__version__ = '(.+)'", (ROOT / 'basicsr_distill' / '__init
 EXTRAS = {
     'lora': ['peft>=0.13'],
     'onnx': ['onnx>=1.16', 'onnxscript>=0.5', 'onnxruntime>=1.18'],
+    'slurm': ['submitit>=1.5'],
     'hf': ['datasets>=3'],
     'deflate': ['deflate>=0.7'],  # libdeflate: deflated images are written twice as fast as with zlib
 }
@@ -23,7 +24,7 @@ setup(
     long_description_content_type='text/markdown',
     license='Apache-2.0',
     packages=find_packages(include=['basicsr_distill', 'basicsr_distill.*']),
-    package_data={'basicsr_distill': ['py.typed']},
+    package_data={'basicsr_distill': ['py.typed'], 'basicsr_distill.benchmark.report': ['*.j2']},
     python_requires='>=3.10,<3.15',
     install_requires=[
         # BasicSR is published as source only, and its setup.py fails on Python 3.13: there `python -m
@@ -48,12 +49,13 @@ setup(
         'pydantic>=2.6',
         'tqdm>=4.66',
         'matplotlib>=3.8',
+        'jinja2>=3.1',
         'lpips>=0.1.4',
         'safetensors>=0.4.3',
     ],
     extras_require={
         **EXTRAS,
-        'test': [*EXTRAS['lora'], *EXTRAS['onnx'], *EXTRAS['deflate'], 'spandrel>=0.4',
+        'test': [*EXTRAS['lora'], *EXTRAS['slurm'], *EXTRAS['onnx'], *EXTRAS['deflate'], 'spandrel>=0.4',
                  'hypothesis>=6.100', 'pytest>=8', 'jsonschema>=4', 'pytest-timeout>=2.3', 'ruff>=0.6', 'mypy>=1.11',
                  'import-linter>=2.1', 'types-PyYAML', 'types-tqdm'],
     },

@@ -1,4 +1,4 @@
-"""The ``basicsr`` command: train, test, distill, schema, doctor.
+"""The ``basicsr`` command: train, test, distill, benchmark, schema, doctor.
 
 Nothing heavy is imported before the arguments are known to be right, so that a usage message is immediate.
 """
@@ -28,7 +28,8 @@ def build_parser() -> argparse.ArgumentParser:
                                      description='BasicSR with dataset distillation for super-resolution.')
     parser.add_argument('--version', action='version', version=f'basicsr-distill {__version__}')
     _add_local_rank(parser)  # `python -m torch.distributed.launch` puts it before the command
-    commands = parser.add_subparsers(dest='command', required=True, metavar='{train,test,distill,schema,doctor}')
+    commands = parser.add_subparsers(dest='command', required=True,
+                                     metavar='{train,test,distill,benchmark,schema,doctor}')
 
     experiment = argparse.ArgumentParser(add_help=False)
     experiment.add_argument('-opt', type=Path, required=True, metavar='FILE', help='option file (YAML)')
@@ -46,6 +47,11 @@ def build_parser() -> argparse.ArgumentParser:
     distill = commands.add_parser('distill', parents=[experiment], help='make a distilled set from photos')
     distill.add_argument('--stage', nargs='+', choices=STAGE_ORDER,
                          help='only these stages; without it, those whose sections the file has')
+    compare = commands.add_parser('benchmark', help='compare sets: train networks on each and test them')
+    compare.add_argument('-opt', type=Path, required=True, metavar='FILE', help='benchmark file (YAML)')
+    compare.add_argument('--dry-run', action='store_true', help='print the cells, their time and disk; run nothing')
+    compare.add_argument('--force_yml', nargs='+', default=[], metavar='KEY=VALUE',
+                         help='replace options, for example benchmark:seeds=[0,1]')
     schema = commands.add_parser('schema', help='print the JSON schema of option files, for editors')
     schema.add_argument('kind', nargs='?', choices=SCHEMA_KINDS, default=SCHEMA_KINDS[0], help='kind of option file')
     commands.add_parser('doctor', help='show versions, device and weights, and what to install')
@@ -109,6 +115,8 @@ def _run(args: argparse.Namespace) -> int:
 
         print(schema_text(args.kind), end='')
         return 0
+    if args.command == 'benchmark':
+        return _benchmark(args)
     # Wrong options are refused at once; torch and BasicSR take seconds to import.
     with uninterrupted_imports():
         from basicsr_distill.config.recipe import Recipe
@@ -134,6 +142,17 @@ def _run(args: argparse.Namespace) -> int:
 
         (train if is_train else test)(experiment)
     return 0
+
+
+def _benchmark(args: argparse.Namespace) -> int:
+    from basicsr_distill.config.benchmark_file import BenchmarkFile
+
+    file = BenchmarkFile.load(args.opt, args.force_yml)
+    with uninterrupted_imports():
+        hooks.require_host()
+        from basicsr_distill.benchmark.run import benchmark
+
+    return benchmark(file, args.dry_run)
 
 
 def _log_progress(launcher: str) -> None:

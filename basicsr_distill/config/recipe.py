@@ -109,7 +109,7 @@ class Recipe:
         if name is None and is_experiment:
             raise InputError(f'{path}: key \'name\' is missing or not a word.')
         name = path.stem if name is None else name
-        _check_name(path, name)
+        check_name(path, name)
         return cls(path, options, name, root.scale or DEFAULT_SCALE, experiment=experiment,
                    **{stage: stages.get(stage) for stage in registry.STAGES})  # type: ignore[arg-type]
 
@@ -284,7 +284,7 @@ def _refuse_strangers(path: Path, options: Mapping[str, Any], root: RootOptions)
                          f'{", ".join(registry.STAGES)}.')
 
 
-def _check_name(path: Path, name: str) -> None:
+def check_name(path: Path, name: str) -> None:
     """Refuse names that are no folder's, or not the one that they seem to be."""
     if '$' in name:
         raise InputError(f'{path}: name: {name!r} must be a plain folder name; variables of the shell are not replaced '

@@ -12,7 +12,7 @@ from basicsr_distill.io.files import replacing
 from basicsr_distill.io.images import write_png
 
 # Okabe and Ito's colours, apart for most colour-blind readers.
-_COLOURS = ('#0072B2', '#E69F00', '#009E73', '#CC79A7', '#D55E00', '#56B4E9', '#F0E442', '#000000')
+COLOURS = ('#0072B2', '#E69F00', '#009E73', '#CC79A7', '#D55E00', '#56B4E9', '#F0E442', '#000000')
 
 
 def save_psnr_histogram(path: Path, psnr_db: NDArray[np.float32], threshold_db: float, metric: str) -> None:
@@ -27,8 +27,8 @@ def save_psnr_histogram(path: Path, psnr_db: NDArray[np.float32], threshold_db: 
     figure = Figure(figsize=(6, 3.2))
     axes = figure.add_axes((0.11, 0.16, 0.86, 0.8))
     axes.stairs(*np.histogram(psnr_db, bins=60), fill=True, color='#B0B7BF')
-    axes.axvline(threshold_db, color=_COLOURS[4], label=f'threshold {threshold_db:.2f} dB')
-    axes.axvline(float(np.median(psnr_db)), color=_COLOURS[0], linestyle='--',
+    axes.axvline(threshold_db, color=COLOURS[4], label=f'threshold {threshold_db:.2f} dB')
+    axes.axvline(float(np.median(psnr_db)), color=COLOURS[0], linestyle='--',
                  label=f'median {np.median(psnr_db):.2f} dB')
     axes.set_xlabel(f'PSNR after bicubic down and up ({metric}), dB')
     axes.set_ylabel('patches')
@@ -48,8 +48,8 @@ def save_feature_map(path: Path, positions: NDArray[np.float64], labels: NDArray
     axes = figure.add_subplot()
     for label in np.unique(labels).tolist():
         members = positions[labels == label]
-        axes.scatter(members[:, 0], members[:, 1], s=6, linewidths=0, color=_COLOURS[label % len(_COLOURS)],
-                     marker='ov^sD'[label // len(_COLOURS) % 5], label=f'{label} ({len(members)})')
+        axes.scatter(members[:, 0], members[:, 1], s=6, linewidths=0, color=COLOURS[label % len(COLOURS)],
+                     marker='ov^sD'[label // len(COLOURS) % 5], label=f'{label} ({len(members)})')
     axes.set_xlabel('first principal component of the features')
     axes.set_ylabel('second')
     axes.legend(title='cluster (size)', frameon=False, fontsize='small', loc='center left', bbox_to_anchor=(1, 0.5))

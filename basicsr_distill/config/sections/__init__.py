@@ -8,6 +8,16 @@ from basicsr_distill.config.sections.base import (
     bind,
     nearest_name,
 )
+from basicsr_distill.config.sections.benchmark import (
+    LOWER_IS_BETTER,
+    METRIC_SECTIONS,
+    BenchmarkFileOptions,
+    BenchmarkOptions,
+    BudgetOptions,
+    JobOptions,
+    SetOptions,
+    TrainedNetworkOptions,
+)
 from basicsr_distill.config.sections.cluster import ClusterOptions
 from basicsr_distill.config.sections.codecs import (
     AutoencoderKlCodecOptions,
@@ -50,9 +60,14 @@ from basicsr_distill.config.sections.validation import LpipsMetricOptions, TileO
 
 __all__ = [
     'DEFAULT_SCALE',
+    'LOWER_IS_BETTER',
+    'METRIC_SECTIONS',
     'AutoencoderKlCodecOptions',
     'AutoencoderTinyCodecOptions',
+    'BenchmarkFileOptions',
+    'BenchmarkOptions',
     'BlockPcaCodecOptions',
+    'BudgetOptions',
     'ClusterOptions',
     'CodecOptions',
     'DatasetOptions',
@@ -62,6 +77,7 @@ __all__ = [
     'ExtractOptions',
     'GSDDTrainOptions',
     'HighFrequencyLossOptions',
+    'JobOptions',
     'LabelledPatchDatasetOptions',
     'LatentImagesOptions',
     'LatentPatchDatasetOptions',
@@ -86,9 +102,11 @@ __all__ = [
     'ScoreFileOptions',
     'ScratchDiTOptions',
     'SelectOptions',
+    'SetOptions',
     'TargetOptions',
     'TextureEncoderOptions',
     'TileOptions',
+    'TrainedNetworkOptions',
     'ValidationOptions',
     'Vgg19Options',
     'bind',

@@ -1,0 +1,1 @@
+"""``basicsr benchmark``: what sets are worth, by ordinary trainings and tests."""

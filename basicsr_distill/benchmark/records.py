@@ -1,0 +1,41 @@
+"""What a cell's or a set's folder says about itself: ``plan.json`` before it is run, ``done.json`` after.
+
+The plan holds the options and a fingerprint of every input; ``done.json`` holds the plan it was made by and the
+results. A cell whose ``done.json`` has another plan is run again.
+"""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from basicsr_distill.config.differences import describe, differences
+from basicsr_distill.io.manifest import json_text, write_json
+
+PLAN_NAME = 'plan.json'
+DONE_NAME = 'done.json'
+_SHOWN = 3
+
+
+def read_record(path: Path) -> dict[str, Any]:
+    """A record; empty where there is none."""
+    return json.loads(path.read_text(encoding='utf-8')) if path.is_file() else {}
+
+
+def is_finished(folder: Path) -> bool:
+    """Whether what lies in a folder was made by the plan that lies there."""
+    plan = read_record(folder / PLAN_NAME)
+    return bool(plan) and read_record(folder / DONE_NAME).get('plan') == plan
+
+
+def finish(folder: Path, results: Mapping[str, Any]) -> None:
+    """Write ``done.json``."""
+    write_json(folder / DONE_NAME, {'plan': read_record(folder / PLAN_NAME), **results})
+
+
+def what_changed(folder: Path, plan: Mapping[str, Any]) -> str:
+    """How a plan differs from the one that lies in a folder; empty where it does not, or where there is none."""
+    earlier = read_record(folder / PLAN_NAME)
+    found = list(differences(earlier, json.loads(json_text(plan)))) if earlier else []
+    more = f' and {len(found) - _SHOWN} more' if len(found) > _SHOWN else ''
+    return describe(found[:_SHOWN]) + more

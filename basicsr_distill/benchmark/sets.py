@@ -1,0 +1,162 @@
+"""The rows of a benchmark, planned: which recipe stages run once, which sets are made of them, and where they lie."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from basicsr_distill.config.benchmark_file import BenchmarkFile
+from basicsr_distill.config.recipe import Recipe
+from basicsr_distill.config.sections import SetOptions
+from basicsr_distill.errors import InputError
+from basicsr_distill.io.manifest import IMAGES_FOLDER
+
+SETS_FOLDER = 'sets'
+RECIPE_NAME = 'recipe.yml'
+# The published set within its folder, which holds its recipe and records too.
+SET_FOLDER = 'set'
+
+
+@dataclass(frozen=True)
+class SharedRecipe:
+    """Stages that several sets need, run once.
+
+    home: folder of the option file that is written.  options: its content.  recipe: it, checked.  stages: those that
+    are needed.
+    """
+
+    home: Path
+    options: Mapping[str, Any]
+    recipe: Recipe
+    stages: tuple[str, ...]
+
+    def folder_of(self, stage: str) -> Path:
+        """Where a stage puts what it makes."""
+        if stage == 'finetune':
+            return Path('experiments', self.recipe.name)
+        return Path(getattr(self.recipe, stage).save_dir)
+
+
+@dataclass(frozen=True)
+class PlannedSet:
+    """One set to train on.
+
+    row: its name in the benchmark file.  identity: names its files.  count: how many of its images are used, None for
+    all.  seed: of choosing or drawing it; None where nothing is drawn.  is_real: real patches, a row that a drawn set
+    has to beat.  is_full: the full pool.  folder: what is trained on.  home, stage, options: where its recipe lies and
+    what makes it, where it is made here.  shared: the recipe of the stages before.
+    """
+
+    row: str
+    identity: str
+    count: int | None
+    seed: int | None
+    is_real: bool
+    is_full: bool
+    folder: Path
+    stage: str | None = None
+    home: Path | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)
+    shared: SharedRecipe | None = None
+
+
+def plan_sets(file: BenchmarkFile, root: Path) -> list[PlannedSet]:
+    """Every set of a benchmark: a row, a count and a seed each.
+
+    Args:
+        file: the benchmark file.
+        root: of the benchmark, ``experiments/<name>``.
+
+    Raises:
+        InputError: a recipe or a row is wrong; names the file and the key.
+    """
+    recipes = _shared_recipes(file, root / SETS_FOLDER)
+    planned = []
+    for name, row in file.options.sets.items():
+        try:
+            planned += list(_planned(file, root / SETS_FOLDER, name, row, recipes.get(_origin(file, row))))
+        except InputError as error:
+            raise InputError(f'{file.path}: benchmark.sets.{name}: {error}') from None
+    return planned
+
+
+def _planned(file: BenchmarkFile, folder: Path, name: str, row: SetOptions,
+             shared: SharedRecipe | None) -> Iterator[PlannedSet]:
+    if row.path is not None:
+        if not Path(row.path).is_dir():
+            raise InputError(f'path: {row.path} does not exist; correct the path.')
+        for count in [None] if row.full else file.options.counts:
+            yield PlannedSet(name, f'{name}__{"full" if count is None else count}', count, None, row.real, row.full,
+                             Path(row.path))
+        return
+    assert shared is not None
+    if row.full:
+        yield PlannedSet(name, f'{name}__full', None, None, False, True, shared.folder_of('extract') / IMAGES_FOLDER,
+                         shared=shared)
+        return
+    for count in file.options.counts:
+        for seed in file.options.seeds:
+            identity = f'{name}__{count}_s{seed}'
+            stage = 'select' if row.select is not None else 'sample'
+            options = _set_options(shared.options, row, count, seed, folder / identity / SET_FOLDER)
+            recipe = Recipe.parse(folder / identity / RECIPE_NAME, options)
+            recipe.require([stage])
+            recipe.check_agreement()
+            is_real = recipe.select is not None and stage == 'select' and recipe.select.codec is None \
+                and recipe.select.targets.type == 'hr'
+            yield PlannedSet(name, identity, count, seed, is_real, False, folder / identity / SET_FOLDER, stage,
+                             folder / identity, options, shared)
+
+
+def _set_options(recipe: Mapping[str, Any], row: SetOptions, count: int, seed: int, folder: Path) -> dict[str, Any]:
+    """A recipe that makes one set: its own section, with the row's keys, the count, the seed and the folder."""
+    if row.select is not None:
+        given = {**(recipe.get('select') or {}), **row.select}
+        given.pop('images_per_cluster', None)
+        section = 'select', {**given, 'num_images': count}
+    else:
+        given = {**(recipe.get('sample') or {}), **(row.sample or {})}
+        # As many a label as the count needs; what is too much is left out in training, evenly.
+        section = 'sample', {**given, 'images_per_cluster': -(-count // _num_labels(recipe))}
+    options = {key: value for key, value in recipe.items() if key not in ('select', 'sample')}
+    return options | {section[0]: {**section[1], 'seed': seed, 'save_dir': folder.as_posix()}}
+
+
+def _num_labels(recipe: Mapping[str, Any]) -> int:
+    labels = (recipe.get('network_g') or {}).get('num_labels') or (recipe.get('cluster') or {}).get('num_clusters')
+    return labels if isinstance(labels, int) else 1
+
+
+def _origin(file: BenchmarkFile, row: SetOptions) -> tuple[str, tuple[str, ...]] | None:
+    """The recipe of a row and the changes to it."""
+    if row.path is not None:
+        return None
+    if row.recipe is not None:
+        return row.recipe, tuple(row.force_yml)
+    assert file.options.recipe is not None
+    return file.options.recipe, tuple(row.force_yml or file.options.force_yml)
+
+
+def _shared_recipes(file: BenchmarkFile, folder: Path) -> dict[tuple[str, tuple[str, ...]] | None, SharedRecipe]:
+    recipes: dict[tuple[str, tuple[str, ...]] | None, SharedRecipe] = {}
+    rows = {origin: [row for row in file.options.sets.values() if _origin(file, row) == origin]
+            for origin in dict.fromkeys(_origin(file, row) for row in file.options.sets.values())}
+    for origin, own_rows in rows.items():
+        if origin is None:
+            continue
+        path, changes = Path(origin[0]), list(origin[1])
+        recipe = Recipe.load(path, changes)
+        number = sum(other.home.name.startswith(f'recipe_{path.stem}') for other in recipes.values())
+        name = f'recipe_{path.stem}{f"_{number + 1}" if number else ""}'
+        stages = _stages_before(recipe, own_rows)
+        recipe.require(stages)
+        recipes[origin] = SharedRecipe(folder / name, recipe.options, recipe, stages)
+    return recipes
+
+
+def _stages_before(recipe: Recipe, rows: list[SetOptions]) -> tuple[str, ...]:
+    """What must have run before the sets of these rows can be made."""
+    drawn = any(row.sample is not None for row in rows)
+    made = any(not row.full for row in rows)  # select labels its patches by the clusters, where the recipe has them
+    wanted = {'extract'} | ({'cluster'} if made else set()) | ({'finetune'} if drawn else set())
+    return tuple(stage for stage in recipe.stages if stage in wanted)

@@ -1,0 +1,110 @@
+"""``--dry-run``: what a benchmark would do, how long that takes and how much disk, by a trial of each network."""
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from pathlib import Path
+
+import yaml
+
+from basicsr_distill.benchmark.cells import TEST_NAME, TRAIN_NAME, Cell, rebased, test_options, train_options
+from basicsr_distill.benchmark.jobs import last_line
+from basicsr_distill.benchmark.records import DONE_NAME, PLAN_NAME, read_record
+from basicsr_distill.benchmark.sets import PlannedSet
+from basicsr_distill.config.benchmark_file import BenchmarkFile
+from basicsr_distill.config.recipe import Recipe
+from basicsr_distill.io.images import file_bytes, find_images
+from basicsr_distill.io.manifest import write_json
+from basicsr_distill.runtime.device import resolve_num_gpu
+
+TRIAL_ITERATIONS = 20
+_WARM_UP_ITERATIONS = 2
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Of a network on this machine.  start_s: of a training and a test, without their work.  iteration_s: of training.
+    test_s: of all tests.  cell_bytes: that a cell leaves."""
+
+    start_s: float
+    iteration_s: float
+    test_s: float
+    cell_bytes: int
+
+    def seconds(self, total_iter: int) -> float:
+        """Of a whole cell."""
+        return self.start_s + self.iteration_s * total_iter + self.test_s
+
+
+def print_plan(file: BenchmarkFile, cells: Sequence[Cell], networks: Mapping[str, Recipe]) -> None:
+    """Print every cell and, by network, what it costs; nothing is left behind."""
+    costs = {name: measure_cost(file, name, recipe) for name, recipe in networks.items()}
+    seconds, num_bytes, unknown = 0.0, 0, 0
+    for cell in cells:
+        cost = costs[cell.network]
+        if isinstance(cost, Cost):
+            seconds += cost.seconds(cell.total_iter)
+            num_bytes += cost.cell_bytes
+            print(f'{cell.identity}: {cell.total_iter} iterations, '
+                  f'{timedelta(seconds=round(cost.seconds(cell.total_iter)))}')
+        else:
+            unknown += 1
+            print(f'{cell.identity}: {cell.total_iter} iterations')
+    for name, cost in costs.items():
+        print(f'{name}: {cost.iteration_s:.3f} s an iteration, {cost.test_s:.0f} s of tests, '
+              f'{cost.cell_bytes / 1e6:.1f} MB a cell' if isinstance(cost, Cost) else f'{name}: not measured: {cost}')
+    sets = Counter(cell.set.row for cell in {cell.set.identity: cell for cell in cells}.values())
+    listed = ', '.join(f'{row} {number}' for row, number in sets.items())
+    print(f'{len(cells)} cells on {sum(sets.values())} sets ({listed}); one after the other on this machine '
+          f'{timedelta(seconds=round(seconds))} and {num_bytes / 1e9:.2f} GB'
+          + (f', without {unknown} cells that were not measured' if unknown else '')
+          + '; the making of the sets is not in it.')
+
+
+def measure_cost(file: BenchmarkFile, name: str, network: Recipe) -> Cost | str:
+    """Train a network for 20 iterations on the images of the first test and test it; what failed, where it does."""
+    folder = Path(next(iter(file.options.tests.values())))
+    images = len(find_images([folder]))
+    planned = PlannedSet('trial', 'trial', None, None, False, False, folder)
+    cell = Cell(planned, name, 0, TRIAL_ITERATIONS, False, True)
+    home = Path(tempfile.mkdtemp(prefix='.trial_', dir='.'))
+    try:
+        times = []
+        for total_iter in (_WARM_UP_ITERATIONS, TRIAL_ITERATIONS):
+            own = home / str(total_iter)
+            own.mkdir()
+            options = {TRAIN_NAME: train_options(replace(cell, total_iter=total_iter), network, images),
+                       TEST_NAME: test_options(cell, network, file.options)}
+            for file_name, content in options.items():
+                (own / file_name).write_text(yaml.safe_dump(rebased(content, own), sort_keys=False), encoding='utf-8')
+            write_json(own / PLAN_NAME, {'trial': total_iter})
+            weights = Path('experiments', 'pretrained_models')
+            if weights.is_dir():
+                (own / 'experiments').mkdir()
+                (own / 'experiments' / 'pretrained_models').symlink_to(weights.resolve(), target_is_directory=True)
+            started = time.perf_counter()
+            with (own / 'log.txt').open('wb') as log:
+                code = subprocess.run([sys.executable, '-m', 'basicsr_distill.benchmark.worker', 'cell', str(own)],
+                                      stdout=log, stderr=log, stdin=subprocess.DEVNULL,
+                                      env=_environment()).returncode
+            if code:
+                return last_line(own / 'log.txt')
+            done = read_record(own / DONE_NAME)
+            times.append((time.perf_counter() - started, done['train_s'], done['test_s']))
+        (_, few_s, _), (whole_s, many_s, test_s) = times
+        iteration_s = max(0.0, many_s - few_s) / (TRIAL_ITERATIONS - _WARM_UP_ITERATIONS)
+        num_bytes = sum(file_bytes(path) for path in own.rglob('*') if path.is_file() and not path.is_symlink())
+        return Cost(whole_s - test_s - iteration_s * TRIAL_ITERATIONS, iteration_s, test_s, num_bytes)
+    finally:
+        shutil.rmtree(home, ignore_errors=True)
+
+
+def _environment() -> dict[str, str]:
+    return {**os.environ, **({} if resolve_num_gpu('auto') else {'OMP_NUM_THREADS': '1'})}

@@ -1,0 +1,122 @@
+"""What a benchmark does in processes of its own: stages of a recipe, or a training and its test.
+
+    python -m basicsr_distill.benchmark.worker stages FOLDER STAGE...
+    python -m basicsr_distill.benchmark.worker cell FOLDER
+
+The process is to die with the benchmark: standard input is a pipe from it, whose end means that the benchmark is gone.
+What a killed stage or training leaves behind, the next run goes on from.
+"""
+
+import json
+import logging
+import os
+import sys
+import threading
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from basicsr_distill.benchmark.cells import TEST_NAME, TRAIN_NAME
+from basicsr_distill.benchmark.records import finish, is_finished
+from basicsr_distill.benchmark.sets import RECIPE_NAME
+from basicsr_distill.config.experiment import to_experiment
+from basicsr_distill.config.recipe import Recipe
+from basicsr_distill.errors import InputError
+from basicsr_distill.io.files import sha256_file
+from basicsr_distill.io.locks import lock_beside, locked
+from basicsr_distill.runtime.interrupts import unwinding_signals
+from basicsr_distill.stages.record import STAGE_NAME
+
+WATCH_VARIABLE = 'BASICSR_DISTILL_DIES_WITH_STDIN'
+_RETRY_SECONDS = 0.5
+
+
+def run_stages(folder: Path, stages: Sequence[str]) -> None:
+    """Run stages of the recipe in ``folder``, as ``basicsr distill`` does, and note how long they took.
+
+    Stages that had been run before the benchmark was have no time.
+    """
+    from basicsr_distill.stages.pipeline import distill
+
+    started = time.time()
+    recipe = Recipe.load(folder / RECIPE_NAME)
+    made = [Path('experiments', recipe.name) if stage == 'finetune' else Path(getattr(recipe, stage).save_dir)
+            for stage in stages]
+    distill(recipe, stages)
+    is_new = any((path / STAGE_NAME).stat().st_mtime >= started for path in made)
+    if not is_finished(folder):
+        finish(folder, {'make_s': round(time.time() - started, 1) if is_new else None})
+
+
+def run_cell(folder: Path) -> None:
+    """Train and test a cell whose option files and plan lie in ``folder``; one that is finished is left as it is.
+
+    Should a job of an earlier run still be at it, it is waited for.
+
+    Raises:
+        InputError: what ``basicsr train`` or ``basicsr test`` refuses.
+    """
+    os.chdir(folder)
+    here = Path.cwd()
+    while True:
+        try:
+            with locked(lock_beside(here, 'cell'), here):
+                if not is_finished(here):
+                    _train_and_test(here)
+                return
+        except InputError as error:
+            if 'in use by' not in str(error):
+                raise
+            time.sleep(_RETRY_SECONDS)
+
+
+def _train_and_test(folder: Path) -> None:
+    from basicsr_distill.host import hooks
+
+    hooks.require_host()
+    from basicsr_distill.training.test import test
+    from basicsr_distill.training.train import train
+
+    started = time.perf_counter()
+    recipe = Recipe.load(Path(TRAIN_NAME))
+    train(to_experiment(recipe, is_train=True, root=folder, auto_resume=True))
+    trained = time.perf_counter()
+    test(to_experiment(Recipe.load(Path(TEST_NAME)), is_train=False, root=folder))
+    tested = time.perf_counter()
+    weights = folder / 'experiments' / recipe.name / 'models' / 'net_g_latest.pth'
+    values = json.loads((folder / 'results' / recipe.name / 'metrics.json').read_text(encoding='utf-8'))
+    finish(folder, {'values': values, 'weights_sha256': sha256_file(weights), 'train_s': round(trained - started, 1),
+                    'test_s': round(tested - trained, 1)})
+
+
+def die_with_stdin() -> None:
+    """End this process, as kill -9 would, when the pipe at standard input ends."""
+
+    def watch() -> None:
+        while os.read(0, 1):
+            pass
+        os._exit(137)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run one job; the exit codes are those of the ``basicsr`` command."""
+    if os.environ.get(WATCH_VARIABLE):
+        die_with_stdin()
+    logging.basicConfig(level=logging.INFO, format='%(message)s')
+    what, path, *stages = arguments
+    try:
+        with unwinding_signals():
+            if what == 'stages':
+                run_stages(Path(path), stages)
+            else:
+                run_cell(Path(path))
+    except InputError as error:
+        print(f'basicsr: {error}', file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == '__main__':
+    sys.exit(main(sys.argv[1:]))
