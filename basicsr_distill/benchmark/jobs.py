@@ -1,7 +1,9 @@
 """Many processes, some at a time: on this machine, or by submitit on a cluster."""
 
+import json
 import logging
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -14,7 +16,6 @@ from pathlib import Path
 from queue import SimpleQueue
 from typing import Any, Protocol
 
-from basicsr_distill.benchmark.worker import WATCH_VARIABLE
 from basicsr_distill.config.sections import JobOptions
 from basicsr_distill.errors import InputError
 
@@ -22,6 +23,7 @@ _LOGGER = logging.getLogger(__name__)
 _SUBMITIT_MISSING = ("benchmark.jobs.executor: {executor} needs the package submitit; install it by "
                      "`pip install 'basicsr-distill[slurm]'`.")
 _POLL_SECONDS = 1.0
+_WORKER = (sys.executable, '-m', 'basicsr_distill.benchmark.worker')
 
 
 @dataclass(frozen=True)
@@ -49,50 +51,69 @@ class Launcher(Protocol):
     def stop(self) -> None:
         """End the jobs that are running."""
 
+    def close(self) -> None:
+        """Nothing more is asked for."""
+
 
 class LocalLauncher:
-    """Processes of this machine, one a GPU or one a core; each gets a GPU of its own, or one thread."""
+    """Processes of this machine, one a GPU or one a core; each gets a GPU of its own, or one thread.
+
+    A slot is a server of :mod:`basicsr_distill.benchmark.worker` that forks a process for each job.
+    """
 
     def __init__(self, options: JobOptions, num_gpus: int) -> None:
         self.processes: int = options.processes or num_gpus or _cores()
-        self._slots: SimpleQueue[int] = SimpleQueue()
+        self._free: SimpleQueue[int] = SimpleQueue()
         for slot in range(self.processes):
-            self._slots.put(slot)
+            self._free.put(slot)
         self._num_gpus = num_gpus
-        self._running: set[subprocess.Popen[bytes]] = set()
+        self._servers: dict[int, subprocess.Popen[bytes]] = {}
         self._lock = threading.Lock()
         self._stopped = False
 
     def __call__(self, job: Job) -> int:
-        """Run a job; its standard input is a pipe that ends with this process."""
-        slot = self._slots.get()
+        """Run a job and wait for it."""
+        slot = self._free.get()
         try:
-            with job.log.open('ab') as log:
-                with self._lock:
-                    if self._stopped:
-                        return 1
-                    process = subprocess.Popen(_command(job), stdin=subprocess.PIPE, stdout=log, stderr=log,
-                                               env=self._environment(slot))
-                    self._running.add(process)
-                try:
-                    return process.wait()
-                finally:
-                    assert process.stdin is not None
-                    process.stdin.close()
-                    with self._lock:
-                        self._running.discard(process)
+            with self._lock:
+                if self._stopped:
+                    return 1
+                server = self._server(slot)
+            line = json.dumps({'arguments': job.arguments, 'log': str(job.log)})
+            assert server.stdin is not None and server.stdout is not None
+            try:
+                server.stdin.write(f'{line}\n'.encode())
+                server.stdin.flush()
+                answer = server.stdout.readline()
+            except BrokenPipeError:
+                answer = b''
+            return int(answer) if answer else 1
         finally:
-            self._slots.put(slot)
+            self._free.put(slot)
 
     def stop(self) -> None:
         """Let running trainings make a checkpoint and end; waiting jobs do not start."""
         with self._lock:
             self._stopped = True
-            for process in self._running:
-                process.terminate()
+            for server in self._servers.values():
+                os.killpg(server.pid, signal.SIGTERM)
+
+    def close(self) -> None:
+        """End the servers, which by now have nothing to do."""
+        for server in self._servers.values():
+            assert server.stdin is not None
+            server.stdin.close()
+            server.wait()
+
+    def _server(self, slot: int) -> subprocess.Popen[bytes]:
+        if slot not in self._servers or self._servers[slot].poll() is not None:
+            self._servers[slot] = subprocess.Popen(
+                [*_WORKER, 'serve'], stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=self._environment(slot),
+                start_new_session=True)  # Ctrl-C is for the benchmark alone, which then stops the jobs
+        return self._servers[slot]
 
     def _environment(self, slot: int) -> dict[str, str]:
-        environment = {**os.environ, WATCH_VARIABLE: '1', 'PYTHONUNBUFFERED': '1'}
+        environment = {**os.environ}
         if self._num_gpus:
             devices = os.environ.get('CUDA_VISIBLE_DEVICES', '').split(',')
             own = slot % self._num_gpus
@@ -127,7 +148,7 @@ class SubmititLauncher:
     def __call__(self, job: Job) -> int:
         """Submit a job and wait for its end."""
         with self._lock:
-            submitted = self._executor.submit(run_logged, list(_command(job)), str(job.log), str(Path.cwd()))
+            submitted = self._executor.submit(run_logged, [*_WORKER, *job.arguments], str(job.log), str(Path.cwd()))
             self._running[job.name] = submitted
         try:
             while not submitted.done():
@@ -147,6 +168,9 @@ class SubmititLauncher:
         with self._lock:
             for submitted in self._running.values():
                 submitted.cancel()
+
+    def close(self) -> None:
+        """Its jobs are processes that end by themselves."""
 
 
 def run_logged(command: list[str], log: str, folder: str) -> int:
@@ -209,10 +233,6 @@ def run_jobs(jobs: Sequence[Job], launcher: Launcher, ended: Callable[[Job], str
             launcher.stop()
             raise
     return failed
-
-
-def _command(job: Job) -> tuple[str, ...]:
-    return (sys.executable, '-m', 'basicsr_distill.benchmark.worker', *job.arguments)
 
 
 def _cores() -> int:

@@ -1,5 +1,6 @@
 """A benchmark from its file to its report: recipes, sets, cells, results; each goes on where it was interrupted."""
 
+import contextlib
 import logging
 import shutil
 from collections.abc import Mapping, Sequence
@@ -68,8 +69,9 @@ def benchmark(file: BenchmarkFile, dry_run: bool = False) -> int:
         return 0
     with locked_folder(root):
         launcher = make_launcher(file.options.jobs, root / 'submitit', resolve_num_gpu('auto'))
-        made, failed = _make_sets(root, sets, launcher)
-        failed += _run_cells(root, file, [cell for cell in cells if cell.set.identity in made], networks, launcher)
+        with contextlib.closing(launcher):
+            made, failed = _make_sets(sets, launcher)
+            failed += _run_cells(root, file, [cell for cell in cells if cell.set.identity in made], networks, launcher)
         results = collect(file, root, cells, networks)
         write_results(root, results)
         write_report(file, root, results, failed)
@@ -111,7 +113,7 @@ def _check(file: BenchmarkFile, networks: Mapping[str, Recipe], sets: Sequence[P
         check_components(recipe)
 
 
-def _make_sets(root: Path, sets: Sequence[PlannedSet], launcher: Launcher) -> tuple[set[str], list[str]]:
+def _make_sets(sets: Sequence[PlannedSet], launcher: Launcher) -> tuple[set[str], list[str]]:
     """Run the shared stages and make the sets; the identities of those that are there, and what failed."""
     shared = {planned.shared.home: planned.shared for planned in sets if planned.shared is not None}
     jobs = [_shared_job(recipe) for recipe in shared.values()]

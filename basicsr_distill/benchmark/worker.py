@@ -2,19 +2,25 @@
 
     python -m basicsr_distill.benchmark.worker stages FOLDER STAGE...
     python -m basicsr_distill.benchmark.worker cell FOLDER
+    python -m basicsr_distill.benchmark.worker serve
 
-The process is to die with the benchmark: standard input is a pipe from it, whose end means that the benchmark is gone.
-What a killed stage or training leaves behind, the next run goes on from.
+The last one imports everything once and forks a process for each job that it reads from standard input, since the
+imports take longer than a small network's test. Standard input is a pipe from the benchmark: its end means that the
+benchmark is gone, and whatever runs ends with it. What a killed stage or training leaves behind, the next run goes on
+from.
 """
 
 import json
 import logging
 import os
+import signal
 import sys
 import threading
 import time
+import traceback
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from basicsr_distill.benchmark.cells import TEST_NAME, TRAIN_NAME
 from basicsr_distill.benchmark.records import finish, is_finished
@@ -27,7 +33,6 @@ from basicsr_distill.io.locks import lock_beside, locked
 from basicsr_distill.runtime.interrupts import unwinding_signals
 from basicsr_distill.stages.record import STAGE_NAME
 
-WATCH_VARIABLE = 'BASICSR_DISTILL_DIES_WITH_STDIN'
 _RETRY_SECONDS = 0.5
 
 
@@ -100,10 +105,57 @@ def die_with_stdin() -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
+def serve() -> None:
+    """Fork a process for each line of standard input, ``{"arguments": [...], "log": PATH}``; print its exit code."""
+    from basicsr_distill.host import hooks
+
+    hooks.require_host()
+    import basicsr_distill.stages.extract.stage
+    import basicsr_distill.stages.sample.stage
+    import basicsr_distill.stages.select.stage
+    import basicsr_distill.training.test
+    import basicsr_distill.training.train  # noqa: F401  (what the jobs need)
+
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # it is for the job, which may want to save something first
+    while line := _read_line():
+        job = json.loads(line)
+        child = os.fork()
+        if not child:
+            os._exit(_run_forked(job))
+        print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
+
+
+def _read_line() -> bytes:
+    """A line of standard input, and nothing beyond it, which a buffer would keep from the job's own watch."""
+    line = b''
+    while (byte := os.read(0, 1)) not in (b'', b'\n'):
+        line += byte
+    return line
+
+
+def _run_forked(job: dict[str, Any]) -> int:
+    with open(job['log'], 'ab') as log:
+        os.dup2(log.fileno(), 1)
+        os.dup2(log.fileno(), 2)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    die_with_stdin()
+    try:
+        return main(job['arguments'])
+    except SystemExit as error:
+        return error.code if isinstance(error.code, int) else 1
+    except BaseException:
+        traceback.print_exc()
+        return 1
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+
+
 def main(arguments: Sequence[str]) -> int:
     """Run one job; the exit codes are those of the ``basicsr`` command."""
-    if os.environ.get(WATCH_VARIABLE):
-        die_with_stdin()
+    if list(arguments) == ['serve']:
+        serve()
+        return 0
     logging.basicConfig(level=logging.INFO, format='%(message)s')
     what, path, *stages = arguments
     try:
