@@ -98,7 +98,7 @@ def _check(file: BenchmarkFile, networks: Mapping[str, Recipe], sets: Sequence[P
         listed = ', '.join(f'{name} is for x{scale}' for name, scale in scales.items())
         raise InputError(f'{where}: {listed}; let them agree.')
     for planned in sets:
-        if planned.stage is None and planned.shared is None and planned.count is not None:
+        if planned.shared is None and planned.count is not None:
             available = len(_images_of(planned))
             if available < planned.count:
                 raise InputError(f'{where}.sets.{planned.row}.path: {planned.folder} has {available} images, but '
@@ -119,7 +119,7 @@ def _make_sets(sets: Sequence[PlannedSet], launcher: Launcher) -> tuple[set[str]
     jobs = [_shared_job(recipe) for recipe in shared.values()]
     failures = _run('recipe', [job for job in jobs if not _has_run(job)], launcher)
     usable = [planned for planned in sets if planned.shared is None or str(planned.shared.home) not in failures]
-    set_jobs = {planned.identity: _set_job(planned) for planned in usable if planned.stage is not None}
+    set_jobs = {planned.identity: _set_job(planned) for planned in usable if planned.stages}
     failures |= _run('set', [job for job in set_jobs.values() if not is_finished(Path(job.arguments[1]))], launcher)
     made = {planned.identity for planned in usable
             if planned.identity not in set_jobs or is_finished(Path(set_jobs[planned.identity].arguments[1]))}
@@ -141,11 +141,11 @@ def _has_run(job: Job) -> bool:
 
 
 def _set_job(planned: PlannedSet) -> Job:
-    assert planned.home is not None and planned.shared is not None and planned.stage is not None
+    assert planned.home is not None and planned.shared is not None
     inputs = {stage: fingerprint_stage(planned.shared.folder_of(stage)) for stage in planned.shared.stages
-              if planned.stage == 'sample' or stage != 'finetune'}
+              if planned.stages != ('select',) or stage != 'finetune'}
     _write_plan(planned.home, {'options': dict(planned.options), 'inputs': inputs}, {RECIPE_NAME: planned.options})
-    return Job(planned.identity, ('stages', str(planned.home), planned.stage), planned.home / _LOG_NAME)
+    return Job(planned.identity, ('stages', str(planned.home), *planned.stages), planned.home / _LOG_NAME)
 
 
 def _run_cells(root: Path, file: BenchmarkFile, cells: Sequence[Cell], networks: Mapping[str, Recipe],

@@ -43,7 +43,7 @@ class PlannedSet:
 
     row: its name in the benchmark file.  identity: names its files.  count: how many of its images are used, None for
     all.  seed: of choosing or drawing it; None where nothing is drawn.  is_real: real patches, a row that a drawn set
-    has to beat.  is_full: the full pool.  folder: what is trained on.  home, stage, options: where its recipe lies and
+    has to beat.  is_full: the full pool.  folder: what is trained on.  home, stages, options: where its recipe lies and
     what makes it, where it is made here.  shared: the recipe of the stages before.
     """
 
@@ -54,7 +54,7 @@ class PlannedSet:
     is_real: bool
     is_full: bool
     folder: Path
-    stage: str | None = None
+    stages: tuple[str, ...] = ()
     home: Path | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
     shared: SharedRecipe | None = None
@@ -97,14 +97,18 @@ def _planned(file: BenchmarkFile, folder: Path, name: str, row: SetOptions,
     for count in file.options.counts:
         for seed in file.options.seeds:
             identity = f'{name}__{count}_s{seed}'
-            stage = 'select' if row.select is not None else 'sample'
             options = _set_options(shared.options, row, count, seed, folder / identity / SET_FOLDER)
+            if _is_trained(shared.options) and row.sample is not None:
+                options = _trained_for_itself(options, f'{file.name}__{identity}', seed)
+                stages: tuple[str, ...] = ('finetune', 'sample')
+            else:
+                stages = ('sample' if row.select is None else 'select',)
             recipe = Recipe.parse(folder / identity / RECIPE_NAME, options)
-            recipe.require([stage])
+            recipe.require(stages)
             recipe.check_agreement()
-            is_real = recipe.select is not None and stage == 'select' and recipe.select.codec is None \
+            is_real = row.select is not None and recipe.select is not None and recipe.select.codec is None \
                 and recipe.select.targets.type == 'hr'
-            yield PlannedSet(name, identity, count, seed, is_real, False, folder / identity / SET_FOLDER, stage,
+            yield PlannedSet(name, identity, count, seed, is_real, False, folder / identity / SET_FOLDER, stages,
                              folder / identity, options, shared)
 
 
@@ -120,6 +124,16 @@ def _set_options(recipe: Mapping[str, Any], row: SetOptions, count: int, seed: i
         section = 'sample', {**given, 'images_per_cluster': -(-count // _num_labels(recipe))}
     options = {key: value for key, value in recipe.items() if key not in ('select', 'sample')}
     return options | {section[0]: {**section[1], 'seed': seed, 'save_dir': folder.as_posix()}}
+
+
+def _is_trained(recipe: Mapping[str, Any]) -> bool:
+    """Whether the images themselves are trained (GSDD): then every set has a training of its own."""
+    return recipe.get('model_type') == 'GSDDModel'
+
+
+def _trained_for_itself(options: Mapping[str, Any], name: str, seed: int) -> dict[str, Any]:
+    network = {**options['network_g'], 'images_per_label': options['sample']['images_per_cluster']}
+    return {**options, 'name': name, 'network_g': network, 'manual_seed': seed}
 
 
 def _num_labels(recipe: Mapping[str, Any]) -> int:
@@ -158,5 +172,6 @@ def _stages_before(recipe: Recipe, rows: list[SetOptions]) -> tuple[str, ...]:
     """What must have run before the sets of these rows can be made."""
     drawn = any(row.sample is not None for row in rows)
     made = any(not row.full for row in rows)  # select labels its patches by the clusters, where the recipe has them
-    wanted = {'extract'} | ({'cluster'} if made else set()) | ({'finetune'} if drawn else set())
+    wanted = {'extract'} | ({'cluster'} if made else set())
+    wanted |= {'finetune'} if drawn and not _is_trained(recipe.options) else set()
     return tuple(stage for stage in recipe.stages if stage in wanted)

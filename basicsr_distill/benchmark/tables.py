@@ -96,11 +96,12 @@ def set_table(options: BenchmarkOptions, results: Results) -> Table:
 def prior_of(planned: PlannedSet) -> str:
     """Whose weights a set was made with, as far as its recipe says."""
     options = planned.options
-    if planned.stage is None:
+    if not planned.stages:
         return ''
     network, dataset = options.get('network_g') or {}, (options.get('datasets') or {}).get('train') or {}
-    if planned.stage == 'sample':
-        sources = [network.get('pretrained'), (dataset.get('codec') or {}).get('pretrained')]
+    if planned.stages != ('select',):
+        sources = [network.get('pretrained'), (dataset.get('codec') or {}).get('pretrained'),
+                   (options.get('train') or {}).get('generator_weights')]
     else:
         encoders = options['select'].get('encoder') or {}
         sources = [encoder.get('pretrained') for encoder in (encoders if isinstance(encoders, list) else [encoders])]
@@ -109,8 +110,10 @@ def prior_of(planned: PlannedSet) -> str:
 
 
 def duration(seconds: float | None) -> str:
-    """``0:01:23``; empty for None."""
-    return '' if seconds is None else str(timedelta(seconds=round(seconds)))
+    """``83 s`` or ``0:10:23``; empty for None."""
+    if seconds is None:
+        return ''
+    return f'{seconds:.0f} s' if seconds < 100 else str(timedelta(seconds=round(seconds)))
 
 
 def shown(value: float, metric: str) -> str:

@@ -3,4 +3,4 @@
 # The stages of a recipe in the order of the method; finetune is what BasicSR's root keys say.
 STAGE_ORDER = ('extract', 'cluster', 'select', 'finetune', 'sample')
 # Kinds of option files that have a JSON schema.
-SCHEMA_KINDS = ('recipe', 'experiment')
+SCHEMA_KINDS = ('recipe', 'experiment', 'benchmark')

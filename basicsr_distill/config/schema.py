@@ -10,7 +10,7 @@ from typing import Any
 from pydantic.json_schema import models_json_schema
 
 from basicsr_distill.config import registry
-from basicsr_distill.config.sections import Options, RootOptions, TileOptions, ValidationOptions
+from basicsr_distill.config.sections import BenchmarkFileOptions, Options, RootOptions, TileOptions, ValidationOptions
 
 _DIALECT = 'http://json-schema.org/draft-07/schema#'
 _REFERENCE = '#/definitions/{model}'
@@ -18,6 +18,7 @@ _REFERENCE = '#/definitions/{model}'
 _DESCRIPTIONS = {
     'recipe': 'A recipe: the stages of a distillation and its training, for `basicsr distill` and `basicsr train`.',
     'experiment': 'An experiment of BasicSR, for `basicsr train` and `basicsr test`.',
+    'benchmark': 'A comparison of sets, for `basicsr benchmark`.',
 }
 
 
@@ -25,11 +26,13 @@ def schema(kind: str) -> dict[str, Any]:
     """The JSON schema of one kind of option file.
 
     Args:
-        kind: ``recipe`` or ``experiment``.
+        kind: one of SCHEMA_KINDS.
 
     >>> schema('recipe')['properties']['extract']['anyOf'][0]
     {'$ref': '#/definitions/ExtractOptions'}
     """
+    if kind == 'benchmark':
+        return _benchmark_schema()
     stages = registry.STAGES if kind == 'recipe' else {}
     tables = (registry.DATASETS, registry.NETWORKS, registry.LOSSES, registry.METRICS, registry.TRAIN_SECTIONS)
     models = {model.__name__: model for table in (stages, *tables) for model in table.values()}
@@ -54,6 +57,13 @@ def schema(kind: str) -> dict[str, Any]:
                   for name, model in registry.TRAIN_SECTIONS.items()],
         'definitions': dict(sorted(definitions.items()))}
     return _untitled(made | ({'additionalProperties': False} if kind == 'recipe' else {}))
+
+
+def _benchmark_schema() -> dict[str, Any]:
+    """Rows hold keys of the stages; what is wrong with them is found when the file is read."""
+    made = BenchmarkFileOptions.model_json_schema(ref_template=_REFERENCE)
+    made['definitions'] = made.pop('$defs')
+    return _untitled({'$schema': _DIALECT, **made, 'description': _DESCRIPTIONS['benchmark']})
 
 
 def schema_text(kind: str) -> str:

@@ -16,7 +16,8 @@ FILES = sorted((REPOSITORY / 'options').rglob('*.yml'))
 
 
 def kind_of(path: Path) -> str:
-    return 'recipe' if 'distill' in path.parts else 'experiment'
+    folder = path.relative_to(REPOSITORY / 'options').parts[0]
+    return {'distill': 'recipe', 'benchmark': 'benchmark'}.get(folder, 'experiment')
 
 
 def as_an_editor_reads(value: Any) -> Any:
@@ -54,8 +55,15 @@ def test_option_files_are_valid_and_misspelt_ones_are_not(kind: str) -> None:
     for path in FILES:
         if kind_of(path) == kind:
             assert list(validator.iter_errors(as_an_editor_reads(load_option_file(path)))) == [], path
-    name = {'recipe': 'distill/demo.yml', 'experiment': 'train/EDSR/train_EDSR_Mx4_OST.yml'}[kind]
+    name = {'recipe': 'distill/demo.yml', 'experiment': 'train/EDSR/train_EDSR_Mx4_OST.yml',
+            'benchmark': 'benchmark/cpu_study.yml'}[kind]
     options = load_option_file(REPOSITORY / 'options' / name)
+    if kind == 'benchmark':
+        options['benchmark']['sead'] = 1
+        options['benchmark']['budget']['iter'] = 1
+        assert {tuple(error.path) for error in validator.iter_errors(options)} == {('benchmark',),
+                                                                                  ('benchmark', 'budget')}
+        return
     options['datasets']['train']['use_hflp'] = True
     options['logger']['print_frq'] = 1
     assert {error.path[0] for error in validator.iter_errors(options)} == {'datasets', 'logger'}

@@ -175,7 +175,7 @@ def _curves(options: BenchmarkOptions, results: Results) -> list[_Plot]:
 def _shown_sets(options: BenchmarkOptions, results: Results) -> dict[str, PlannedSet]:
     """A set of each row: the first seed's, at the count in the middle."""
     middle = options.counts[len(options.counts) // 2]
-    return {result.cell.set.row: result.cell.set for result in reversed(results.cells)
+    return {result.cell.set.row: result.cell.set for result in results.cells
             if result.cell.set.count in (None, middle) and result.cell.set.seed in (None, options.seeds[0])}
 
 
@@ -250,8 +250,8 @@ def _licences(sets: dict[str, PlannedSet]) -> list[str]:
 def _commands(root: Path, results: Results) -> list[str]:
     lines = []
     for home in dict.fromkeys(result.cell.set.home for result in results.cells if result.cell.set.home):
-        stage = next(result.cell.set.stage for result in results.cells if result.cell.set.home == home)
-        lines.append(f'basicsr distill -opt {home}/recipe.yml --stage {stage}')
+        stages = next(result.cell.set.stages for result in results.cells if result.cell.set.home == home)
+        lines.append(f'basicsr distill -opt {home}/recipe.yml --stage {" ".join(stages)}')
     for result in results.cells:
         folder = root / CELLS_FOLDER / result.cell.identity
         lines.append(f'(cd {folder} && basicsr train -opt train.yml && basicsr test -opt test.yml)')
