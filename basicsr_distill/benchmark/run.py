@@ -28,7 +28,7 @@ from basicsr_distill.benchmark.records import (
     read_record,
     what_changed,
 )
-from basicsr_distill.benchmark.report import write_report
+from basicsr_distill.benchmark.report.page import write_report
 from basicsr_distill.benchmark.results import collect, write_results
 from basicsr_distill.benchmark.sets import RECIPE_NAME, PlannedSet, SharedRecipe, plan_sets
 from basicsr_distill.benchmark.trial import print_plan
