@@ -12,7 +12,11 @@ from sr_experiments import SlimVgg19, make_surroundings, save_slim_vgg19, shrink
 from support import REPOSITORY
 from torchvision.models import alexnet
 
+from basicsr_distill.benchmark.cells import load_networks, plan_cells, train_options
+from basicsr_distill.benchmark.cells import test_options as cell_test_options
+from basicsr_distill.benchmark.sets import plan_sets
 from basicsr_distill.cli import main
+from basicsr_distill.config.benchmark_file import BenchmarkFile
 from basicsr_distill.config.experiment import to_experiment
 from basicsr_distill.config.recipe import Recipe
 from basicsr_distill.config.yaml_files import load_option_file, read_option_file
@@ -42,7 +46,7 @@ def load(kind: str, stem: str) -> dict[str, Any]:
 # What every file must satisfy -----------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize('path', files('**/*.yml'))
+@pytest.mark.parametrize('path', [*files('distill/*.yml'), *files('train/**/*.yml'), *files('test/**/*.yml')])
 def test_option_file_is_valid(path: Path) -> None:
     recipe = Recipe.load(path)
     check_components(recipe)
@@ -52,6 +56,27 @@ def test_option_file_is_valid(path: Path) -> None:
         assert metric['crop_border'] == options['scale']
     for section in options.get('datasets', {}).values():
         assert section.get('gt_size', options['scale']) % options['scale'] == 0
+
+
+@pytest.mark.parametrize('path', files('benchmark/*.yml'))
+def test_benchmark_file_is_valid(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every recipe, set and network that it names, down to the option files of its cells."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / 'options').symlink_to(OPTIONS)
+    file = BenchmarkFile.load(path)
+    assert file.name == path.stem
+    for row in file.options.sets.values():
+        if row.path is not None:
+            Path(row.path).mkdir(parents=True, exist_ok=True)
+    networks = load_networks(file)
+    sets = plan_sets(file, Path('experiments', file.name))
+    cells = plan_cells(file.options, sets)
+    assert len({cell.identity for cell in cells}) == len(cells)
+    for cell in {cell.network: cell for cell in cells}.values():
+        check_components(Recipe.parse(Path('train.yml'), train_options(cell, networks[cell.network], 100)))
+        check_components(Recipe.parse(Path('test.yml'), cell_test_options(cell, networks[cell.network], file.options)))
+    for shared in {planned.shared.home: planned.shared for planned in sets if planned.shared}.values():
+        check_components(shared.recipe)
 
 
 @pytest.mark.parametrize('path', files('**/*.yml'))
