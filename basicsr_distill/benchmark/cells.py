@@ -1,12 +1,13 @@
 """The trainings of a benchmark, planned: an option file for ``basicsr train`` and one for ``basicsr test`` each."""
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from basicsr_distill.benchmark.records import write_plan
 from basicsr_distill.benchmark.sets import PlannedSet
 from basicsr_distill.config.benchmark_file import BenchmarkFile
 from basicsr_distill.config.recipe import Recipe
@@ -171,13 +172,23 @@ def rebased(value: Any, folder: Path, key: str = '') -> Any:
     return value
 
 
+def write_cell(folder: Path, plan: Mapping[str, Any], options: Mapping[str, Mapping[str, Any]]) -> None:
+    """Write a cell's option files and its plan, and let it find the weights of losses and metrics.
+
+    BasicSR looks for these below the working folder.
+
+    Args:
+        folder: of the cell.
+        plan: as in :mod:`basicsr_distill.benchmark.records`.
+        options: of :func:`train_options` and :func:`test_options`, by the name of their file.
+    """
+    write_plan(folder, plan, {name: rebased(content, folder) for name, content in options.items()})
+    weights, link = Path('experiments', 'pretrained_models'), folder / 'experiments' / 'pretrained_models'
+    if weights.is_dir() and not link.is_symlink():
+        link.parent.mkdir(exist_ok=True)
+        link.symlink_to(weights.resolve(), target_is_directory=True)
+
+
 def _without_data(options: Mapping[str, Any]) -> dict[str, Any]:
     left_out = ('datasets', 'val', 'name', 'manual_seed', 'extract', 'cluster', 'select', 'sample')
     return {key: deepcopy(value) for key, value in options.items() if key not in left_out and value is not None}
-
-
-def group_by_set(cells: Sequence[Cell]) -> Iterator[tuple[PlannedSet, list[Cell]]]:
-    """The sets in the order of their first cells."""
-    for planned in dict.fromkeys(cell.set.identity for cell in cells):
-        own = [cell for cell in cells if cell.set.identity == planned]
-        yield own[0].set, own

@@ -18,6 +18,7 @@ from typing import Any, Protocol
 
 from basicsr_distill.config.sections import JobOptions
 from basicsr_distill.errors import InputError
+from basicsr_distill.runtime.parallel import default_workers
 
 _LOGGER = logging.getLogger(__name__)
 _SUBMITIT_MISSING = ("benchmark.jobs.executor: {executor} needs the package submitit; install it by "
@@ -30,12 +31,23 @@ _WORKER = (sys.executable, '-m', 'basicsr_distill.benchmark.worker')
 class Job:
     """A process of :mod:`basicsr_distill.benchmark.worker`.
 
-    name: for messages.  arguments: of the worker.  log: what it prints.
+    name: for messages.  home: folder of its option files, its plan and its log.  stages: of the recipe that lies there;
+    none for a cell.
     """
 
     name: str
-    arguments: tuple[str, ...]
-    log: Path
+    home: Path
+    stages: tuple[str, ...] = ()
+
+    @property
+    def arguments(self) -> tuple[str, ...]:
+        """Of the worker."""
+        return ('stages' if self.stages else 'cell', str(self.home), *self.stages)
+
+    @property
+    def log(self) -> Path:
+        """What it prints."""
+        return self.home / 'log.txt'
 
 
 class Launcher(Protocol):
@@ -62,7 +74,7 @@ class LocalLauncher:
     """
 
     def __init__(self, options: JobOptions, num_gpus: int) -> None:
-        self.processes: int = options.processes or num_gpus or _cores()
+        self.processes: int = options.processes or num_gpus or default_workers()
         self._free: SimpleQueue[int] = SimpleQueue()
         for slot in range(self.processes):
             self._free.put(slot)
@@ -133,7 +145,7 @@ class SubmititLauncher:
         except ImportError:
             raise InputError(_SUBMITIT_MISSING.format(executor=options.executor)) from None
         is_local = options.executor == 'submitit_local'
-        self.processes = options.processes or (_cores() if is_local else None)
+        self.processes = options.processes or (default_workers() if is_local else None)
         self._executor = submitit.AutoExecutor(folder=folder, cluster='local' if is_local else 'slurm')
         parameters: dict[str, Any] = {'timeout_min': options.timeout_min}
         if not is_local:
@@ -233,10 +245,6 @@ def run_jobs(jobs: Sequence[Job], launcher: Launcher, ended: Callable[[Job], str
             launcher.stop()
             raise
     return failed
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1
 
 
 def last_line(log: Path) -> str:

@@ -9,7 +9,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from basicsr_distill.config.differences import describe, differences
+from basicsr_distill.io.files import write_atomic
 from basicsr_distill.io.manifest import json_text, write_json
 
 PLAN_NAME = 'plan.json'
@@ -31,6 +34,14 @@ def is_finished(folder: Path) -> bool:
 def finish(folder: Path, results: Mapping[str, Any]) -> None:
     """Write ``done.json``."""
     write_json(folder / DONE_NAME, {'plan': read_record(folder / PLAN_NAME), **results})
+
+
+def write_plan(home: Path, plan: Mapping[str, Any], files: Mapping[str, Mapping[str, Any]]) -> None:
+    """Make a folder with its option files, by their names, and its plan."""
+    home.mkdir(parents=True, exist_ok=True)
+    for name, options in files.items():
+        write_atomic(home / name, yaml.safe_dump(dict(options), sort_keys=False, allow_unicode=True))
+    write_json(home / PLAN_NAME, plan)
 
 
 def what_changed(folder: Path, plan: Mapping[str, Any]) -> str:

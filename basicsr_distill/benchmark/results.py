@@ -11,13 +11,11 @@ import torch
 from basicsr_distill import __version__
 from basicsr_distill.benchmark.cells import CELLS_FOLDER, Cell, metric_section
 from basicsr_distill.benchmark.records import DONE_NAME, is_finished, read_record
-from basicsr_distill.benchmark.sets import PlannedSet
+from basicsr_distill.benchmark.sets import PlannedSet, hr_folder
 from basicsr_distill.config.benchmark_file import BenchmarkFile
-from basicsr_distill.config.recipe import Recipe
-from basicsr_distill.config.sections import LOWER_IS_BETTER
 from basicsr_distill.errors import InputError
 from basicsr_distill.io.headers import ImageHeader, read_headers
-from basicsr_distill.io.images import file_bytes, find_images, fingerprint_images, read_rgb
+from basicsr_distill.io.images import file_bytes, find_images, read_rgb
 from basicsr_distill.io.manifest import write_csv, write_json
 from basicsr_distill.ops.bicubic import bicubic_upsample, make_lr
 
@@ -76,14 +74,16 @@ class Row:
 
 @dataclass(frozen=True)
 class Results:
-    """Of a benchmark.  bicubic: what interpolation alone reaches, by test and metric."""
+    """Of a benchmark.  scale: factor between LR and HR.  bicubic: what interpolation alone reaches, by test and
+    metric."""
 
+    scale: int
     cells: Sequence[CellResult]
     bicubic: Mapping[str, Mapping[str, float]]
 
     def rows(self) -> list[Row]:
         """Every row, in the order of the file; second schedules after it."""
-        rows = dict.fromkeys(_row_of(result.cell) for result in self.cells)
+        rows = dict.fromkeys(row_of(result.cell) for result in self.cells)
         return sorted(rows, key=lambda row: row.own_schedule)
 
     def values(self, row: Row, count: int | None, network: str, metric: str,
@@ -95,7 +95,7 @@ class Results:
         """
         found = {}
         for result in self.cells:
-            if _row_of(result.cell) == row and result.cell.set.count == count and result.cell.network == network:
+            if row_of(result.cell) == row and result.cell.set.count == count and result.cell.network == network:
                 values = [result.values.get(test, {}).get(metric) for test in tests]
                 known = [value for value in values if value is not None]
                 if known and len(known) == len(values):
@@ -119,8 +119,9 @@ def paired(ours: Mapping[Seeds, float], theirs: Mapping[Seeds, float]) -> tuple[
     return spread(ours), spread(theirs)
 
 
-def collect(file: BenchmarkFile, root: Path, cells: Sequence[Cell], networks: Mapping[str, Recipe]) -> Results:
-    """The results of the cells that are finished."""
+def collect(file: BenchmarkFile, root: Path, cells: Sequence[Cell], scale: int,
+            tests: Mapping[str, str]) -> Results:
+    """The results of the cells that are finished; ``tests`` are fingerprints of the tests, by name."""
     facts: dict[str, SetFacts] = {}
     found = []
     for cell in cells:
@@ -132,8 +133,7 @@ def collect(file: BenchmarkFile, root: Path, cells: Sequence[Cell], networks: Ma
             facts[cell.set.identity] = set_facts(cell.set)
         found.append(CellResult(cell, done['values'], facts[cell.set.identity], done['plan']['inputs']['set'],
                                 done['weights_sha256'], done['train_s'], done['test_s']))
-    scale = next(iter(networks.values())).scale
-    return Results(found, _bicubic(file, root, scale))
+    return Results(scale, found, _bicubic(file, root, scale, tests))
 
 
 def set_facts(planned: PlannedSet) -> SetFacts:
@@ -146,11 +146,6 @@ def set_facts(planned: PlannedSet) -> SetFacts:
     shared = None if planned.shared is None else read_record(planned.shared.home / DONE_NAME).get('make_s')
     return SetFacts(len(paths), sum(header.width * header.height for header in sizes), sum(map(file_bytes, paths)), own,
                     shared)
-
-
-def hr_folder(planned: PlannedSet) -> Path:
-    """Where the HR images of a set lie."""
-    return planned.folder / 'HR' if (planned.folder / 'HR').is_dir() else planned.folder
 
 
 def write_results(root: Path, results: Results) -> None:
@@ -170,15 +165,14 @@ def _lines(result: CellResult) -> Iterable[Sequence[str | int]]:
                    facts.num_bytes, result.set_fingerprint, result.weights_sha256, __version__, *times)
 
 
-def _row_of(cell: Cell) -> Row:
+def row_of(cell: Cell) -> Row:
+    """The row of the tables that a cell belongs to."""
     return Row(cell.set.row, cell.own_schedule, cell.set.is_real, cell.set.is_full)
 
 
-def _bicubic(file: BenchmarkFile, root: Path, scale: int) -> dict[str, dict[str, float]]:
+def _bicubic(file: BenchmarkFile, root: Path, scale: int, tests: Mapping[str, str]) -> dict[str, dict[str, float]]:
     """What interpolation alone reaches on every test, kept for the next run."""
-    plan = {'scale': scale, 'metrics': file.options.metrics,
-            'tests': {name: fingerprint_images(find_images([Path(folder)]))
-                      for name, folder in file.options.tests.items()}}
+    plan = {'scale': scale, 'metrics': file.options.metrics, 'tests': dict(tests)}
     known = read_record(root / BICUBIC_NAME)
     if known.get('plan') == json.loads(json.dumps(plan)):
         return dict(known['values'])
@@ -209,8 +203,3 @@ def upsampled(hr: Any, scale: int) -> Any:
     """What bicubic interpolation makes of an image's LR version; (H, W, 3), uint8, RGB in and out."""
     lr = torch.from_numpy(make_lr(hr, scale)).permute(2, 0, 1).float()
     return bicubic_upsample(lr, scale).round().clamp(0, 255).byte().permute(1, 2, 0).numpy()
-
-
-def is_lower_better(metric: str) -> bool:
-    """Whether smaller values of a metric are better ones."""
-    return metric in LOWER_IS_BETTER

@@ -7,8 +7,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from basicsr_distill.benchmark.cells import (
     CELLS_FOLDER,
     TEST_NAME,
@@ -16,34 +14,33 @@ from basicsr_distill.benchmark.cells import (
     Cell,
     load_networks,
     plan_cells,
-    rebased,
     test_options,
     train_options,
+    write_cell,
 )
 from basicsr_distill.benchmark.jobs import Job, Launcher, last_line, make_launcher, run_jobs
 from basicsr_distill.benchmark.records import (
     DONE_NAME,
-    PLAN_NAME,
     is_finished,
     read_record,
     what_changed,
+    write_plan,
 )
 from basicsr_distill.benchmark.report.page import write_report
 from basicsr_distill.benchmark.results import collect, write_results
-from basicsr_distill.benchmark.sets import RECIPE_NAME, PlannedSet, SharedRecipe, plan_sets
+from basicsr_distill.benchmark.sets import RECIPE_NAME, PlannedSet, SharedRecipe, hr_folder, plan_sets, stage_folder
+from basicsr_distill.benchmark.tables import shown
 from basicsr_distill.benchmark.trial import print_plan
 from basicsr_distill.config.benchmark_file import BenchmarkFile
 from basicsr_distill.config.recipe import Recipe
 from basicsr_distill.errors import InputError
-from basicsr_distill.io.files import write_atomic
 from basicsr_distill.io.images import find_images, fingerprint_images
 from basicsr_distill.io.locks import locked_folder
-from basicsr_distill.io.manifest import write_json
 from basicsr_distill.runtime.device import resolve_num_gpu
 from basicsr_distill.stages.record import STAGE_NAME, fingerprint_stage
+from basicsr_distill.training.keys import check_components
 
 _LOGGER = logging.getLogger(__name__)
-_LOG_NAME = 'log.txt'
 
 
 def benchmark(file: BenchmarkFile, dry_run: bool = False) -> int:
@@ -67,12 +64,14 @@ def benchmark(file: BenchmarkFile, dry_run: bool = False) -> int:
     if dry_run:
         print_plan(file, cells, networks)
         return 0
+    tests = {name: fingerprint_images(find_images([Path(folder)])) for name, folder in file.options.tests.items()}
     with locked_folder(root):
         launcher = make_launcher(file.options.jobs, root / 'submitit', resolve_num_gpu('auto'))
         with contextlib.closing(launcher):
             made, failed = _make_sets(sets, launcher)
-            failed += _run_cells(root, file, [cell for cell in cells if cell.set.identity in made], networks, launcher)
-        results = collect(file, root, cells, networks)
+            failed += _run_cells(root, file, [cell for cell in cells if cell.set.identity in made], networks, tests,
+                                 launcher)
+        results = collect(file, root, cells, next(iter(networks.values())).scale, tests)
         write_results(root, results)
         write_report(file, root, results, failed)
     left = len(cells) - len(results.cells)
@@ -99,15 +98,10 @@ def _check(file: BenchmarkFile, networks: Mapping[str, Recipe], sets: Sequence[P
         raise InputError(f'{where}: {listed}; let them agree.')
     for planned in sets:
         if planned.shared is None and planned.count is not None:
-            available = len(_images_of(planned))
+            available = len(find_images([hr_folder(planned)]))
             if available < planned.count:
                 raise InputError(f'{where}.sets.{planned.row}.path: {planned.folder} has {available} images, but '
                                  f'counts names {planned.count}; leave that count out.')
-    from basicsr_distill.host import hooks
-
-    hooks.require_host()
-    from basicsr_distill.training.keys import check_components
-
     for recipe in (*networks.values(), *{planned.shared.home: planned.shared.recipe for planned in sets
                                          if planned.shared}.values()):
         check_components(recipe)
@@ -116,42 +110,46 @@ def _check(file: BenchmarkFile, networks: Mapping[str, Recipe], sets: Sequence[P
 def _make_sets(sets: Sequence[PlannedSet], launcher: Launcher) -> tuple[set[str], list[str]]:
     """Run the shared stages and make the sets; the identities of those that are there, and what failed."""
     shared = {planned.shared.home: planned.shared for planned in sets if planned.shared is not None}
-    jobs = [_shared_job(recipe) for recipe in shared.values()]
-    failures = _run('recipe', [job for job in jobs if not _has_run(job)], launcher)
+    jobs = [_shared_job(recipe) for recipe in shared.values() if not _has_run(recipe)]
+    failures = _run('recipe', jobs, launcher)
     usable = [planned for planned in sets if planned.shared is None or str(planned.shared.home) not in failures]
     set_jobs = {planned.identity: _set_job(planned) for planned in usable if planned.stages}
-    failures |= _run('set', [job for job in set_jobs.values() if not is_finished(Path(job.arguments[1]))], launcher)
+    failures |= _run('set', [job for job in set_jobs.values() if not is_finished(job.home)], launcher)
     made = {planned.identity for planned in usable
-            if planned.identity not in set_jobs or is_finished(Path(set_jobs[planned.identity].arguments[1]))}
+            if planned.identity not in set_jobs or is_finished(set_jobs[planned.identity].home)}
     return made, list(failures.values())
 
 
-def _shared_job(recipe: SharedRecipe) -> Job:
-    _write_plan(recipe.home, {'options': dict(recipe.options), 'stages': list(recipe.stages)},
-                {RECIPE_NAME: recipe.options}, keep=True)
-    return Job(str(recipe.home), ('stages', str(recipe.home), *recipe.stages), recipe.home / _LOG_NAME)
+def _shared_plan(recipe: SharedRecipe) -> dict[str, Any]:
+    return {'options': dict(recipe.recipe.options), 'stages': list(recipe.stages)}
 
 
-def _has_run(job: Job) -> bool:
+def _has_run(recipe: SharedRecipe) -> bool:
     """Whether a recipe's stages stand; they themselves say so, for their folders are the recipe's own."""
-    recipe = Recipe.load(Path(job.arguments[1]) / RECIPE_NAME)
-    folders = [Path('experiments', recipe.name) if stage == 'finetune' else Path(getattr(recipe, stage).save_dir)
-               for stage in job.arguments[2:]]
-    return is_finished(Path(job.arguments[1])) and all((folder / STAGE_NAME).is_file() for folder in folders)
+    return (is_finished(recipe.home) and not what_changed(recipe.home, _shared_plan(recipe))
+            and all((stage_folder(recipe.recipe, stage) / STAGE_NAME).is_file() for stage in recipe.stages))
+
+
+def _shared_job(recipe: SharedRecipe) -> Job:
+    plan = _shared_plan(recipe)
+    _say_what_changed(recipe.home, plan)
+    write_plan(recipe.home, plan, {RECIPE_NAME: recipe.recipe.options})
+    return Job(str(recipe.home), recipe.home, recipe.stages)
 
 
 def _set_job(planned: PlannedSet) -> Job:
     assert planned.home is not None and planned.shared is not None
-    inputs = {stage: fingerprint_stage(planned.shared.folder_of(stage)) for stage in planned.shared.stages
+    inputs = {stage: fingerprint_stage(stage_folder(planned.shared.recipe, stage)) for stage in planned.shared.stages
               if planned.stages != ('select',) or stage != 'finetune'}
-    _write_plan(planned.home, {'options': dict(planned.options), 'inputs': inputs}, {RECIPE_NAME: planned.options})
-    return Job(planned.identity, ('stages', str(planned.home), *planned.stages), planned.home / _LOG_NAME)
+    plan = {'options': dict(planned.options), 'inputs': inputs}
+    _remove_other(planned.home, plan)
+    write_plan(planned.home, plan, {RECIPE_NAME: planned.options})
+    return Job(planned.identity, planned.home, planned.stages)
 
 
 def _run_cells(root: Path, file: BenchmarkFile, cells: Sequence[Cell], networks: Mapping[str, Recipe],
-               launcher: Launcher) -> list[str]:
-    tests = {name: fingerprint_images(find_images([Path(folder)])) for name, folder in file.options.tests.items()}
-    trained_on = {planned.identity: (fingerprint_set(planned), planned.count or len(_images_of(planned)))
+               tests: Mapping[str, str], launcher: Launcher) -> list[str]:
+    trained_on = {planned.identity: _fingerprint_and_size(planned)
                   for planned in {cell.set.identity: cell.set for cell in cells}.values()}
     first = file.options.metrics[0]
     jobs = []
@@ -160,17 +158,18 @@ def _run_cells(root: Path, file: BenchmarkFile, cells: Sequence[Cell], networks:
         fingerprint, num_images = trained_on[cell.set.identity]
         options = {TRAIN_NAME: train_options(cell, networks[cell.network], num_images),
                    TEST_NAME: test_options(cell, networks[cell.network], file.options)}
-        _write_plan(folder, {**options, 'inputs': {'set': fingerprint, **tests}}, options, rebase=True)
-        _link_weights(folder)
+        plan = {**options, 'inputs': {'set': fingerprint, **tests}}
+        _remove_other(folder, plan)
+        write_cell(folder, plan, options)
         if not is_finished(folder):
-            jobs.append(Job(cell.identity, ('cell', str(folder)), folder / _LOG_NAME))
+            jobs.append(Job(cell.identity, folder))
     if len(jobs) < len(cells):
         _LOGGER.info('cells: %d of %d were done before.', len(cells) - len(jobs), len(cells))
 
     def ended(job: Job) -> str:
-        done = read_record(Path(job.arguments[1]) / DONE_NAME)
-        values = ', '.join(f'{test} {metrics[first]:.{2 if "psnr" in first else 4}f}'
-                           for test, metrics in done['values'].items() if metrics.get(first) is not None)
+        done = read_record(job.home / DONE_NAME)
+        values = ', '.join(f'{test} {shown(metrics[first], first)}' for test, metrics in done['values'].items()
+                           if metrics.get(first) is not None)
         return f'{first} {values} ({done["train_s"] + done["test_s"]:.0f} s)'
 
     return list(_run('cell', jobs, launcher, ended).values())
@@ -183,36 +182,23 @@ def _run(kind: str, jobs: Sequence[Job], launcher: Launcher, ended: Any = lambda
             for name, code in run_jobs(jobs, launcher, ended).items()}
 
 
-def _write_plan(home: Path, plan: Mapping[str, Any], files: Mapping[str, Mapping[str, Any]], rebase: bool = False,
-                keep: bool = False) -> None:
-    """Write a folder's option files and plan; what another plan left there is removed first, and that is said."""
+def _say_what_changed(home: Path, plan: Mapping[str, Any]) -> bool:
     if changed := what_changed(home, plan):
         _LOGGER.info('%s: made again (%s).', home.name, changed)
-        if not keep:
-            shutil.rmtree(home)
-    home.mkdir(parents=True, exist_ok=True)
-    for name, options in files.items():
-        text = yaml.safe_dump(rebased(options, home) if rebase else dict(options), sort_keys=False, allow_unicode=True)
-        write_atomic(home / name, text)
-    write_json(home / PLAN_NAME, plan)
+    return bool(changed)
 
 
-def _link_weights(folder: Path) -> None:
-    """Let a cell find the weights of losses and metrics, which BasicSR looks for below the working folder."""
-    weights, link = Path('experiments', 'pretrained_models'), folder / 'experiments' / 'pretrained_models'
-    if weights.is_dir() and not link.is_symlink():
-        link.parent.mkdir(exist_ok=True)
-        link.symlink_to(weights.resolve(), target_is_directory=True)
+def _remove_other(home: Path, plan: Mapping[str, Any]) -> None:
+    """Remove what another plan left in a folder, and say so."""
+    if _say_what_changed(home, plan):
+        shutil.rmtree(home)
 
 
-def fingerprint_set(planned: PlannedSet) -> str:
-    """Of what a cell is trained on."""
-    folder = planned.shared.folder_of('extract') if planned.is_full and planned.shared else planned.folder
-    return fingerprint_stage(folder) if (folder / STAGE_NAME).is_file() else fingerprint_images(_images_of(planned))
-
-
-def _images_of(planned: PlannedSet) -> list[Any]:
-    hr = planned.folder / 'HR'
-    return find_images([hr if hr.is_dir() else planned.folder])
-
-
+def _fingerprint_and_size(planned: PlannedSet) -> tuple[str, int]:
+    """Of what a cell is trained on: a fingerprint, and how many images it uses."""
+    folder = planned.folder
+    if planned.is_full and planned.shared:
+        folder = stage_folder(planned.shared.recipe, 'extract')
+    images = find_images([hr_folder(planned)])
+    fingerprint = fingerprint_stage(folder) if (folder / STAGE_NAME).is_file() else fingerprint_images(images)
+    return fingerprint, planned.count or len(images)

@@ -9,7 +9,7 @@ from basicsr_distill.config.benchmark_file import BenchmarkFile
 from basicsr_distill.config.recipe import Recipe
 from basicsr_distill.config.sections import SetOptions
 from basicsr_distill.errors import InputError
-from basicsr_distill.io.manifest import IMAGES_FOLDER
+from basicsr_distill.io.manifest import HR_FOLDER, IMAGES_FOLDER
 
 SETS_FOLDER = 'sets'
 RECIPE_NAME = 'recipe.yml'
@@ -21,20 +21,12 @@ SET_FOLDER = 'set'
 class SharedRecipe:
     """Stages that several sets need, run once.
 
-    home: folder of the option file that is written.  options: its content.  recipe: it, checked.  stages: those that
-    are needed.
+    home: folder of the option file that is written.  recipe: the file.  stages: those that are needed.
     """
 
     home: Path
-    options: Mapping[str, Any]
     recipe: Recipe
     stages: tuple[str, ...]
-
-    def folder_of(self, stage: str) -> Path:
-        """Where a stage puts what it makes."""
-        if stage == 'finetune':
-            return Path('experiments', self.recipe.name)
-        return Path(getattr(self.recipe, stage).save_dir)
 
 
 @dataclass(frozen=True)
@@ -58,6 +50,18 @@ class PlannedSet:
     home: Path | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
     shared: SharedRecipe | None = None
+
+
+def stage_folder(recipe: Recipe, stage: str) -> Path:
+    """Where a stage of a recipe puts what it makes."""
+    if stage == 'finetune':
+        return Path('experiments', recipe.name)
+    return Path(getattr(recipe, stage).save_dir)
+
+
+def hr_folder(planned: PlannedSet) -> Path:
+    """Where the HR images of a set lie."""
+    return planned.folder / HR_FOLDER if (planned.folder / HR_FOLDER).is_dir() else planned.folder
 
 
 def plan_sets(file: BenchmarkFile, root: Path) -> list[PlannedSet]:
@@ -91,14 +95,14 @@ def _planned(file: BenchmarkFile, folder: Path, name: str, row: SetOptions,
         return
     assert shared is not None
     if row.full:
-        yield PlannedSet(name, f'{name}__full', None, None, False, True, shared.folder_of('extract') / IMAGES_FOLDER,
-                         shared=shared)
+        images = stage_folder(shared.recipe, 'extract') / IMAGES_FOLDER
+        yield PlannedSet(name, f'{name}__full', None, None, False, True, images, shared=shared)
         return
     for count in file.options.counts:
         for seed in file.options.seeds:
             identity = f'{name}__{count}_s{seed}'
-            options = _set_options(shared.options, row, count, seed, folder / identity / SET_FOLDER)
-            if _is_trained(shared.options) and row.sample is not None:
+            options = _set_options(shared.recipe.options, row, count, seed, folder / identity / SET_FOLDER)
+            if _is_trained(shared.recipe.options) and row.sample is not None:
                 options = _trained_for_itself(options, f'{file.name}__{identity}', seed)
                 stages: tuple[str, ...] = ('finetune', 'sample')
             else:
@@ -164,7 +168,7 @@ def _shared_recipes(file: BenchmarkFile, folder: Path) -> dict[tuple[str, tuple[
         name = f'recipe_{path.stem}{f"_{number + 1}" if number else ""}'
         stages = _stages_before(recipe, own_rows)
         recipe.require(stages)
-        recipes[origin] = SharedRecipe(folder / name, recipe.options, recipe, stages)
+        recipes[origin] = SharedRecipe(folder / name, recipe, stages)
     return recipes
 
 

@@ -5,10 +5,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 
-from basicsr_distill.benchmark.results import Results, Row, is_lower_better, paired
+from basicsr_distill.benchmark.results import Results, Row, paired
 from basicsr_distill.benchmark.sets import PlannedSet
 from basicsr_distill.benchmark.statistics import Gain, paired_gain, summarize
-from basicsr_distill.config.sections import BenchmarkOptions
+from basicsr_distill.config.sections import LOWER_IS_BETTER, BenchmarkOptions
 
 TITLES = {'psnr_y': 'PSNR on Y, dB', 'ssim_y': 'SSIM on Y', 'psnr_rgb': 'PSNR on RGB, dB', 'ssim_rgb': 'SSIM on RGB',
            'lpips': 'LPIPS'}
@@ -69,7 +69,7 @@ def worst_table(options: BenchmarkOptions, results: Results) -> Table:
         for network in options.networks:
             for count in ([None] if row.is_full else options.counts):
                 values = list(results.values(row, count, network, metric, tests).values())
-                worst = summarize(values, is_lower_better(metric)).worst if values else None
+                worst = summarize(values, metric in LOWER_IS_BETTER).worst if values else None
                 cells.append('' if worst is None else shown(worst, metric))
             if row.is_full:
                 cells += [''] * (len(options.counts) - 1)
@@ -118,7 +118,11 @@ def duration(seconds: float | None) -> str:
 
 def shown(value: float, metric: str) -> str:
     """A value with the digits that its metric is printed with."""
-    return f'{value:.2f}' if 'psnr' in metric else f'{value:.4f}'
+    return f'{value:.{_digits(metric)}f}'
+
+
+def _digits(metric: str) -> int:
+    return 2 if 'psnr' in metric else 4
 
 
 def _value_table(options: BenchmarkOptions, results: Results, network: str, test: str, metric: str) -> Table:
@@ -136,7 +140,7 @@ def _value_table(options: BenchmarkOptions, results: Results, network: str, test
     for count in columns:
         of_column = [value for (_, own), value in means.items() if own == count]
         if of_column:
-            best[count] = min(of_column) if is_lower_better(metric) else max(of_column)
+            best[count] = min(of_column) if metric in LOWER_IS_BETTER else max(of_column)
     rows = [(row.label(options.budget.full_total_iter),
              *(_bold(texts.get((row, count), ''), means.get((row, count)) == best.get(count)) for count in columns))
             for row in results.rows()]
@@ -154,13 +158,14 @@ def best_real(options: BenchmarkOptions, results: Results, network: str, count: 
              and (values := results.values(row, count, network, metric, tests))}
     if not means:
         return None
-    return (min if is_lower_better(metric) else max)(means, key=lambda row: means[row])
+    return (min if metric in LOWER_IS_BETTER else max)(means, key=lambda row: means[row])
 
 
 def gains(options: BenchmarkOptions, results: Results, network: str, row: Row,
           count: int) -> tuple[Gain | None, list[Gain | None]]:
     """Of a row: over the best real patches, and over the full pool at each of its schedules."""
-    metric, tests, lower = options.metrics[0], list(options.tests), is_lower_better(options.metrics[0])
+    metric, tests = options.metrics[0], list(options.tests)
+    lower = metric in LOWER_IS_BETTER
     own = results.values(row, count, network, metric, tests)
     real = best_real(options, results, network, count)
 
@@ -196,7 +201,7 @@ def gain_text(gain: Gain | None, metric: str) -> str:
     """A difference with its interval, and whether it is one at all; empty for None."""
     if gain is None:
         return ''
-    digits = 2 if 'psnr' in metric else 4
+    digits = _digits(metric)
     text = f'{gain.mean:+.{digits}f}'
     if gain.number < 2:
         return f'{text} (one seed)'

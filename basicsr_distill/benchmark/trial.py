@@ -1,9 +1,6 @@
 """``--dry-run``: what a benchmark would do, how long that takes and how much disk, by a trial of each network."""
 
-import os
 import shutil
-import subprocess
-import sys
 import tempfile
 import time
 from collections import Counter
@@ -12,16 +9,14 @@ from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
 
-import yaml
-
-from basicsr_distill.benchmark.cells import TEST_NAME, TRAIN_NAME, Cell, rebased, test_options, train_options
-from basicsr_distill.benchmark.jobs import last_line
-from basicsr_distill.benchmark.records import DONE_NAME, PLAN_NAME, read_record
+from basicsr_distill.benchmark.cells import TEST_NAME, TRAIN_NAME, Cell, test_options, train_options, write_cell
+from basicsr_distill.benchmark.jobs import Job, LocalLauncher, last_line
+from basicsr_distill.benchmark.records import DONE_NAME, read_record
 from basicsr_distill.benchmark.sets import PlannedSet
 from basicsr_distill.config.benchmark_file import BenchmarkFile
 from basicsr_distill.config.recipe import Recipe
+from basicsr_distill.config.sections import JobOptions
 from basicsr_distill.io.images import file_bytes, find_images
-from basicsr_distill.io.manifest import write_json
 from basicsr_distill.runtime.device import resolve_num_gpu
 
 TRIAL_ITERATIONS = 20
@@ -75,36 +70,23 @@ def measure_cost(file: BenchmarkFile, name: str, network: Recipe) -> Cost | str:
     planned = PlannedSet('trial', 'trial', None, None, False, False, folder)
     cell = Cell(planned, name, 0, TRIAL_ITERATIONS, False, True)
     home = Path(tempfile.mkdtemp(prefix='.trial_', dir='.'))
+    launcher = LocalLauncher(JobOptions(processes=1), resolve_num_gpu('auto'))
     try:
         times = []
         for total_iter in (_WARM_UP_ITERATIONS, TRIAL_ITERATIONS):
-            own = home / str(total_iter)
-            own.mkdir()
+            job = Job('trial', home / str(total_iter))
             options = {TRAIN_NAME: train_options(replace(cell, total_iter=total_iter), network, images),
                        TEST_NAME: test_options(cell, network, file.options)}
-            for file_name, content in options.items():
-                (own / file_name).write_text(yaml.safe_dump(rebased(content, own), sort_keys=False), encoding='utf-8')
-            write_json(own / PLAN_NAME, {'trial': total_iter})
-            weights = Path('experiments', 'pretrained_models')
-            if weights.is_dir():
-                (own / 'experiments').mkdir()
-                (own / 'experiments' / 'pretrained_models').symlink_to(weights.resolve(), target_is_directory=True)
+            write_cell(job.home, {'trial': total_iter}, options)
             started = time.perf_counter()
-            with (own / 'log.txt').open('wb') as log:
-                code = subprocess.run([sys.executable, '-m', 'basicsr_distill.benchmark.worker', 'cell', str(own)],
-                                      stdout=log, stderr=log, stdin=subprocess.DEVNULL,
-                                      env=_environment()).returncode
-            if code:
-                return last_line(own / 'log.txt')
-            done = read_record(own / DONE_NAME)
+            if launcher(job):
+                return last_line(job.log)
+            done = read_record(job.home / DONE_NAME)
             times.append((time.perf_counter() - started, done['train_s'], done['test_s']))
         (_, few_s, _), (whole_s, many_s, test_s) = times
         iteration_s = max(0.0, many_s - few_s) / (TRIAL_ITERATIONS - _WARM_UP_ITERATIONS)
-        num_bytes = sum(file_bytes(path) for path in own.rglob('*') if path.is_file() and not path.is_symlink())
+        num_bytes = sum(file_bytes(path) for path in job.home.rglob('*') if path.is_file() and not path.is_symlink())
         return Cost(whole_s - test_s - iteration_s * TRIAL_ITERATIONS, iteration_s, test_s, num_bytes)
     finally:
+        launcher.close()
         shutil.rmtree(home, ignore_errors=True)
-
-
-def _environment() -> dict[str, str]:
-    return {**os.environ, **({} if resolve_num_gpu('auto') else {'OMP_NUM_THREADS': '1'})}

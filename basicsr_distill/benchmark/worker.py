@@ -24,7 +24,7 @@ from typing import Any
 
 from basicsr_distill.benchmark.cells import TEST_NAME, TRAIN_NAME
 from basicsr_distill.benchmark.records import finish, is_finished
-from basicsr_distill.benchmark.sets import RECIPE_NAME
+from basicsr_distill.benchmark.sets import RECIPE_NAME, stage_folder
 from basicsr_distill.config.experiment import to_experiment
 from basicsr_distill.config.recipe import Recipe
 from basicsr_distill.errors import InputError
@@ -32,8 +32,6 @@ from basicsr_distill.io.files import sha256_file
 from basicsr_distill.io.locks import lock_beside, locked
 from basicsr_distill.runtime.interrupts import unwinding_signals
 from basicsr_distill.stages.record import STAGE_NAME
-
-_RETRY_SECONDS = 0.5
 
 
 def run_stages(folder: Path, stages: Sequence[str]) -> None:
@@ -45,10 +43,8 @@ def run_stages(folder: Path, stages: Sequence[str]) -> None:
 
     started = time.time()
     recipe = Recipe.load(folder / RECIPE_NAME)
-    made = [Path('experiments', recipe.name) if stage == 'finetune' else Path(getattr(recipe, stage).save_dir)
-            for stage in stages]
     distill(recipe, stages)
-    is_new = any((path / STAGE_NAME).stat().st_mtime >= started for path in made)
+    is_new = any((stage_folder(recipe, stage) / STAGE_NAME).stat().st_mtime >= started for stage in stages)
     if not is_finished(folder):
         finish(folder, {'make_s': round(time.time() - started, 1) if is_new else None})
 
@@ -63,16 +59,9 @@ def run_cell(folder: Path) -> None:
     """
     os.chdir(folder)
     here = Path.cwd()
-    while True:
-        try:
-            with locked(lock_beside(here, 'cell'), here):
-                if not is_finished(here):
-                    _train_and_test(here)
-                return
-        except InputError as error:
-            if 'in use by' not in str(error):
-                raise
-            time.sleep(_RETRY_SECONDS)
+    with locked(lock_beside(here, 'cell'), here, wait=True):
+        if not is_finished(here):
+            _train_and_test(here)
 
 
 def _train_and_test(folder: Path) -> None:

@@ -44,12 +44,13 @@ def lock_beside(folder: Path, purpose: str = '') -> Path:
 
 
 @contextmanager
-def locked(path: Path, guarded: Path) -> Iterator[None]:
-    """Hold the lock file ``path``; a second attempt is refused, from this process too.
+def locked(path: Path, guarded: Path, wait: bool = False) -> Iterator[None]:
+    """Hold the lock file ``path``; a second attempt is refused, from this process too, unless it is to wait.
 
     Args:
         path: of the lock; its folder is made.
         guarded: what it protects, for messages.
+        wait: until whoever holds it is done.
 
     Raises:
         InputError: the folder cannot be made or written, or another run holds the lock (the message names that run).
@@ -58,7 +59,7 @@ def locked(path: Path, guarded: Path) -> Iterator[None]:
     owner = path.with_suffix('.owner')
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        lock = _acquire(path, guarded)
+        lock = _acquire(path, guarded, -1 if wait else 0)
     except Timeout:
         raise InputError(
             f'{guarded}: in use by {_named(owner)}; wait for it or choose another output folder.') from None
@@ -83,9 +84,9 @@ def _not_writable(guarded: Path, error: OSError) -> InputError:
     return InputError(f'{guarded}: cannot be written ({error.strerror}); choose another output folder.')
 
 
-def _acquire(path: Path, guarded: Path) -> BaseFileLock:
-    """Take the lock, or raise Timeout."""
-    lock: BaseFileLock = FileLock(path, timeout=0, fallback_to_soft=False)
+def _acquire(path: Path, guarded: Path, timeout_s: float) -> BaseFileLock:
+    """Take the lock, or raise Timeout after so many seconds; -1 waits for ever."""
+    lock: BaseFileLock = FileLock(path, timeout=timeout_s, fallback_to_soft=False)
     try:
         lock.acquire()
     except OSError as error:
@@ -94,7 +95,7 @@ def _acquire(path: Path, guarded: Path) -> BaseFileLock:
         _LOGGER.warning(
             '%s: its file system has no locks (%s); a marker file stands in. Should a killed run on another '
             'machine leave it behind, remove %s by hand.', guarded, error.strerror, _marker(path))
-        lock = SoftFileLock(_marker(path), timeout=0)
+        lock = SoftFileLock(_marker(path), timeout=timeout_s)
         try:
             lock.acquire()
         except Timeout:

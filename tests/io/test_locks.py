@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tempfile
 import textwrap
+import threading
 from pathlib import Path
 
 import pytest
@@ -171,3 +172,20 @@ def test_a_read_only_folder_is_refused(mode: int | None, parent_mode: int, code:
         process.start()
         process.join()
         assert process.exitcode == code
+
+
+def test_a_run_that_is_to_wait_gets_the_lock_when_it_is_free(tmp_path: Path) -> None:
+    order = []
+
+    def wait_for_it() -> None:
+        with locked(tmp_path / 'x.lock', tmp_path / 'x', wait=True):
+            order.append('second')
+
+    waiting = threading.Thread(target=wait_for_it)
+    with locked(tmp_path / 'x.lock', tmp_path / 'x'):
+        waiting.start()
+        waiting.join(0.3)
+        assert waiting.is_alive()
+        order.append('first')
+    waiting.join(10)
+    assert order == ['first', 'second']

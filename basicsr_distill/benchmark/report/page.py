@@ -1,7 +1,5 @@
 """What a report says, gathered from the results and written as HTML and as Markdown."""
 
-import base64
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,8 +15,8 @@ from numpy.typing import NDArray
 from basicsr_distill import __version__
 from basicsr_distill.benchmark.cells import CELLS_FOLDER
 from basicsr_distill.benchmark.report import figures, pictures
-from basicsr_distill.benchmark.results import CellResult, Results, is_lower_better
-from basicsr_distill.benchmark.sets import PlannedSet
+from basicsr_distill.benchmark.results import CellResult, Results, row_of
+from basicsr_distill.benchmark.sets import RECIPE_NAME, PlannedSet
 from basicsr_distill.benchmark.statistics import summarize
 from basicsr_distill.benchmark.tables import (
     TITLES,
@@ -33,7 +31,7 @@ from basicsr_distill.benchmark.tables import (
     worst_table,
 )
 from basicsr_distill.config.benchmark_file import BenchmarkFile
-from basicsr_distill.config.sections import BenchmarkOptions
+from basicsr_distill.config.sections import LOWER_IS_BETTER, BenchmarkOptions
 from basicsr_distill.io.files import write_atomic
 from basicsr_distill.io.images import encode_png
 from basicsr_distill.ops.psnr import psnr_after_bicubic
@@ -63,26 +61,7 @@ class _Plot:
     @property
     def svg(self) -> str:
         """As a data URI."""
-        return _uri(figures.as_svg(self.figure).encode(), 'image/svg+xml')
-
-
-@dataclass(frozen=True)
-class _Picture:
-    """name, and the picture, (H, W, 3), uint8."""
-
-    name: str
-    rgb: NDArray[np.uint8]
-
-    @property
-    def uri(self) -> str:
-        """As a data URI."""
-        return _uri(pictures.as_jpeg(self.rgb), 'image/jpeg')
-
-
-@dataclass(frozen=True)
-class _Strip:
-    title: str
-    pictures: Sequence[_Picture]
+        return pictures.data_uri(figures.as_svg(self.figure).encode(), 'image/svg+xml')
 
 
 def write_report(file: BenchmarkFile, root: Path, results: Results, failed: Sequence[str]) -> None:
@@ -122,8 +101,9 @@ def _content(file: BenchmarkFile, root: Path, results: Results, failed: Sequence
         'about_strips': f'Sets of {options.counts[0]} images, seed {options.seeds[0]}, network '
                         f'{next(iter(options.networks))}; the middle of the first image of each test, enlarged.',
         'distributions': _distributions(shown_sets),
-        'montages': [_Picture(f'{label} ({planned.count or "all"} images, some of them; a row a cluster, where it has '
-                              'them)', pictures.montage(planned)) for label, planned in shown_sets.items()],
+        'montages': [pictures.Picture(f'{label} ({planned.count or "all"} images, some of them; a row a cluster, where '
+                                      'it has them)', pictures.montage(planned))
+                     for label, planned in shown_sets.items()],
         'licences': _licences(shown_sets),
         'about_settings': f'basicsr-distill {__version__}, torch {torch.__version__}. `basicsr benchmark -opt '
                           f'{file.path}` repeats all of it; cells that are finished and unchanged are not run again.',
@@ -143,7 +123,7 @@ def _summary(options: BenchmarkOptions, results: Results) -> list[str]:
                       and (values := results.values(row, count, network, metric, options.tests))}
             if real is None or not others:
                 continue
-            row = (min if is_lower_better(metric) else max)(others, key=lambda key: others[key])
+            row = (min if metric in LOWER_IS_BETTER else max)(others, key=lambda key: others[key])
             over_real, over_full = gains(options, results, network, row, count)
             text = (f'{network}, {count} images: {row.name} {shown(others[row], metric)}, against the best real row '
                     f'({real.name}) {gain_text(over_real, metric)}')
@@ -179,26 +159,16 @@ def _shown_sets(options: BenchmarkOptions, results: Results) -> dict[str, Planne
             if result.cell.set.count in (None, middle) and result.cell.set.seed in (None, options.seeds[0])}
 
 
-def _strips(file: BenchmarkFile, root: Path, results: Results) -> list[_Strip]:
+def _strips(file: BenchmarkFile, root: Path, results: Results) -> list[pictures.Strip]:
     options = file.options
     network, count = next(iter(options.networks)), options.counts[0]
     cells: dict[str, CellResult] = {}
     for result in results.cells:
         cell = result.cell
         if cell.saves_images and cell.network == network and cell.set.count in (None, count):
-            long = f', {cell.total_iter} iterations' if cell.own_schedule else ''
-            cells[f'{cell.set.row}{long}'] = result
-    strips = []
-    for test, folder in options.tests.items():
-        made = pictures.strip(root, cells, test, Path(folder), _scale(root, results))
-        if made is not None:
-            strips.append(_Strip(made.title, [_Picture(name, rgb) for name, rgb in made.pictures.items()]))
-    return strips
-
-
-def _scale(root: Path, results: Results) -> int:
-    plan = json.loads((root / CELLS_FOLDER / results.cells[0].cell.identity / 'plan.json').read_text(encoding='utf-8'))
-    return int(plan['train.yml'].get('scale', 4))
+            cells[row_of(cell).label(options.budget.full_total_iter)] = result
+    strips = (pictures.strip(root, cells, test, Path(folder), results.scale) for test, folder in options.tests.items())
+    return [strip for strip in strips if strip is not None]
 
 
 def _distributions(sets: dict[str, PlannedSet]) -> list[_Plot]:
@@ -248,10 +218,8 @@ def _licences(sets: dict[str, PlannedSet]) -> list[str]:
 
 
 def _commands(root: Path, results: Results) -> list[str]:
-    lines = []
-    for home in dict.fromkeys(result.cell.set.home for result in results.cells if result.cell.set.home):
-        stages = next(result.cell.set.stages for result in results.cells if result.cell.set.home == home)
-        lines.append(f'basicsr distill -opt {home}/recipe.yml --stage {" ".join(stages)}')
+    made = {result.cell.set.home: result.cell.set.stages for result in results.cells if result.cell.set.home}
+    lines = [f'basicsr distill -opt {home / RECIPE_NAME} --stage {" ".join(stages)}' for home, stages in made.items()]
     for result in results.cells:
         folder = root / CELLS_FOLDER / result.cell.identity
         lines.append(f'(cd {folder} && basicsr train -opt train.yml && basicsr test -opt test.yml)')
@@ -288,7 +256,3 @@ def _markdown(root: Path, content: dict[str, Any]) -> str:
               '## Settings, and how to repeat it', content['about_settings'], f'```yaml\n{content["settings"]}```',
               f'```\n{content["commands"]}\n```']
     return '\n\n'.join(parts) + '\n'
-
-
-def _uri(data: bytes, kind: str) -> str:
-    return f'data:{kind};base64,{base64.b64encode(data).decode()}'

@@ -1,5 +1,6 @@
 """The pictures of a report: strips of one place by every set, montages, and where they come from."""
 
+import base64
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from basicsr_distill.benchmark.cells import CELLS_FOLDER
-from basicsr_distill.benchmark.results import CellResult, hr_folder, upsampled
-from basicsr_distill.benchmark.sets import PlannedSet
+from basicsr_distill.benchmark.results import CellResult, upsampled
+from basicsr_distill.benchmark.sets import PlannedSet, hr_folder
 from basicsr_distill.io.images import find_images, read_rgb
 from basicsr_distill.io.manifest import MANIFEST_NAME, SetRow, read_table
 from basicsr_distill.ops.bicubic import make_lr
@@ -24,11 +25,24 @@ _JPEG_QUALITY = 88
 
 
 @dataclass(frozen=True)
+class Picture:
+    """name, and the picture, (H, W, 3), uint8, RGB."""
+
+    name: str
+    rgb: NDArray[np.uint8]
+
+    @property
+    def uri(self) -> str:
+        """As JPEG in a data URI."""
+        return data_uri(as_jpeg(self.rgb), 'image/jpeg')
+
+
+@dataclass(frozen=True)
 class Strip:
-    """One window of a test image.  title: which.  pictures: by what made them; LR first, HR last."""
+    """One window of a test image.  title: which.  pictures: named by what made them; LR first, HR last."""
 
     title: str
-    pictures: Mapping[str, NDArray[np.uint8]]
+    pictures: Sequence[Picture]
 
 
 def strip(root: Path, cells: Mapping[str, CellResult], test: str, folder: Path, scale: int) -> Strip | None:
@@ -60,7 +74,7 @@ def strip(root: Path, cells: Mapping[str, CellResult], test: str, folder: Path, 
             return None
         pictures[label] = read_rgb(names[0])[window]
     pictures['HR'] = hr[window]
-    enlarged = {name: picture.repeat(_ENLARGED, 0).repeat(_ENLARGED, 1) for name, picture in pictures.items()}
+    enlarged = [Picture(name, rgb.repeat(_ENLARGED, 0).repeat(_ENLARGED, 1)) for name, rgb in pictures.items()]
     return Strip(f'{test}: {image.path.stem}', enlarged)
 
 
@@ -94,6 +108,11 @@ def images_of(planned: PlannedSet, at_most: int) -> list[NDArray[np.uint8]]:
 def as_jpeg(rgb: NDArray[np.uint8]) -> bytes:
     """A picture for the page."""
     return cv2.imencode('.jpg', rgb[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY])[1].tobytes()
+
+
+def data_uri(data: bytes, kind: str) -> str:
+    """What an ``img`` can show without a request."""
+    return f'data:{kind};base64,{base64.b64encode(data).decode()}'
 
 
 def side_by_side(pictures: Sequence[NDArray[np.uint8]], gap_px: int = 4) -> NDArray[np.uint8]:
