@@ -24,7 +24,7 @@ setup(
     long_description_content_type='text/markdown',
     license='Apache-2.0',
     packages=find_packages(include=['basicsr_distill', 'basicsr_distill.*']),
-    package_data={'basicsr_distill': ['py.typed'], 'basicsr_distill.benchmark.report': ['*.j2']},
+    package_data={'basicsr_distill': ['py.typed', 'photos/*'], 'basicsr_distill.benchmark.report': ['*.j2']},
     python_requires='>=3.10,<3.15',
     install_requires=[
         # BasicSR is published as source only, and its setup.py fails on Python 3.13: there `python -m

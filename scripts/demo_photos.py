@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Copy scikit-image's bundled colour photographs into demo/photos/{train,test}."""
+"""Copy the photographs of the package and of scikit-image into demo/photos/{train,test}."""
 
 import shutil
 import sys
@@ -7,17 +7,22 @@ from pathlib import Path
 
 import skimage
 
-TRAIN = ('astronaut.png', 'rocket.jpg', 'motorcycle_left.png', 'hubble_deep_field.jpg', 'ihc.png')
-TEST = ('chelsea.png', 'coffee.png')
+import basicsr_distill
+
+OURS = Path(basicsr_distill.__file__).parent / 'photos'
+THEIRS = Path(skimage.__file__).parent / 'data'
+TRAIN = (THEIRS / 'astronaut.png', THEIRS / 'chelsea.png', THEIRS / 'coffee.png', THEIRS / 'motorcycle_left.png',
+         THEIRS / 'rocket.jpg', OURS / 'casa-mila.jpg', OURS / 'lake-sherburne.jpg', OURS / 'singaporean-cityscape.jpg',
+         OURS / 'the-spices-of-life.jpg')
+TEST = (OURS / 'oakland-zoo-otters.jpg', OURS / 'roman-colosseum.jpg')
 
 
 def main(target: Path) -> None:
-    source = Path(skimage.__file__).parent / 'data'
-    for split, names in {'train': TRAIN, 'test': TEST}.items():
+    for split, photos in {'train': TRAIN, 'test': TEST}.items():
         folder = target / split
         folder.mkdir(parents=True, exist_ok=True)
-        for name in names:
-            shutil.copyfile(source / name, folder / name)
+        for photo in photos:
+            shutil.copyfile(photo, folder / photo.name)
 
 
 if __name__ == '__main__':

@@ -164,8 +164,8 @@ def _shared_recipes(file: BenchmarkFile, folder: Path) -> dict[tuple[str, tuple[
             continue
         path, changes = Path(origin[0]), list(origin[1])
         recipe = Recipe.load(path, changes)
-        number = sum(other.home.name.startswith(f'recipe_{path.stem}') for other in recipes.values())
-        name = f'recipe_{path.stem}{f"_{number + 1}" if number else ""}'
+        number = sum(other is not None and Path(other[0]).stem == path.stem for other in recipes)
+        name = f'recipe_{path.stem}{f"__{number + 1}" if number else ""}'
         stages = _stages_before(recipe, own_rows)
         recipe.require(stages)
         recipes[origin] = SharedRecipe(folder / name, recipe, stages)

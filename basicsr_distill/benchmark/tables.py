@@ -13,6 +13,7 @@ from basicsr_distill.config.sections import LOWER_IS_BETTER, BenchmarkOptions
 TITLES = {'psnr_y': 'PSNR on Y, dB', 'ssim_y': 'SSIM on Y', 'psnr_rgb': 'PSNR on RGB, dB', 'ssim_rgb': 'SSIM on RGB',
            'lpips': 'LPIPS'}
 _ALL = 'all'
+_SEEDS_OF_A_CLAIM = 3  # two differences have an interval that is nothing but these two
 _LATEX = {'\\': r'\textbackslash{}', '~': r'\textasciitilde{}', '^': r'\textasciicircum{}', '±': r'$\pm$',
           **{character: f'\\{character}' for character in '_%&#${}'}}
 
@@ -206,7 +207,9 @@ def gain_text(gain: Gain | None, metric: str) -> str:
     if gain.number < 2:
         return f'{text} (one seed)'
     text += f' [{gain.low:+.{digits}f}, {gain.high:+.{digits}f}]'
-    return f'{text}, inside the spread' if gain.is_inside_spread else text
+    if gain.is_inside_spread:
+        return f'{text}, inside the spread'
+    return f'{text} ({gain.number} seeds, no claim)' if gain.number < _SEEDS_OF_A_CLAIM else text
 
 
 def _bold(text: str, is_best: bool) -> str:

@@ -48,7 +48,8 @@ _ABOUT_HEADLINE = (
     'Gain over the best real row: the row of real patches with the best mean at the same count and network, chosen '
     'after the fact, which favours it. Positive is better. Differences are taken seed by seed; the interval is that of '
     'their mean under 10,000 bootstrap resamples. "Inside the spread" is a difference that the seeds alone explain: '
-    'its interval holds 0, or it is smaller than the standard deviation of one of the two rows. It is no gain.')
+    'its interval holds 0, or it is smaller than the standard deviation of one of the two rows. It is no gain. '
+    'Two seeds show a direction; a claim needs three.')
 
 
 @dataclass(frozen=True)
