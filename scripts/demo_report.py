@@ -52,8 +52,8 @@ def show_photo(axes: np.ndarray, photo: Path) -> None:
                 'bicubic': upsampled(hr, SCALE)}
     for name in SETS:
         cell = f'{name}__{FEWEST}_s0__EDSR_t0'
-        saved = BENCHMARK / 'cells' / cell / 'results' / cell / 'visualization' / 'held_back' / f'{photo.stem}_{cell}.png'
-        pictures[f'EDSR, {FEWEST} {name}'] = read_rgb(saved)
+        results = BENCHMARK / 'cells' / cell / 'results' / cell / 'visualization' / 'held_back'
+        pictures[f'EDSR, {FEWEST} {name}'] = read_rgb(results / f'{photo.stem}_{cell}.png')
     for axis, (title, picture) in zip(axes, (pictures | {'HR': hr}).items()):
         axis.imshow(picture[window], interpolation='nearest')
         axis.set_title(f'{photo.stem}: {title}' if title == 'LR' else title, fontsize=11)

@@ -17,6 +17,8 @@ from basicsr_distill.io.manifest import json_text, write_json
 
 PLAN_NAME = 'plan.json'
 DONE_NAME = 'done.json'
+# The purpose of the lock that a job holds on its folder.
+JOB_LOCK = 'job'
 _SHOWN = 3
 
 

@@ -21,6 +21,7 @@ from basicsr_distill.benchmark.cells import (
 from basicsr_distill.benchmark.jobs import Job, Launcher, last_line, make_launcher, run_jobs
 from basicsr_distill.benchmark.records import (
     DONE_NAME,
+    JOB_LOCK,
     is_finished,
     read_record,
     what_changed,
@@ -35,7 +36,7 @@ from basicsr_distill.config.benchmark_file import BenchmarkFile
 from basicsr_distill.config.recipe import Recipe
 from basicsr_distill.errors import InputError
 from basicsr_distill.io.images import find_images, fingerprint_images
-from basicsr_distill.io.locks import locked_folder
+from basicsr_distill.io.locks import lock_beside, locked, locked_folder
 from basicsr_distill.runtime.device import resolve_num_gpu
 from basicsr_distill.stages.record import STAGE_NAME, fingerprint_stage
 from basicsr_distill.training.keys import check_components
@@ -189,9 +190,14 @@ def _say_what_changed(home: Path, plan: Mapping[str, Any]) -> bool:
 
 
 def _remove_other(home: Path, plan: Mapping[str, Any]) -> None:
-    """Remove what another plan left in a folder, and say so."""
+    """Remove what another plan left in a folder, and say so.
+
+    Raises:
+        InputError: a job of an earlier run, on a cluster, is still at it.
+    """
     if _say_what_changed(home, plan):
-        shutil.rmtree(home)
+        with locked(lock_beside(home, JOB_LOCK), home):
+            shutil.rmtree(home)
 
 
 def _fingerprint_and_size(planned: PlannedSet) -> tuple[str, int]:

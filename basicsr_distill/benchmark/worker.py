@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from basicsr_distill.benchmark.cells import TEST_NAME, TRAIN_NAME
-from basicsr_distill.benchmark.records import finish, is_finished
+from basicsr_distill.benchmark.records import JOB_LOCK, finish, is_finished
 from basicsr_distill.benchmark.sets import RECIPE_NAME, stage_folder
 from basicsr_distill.config.experiment import to_experiment
 from basicsr_distill.config.recipe import Recipe
@@ -52,16 +52,13 @@ def run_stages(folder: Path, stages: Sequence[str]) -> None:
 def run_cell(folder: Path) -> None:
     """Train and test a cell whose option files and plan lie in ``folder``; one that is finished is left as it is.
 
-    Should a job of an earlier run still be at it, it is waited for.
-
     Raises:
         InputError: what ``basicsr train`` or ``basicsr test`` refuses.
     """
     os.chdir(folder)
     here = Path.cwd()
-    with locked(lock_beside(here, 'cell'), here, wait=True):
-        if not is_finished(here):
-            _train_and_test(here)
+    if not is_finished(here):
+        _train_and_test(here)
 
 
 def _train_and_test(folder: Path) -> None:
@@ -148,11 +145,13 @@ def main(arguments: Sequence[str]) -> int:
     logging.basicConfig(level=logging.INFO, format='%(message)s')
     what, path, *stages = arguments
     try:
-        with unwinding_signals():
+        folder = Path(path)
+        # Should a job of an earlier run still be at it, it is waited for.
+        with unwinding_signals(), locked(lock_beside(folder, JOB_LOCK), folder, wait=True):
             if what == 'stages':
-                run_stages(Path(path), stages)
+                run_stages(folder, stages)
             else:
-                run_cell(Path(path))
+                run_cell(folder)
     except InputError as error:
         print(f'basicsr: {error}', file=sys.stderr)
         return 2

@@ -4,33 +4,12 @@ import csv
 from pathlib import Path
 
 import pytest
-import yaml
 from skimage import data
-from support import REPOSITORY, save_rgb
+from support import save_rgb
 
+from basicsr_distill.benchmark.records import JOB_LOCK
 from basicsr_distill.cli import main
-
-NETWORK = ['network_g:num_feat=8', 'network_g:num_block=1', 'datasets:train:batch_size_per_gpu=2',
-           'datasets:train:gt_size=32']
-
-
-@pytest.fixture
-def toy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.chdir(tmp_path)
-    save_rgb(tmp_path / 'photos' / 'astronaut.png', data.astronaut()[:256, :256])
-    save_rgb(tmp_path / 'held' / 'chelsea.png', data.chelsea()[:64, :96])
-    recipe = {'name': 'pool', 'scale': 4, 'select': {'method': 'random', 'num_images': 1, 'save_dir': 'set'},
-              'extract': {'dataroot': 'photos', 'save_dir': 'patches', 'patch_size': 64, 'stride': 64,
-                          'threshold': 'q100'}}
-    (tmp_path / 'pool.yml').write_text(yaml.safe_dump(recipe))
-    train = REPOSITORY / 'options' / 'train' / 'EDSR' / 'train_EDSR_x4_ablation.yml'
-    benchmark = {'recipe': 'pool.yml', 'counts': [3], 'seeds': [0, 1],
-                 'sets': {'random': {'select': {}}, 'full': {'full': True}},
-                 'networks': {'edsr': {'opt': str(train), 'force_yml': NETWORK}},
-                 'budget': {'total_iter': 2, 'full_total_iter': 3}, 'tests': {'held': 'held'}, 'metrics': ['psnr_y'],
-                 'jobs': {'processes': 1}}
-    (tmp_path / 'toy.yml').write_text(yaml.safe_dump({'name': 'toy', 'benchmark': benchmark}, sort_keys=False))
-    return tmp_path
+from basicsr_distill.io.locks import lock_beside, locked
 
 
 def test_a_toy_from_file_to_report(toy: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -71,3 +50,56 @@ def test_what_is_wrong_is_refused_before_any_work(change: str, message: str, toy
     error = capsys.readouterr().err
     assert message in error and error.count('\n') == 1
     assert not (toy / 'experiments').exists()
+
+
+def test_a_failed_cell_is_reported_and_the_rest_goes_on(toy: Path, caplog: pytest.LogCaptureFixture) -> None:
+    name = 'random__3_s0__edsr_t0'
+    in_the_way = toy / 'experiments' / 'toy' / 'cells' / name / 'experiments'
+    in_the_way.parent.mkdir(parents=True)
+    in_the_way.write_text('a file where BasicSR wants a folder')
+    few = ['--force_yml', 'benchmark:budget:full_total_iter=~']
+    assert main(['benchmark', '-opt', 'toy.yml', *few]) == 1
+    root = toy / 'experiments' / 'toy'
+    assert [row['set'] for row in csv.DictReader((root / 'results.csv').open())] == ['full', 'random', 'full']
+    assert f'cell {name} (exit code' in (root / 'report.md').read_text().partition('## What failed')[2]
+    assert '3 of 4 cells' in caplog.text and f'failed: cell {name}' in caplog.text
+
+    in_the_way.unlink()
+    before = {path: path.stat().st_mtime_ns for path in root.glob('cells/*/done.json')}
+    assert main(['benchmark', '-opt', 'toy.yml', *few]) == 0
+    assert len(list(root.glob('cells/*/done.json'))) == 4
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+    assert 'What failed' not in (root / 'report.md').read_text()
+
+
+def test_a_set_that_cannot_be_made_costs_its_cells_alone(toy: Path, caplog: pytest.LogCaptureFixture) -> None:
+    few = ['--force_yml', 'benchmark:budget:full_total_iter=~', 'benchmark:counts=[3, 99]', 'benchmark:seeds=[0]']
+    assert main(['benchmark', '-opt', 'toy.yml', *few]) == 1
+    rows = list(csv.DictReader((toy / 'experiments' / 'toy' / 'results.csv').open()))
+    assert [(row['set'], row['count']) for row in rows] == [('random', '3'), ('full', '16')]
+    assert 'failed: set random__99_s0' in caplog.text and '99' in (toy / 'experiments/toy/report.html').read_text()
+
+
+def test_another_test_image_reruns_every_cell_and_says_so(toy: Path, caplog: pytest.LogCaptureFixture) -> None:
+    few = ['--force_yml', 'benchmark:budget:full_total_iter=~', 'benchmark:seeds=[0]']
+    assert main(['benchmark', '-opt', 'toy.yml', *few]) == 0
+    results = toy / 'experiments' / 'toy' / 'results.csv'
+    before = [row['value'] for row in csv.DictReader(results.open())]
+    sets = {path: path.stat().st_mtime_ns for path in results.parent.glob('sets/*/done.json')}
+    save_rgb(toy / 'held' / 'chelsea.png', data.chelsea()[100:164, 100:196])
+    caplog.clear()
+    assert main(['benchmark', '-opt', 'toy.yml', *few]) == 0
+    assert 'random__3_s0__edsr_t0: made again (inputs.held' in caplog.text
+    assert {path: path.stat().st_mtime_ns for path in sets} == sets
+    after = [row['value'] for row in csv.DictReader(results.open())]
+    assert len(after) == 2 and all(one != other for one, other in zip(before, after))
+
+
+def test_a_changed_cell_that_still_runs_somewhere_is_not_removed(toy: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    few = ['--force_yml', 'benchmark:seeds=[0]', 'benchmark:budget:full_total_iter=~']
+    assert main(['benchmark', '-opt', 'toy.yml', *few]) == 0
+    cell = toy / 'experiments' / 'toy' / 'cells' / 'random__3_s0__edsr_t0'
+    with locked(lock_beside(cell, JOB_LOCK), cell):
+        assert main(['benchmark', '-opt', 'toy.yml', *few, 'benchmark:budget:total_iter=1']) == 2
+    assert f'{cell.name}: in use by process' in capsys.readouterr().err.splitlines()[-1]
+    assert (cell / 'done.json').is_file()

@@ -77,7 +77,9 @@ def plot_spectra(spectra: Mapping[str, NDArray[np.float64]]) -> Figure:
 
 
 def radial_spectrum(images: Sequence[NDArray[np.uint8]], bins: int = 32) -> NDArray[np.float64]:
-    """Mean power of grey images at each radius up to 0.5 cycles a pixel, in dB.
+    """Mean power of grey images under a Hann window, at each radius up to 0.5 cycles a pixel, in dB.
+
+    White noise of variance v is flat at 10 log10(v).
 
     Args:
         images: (H, W, 3), uint8.
@@ -90,7 +92,7 @@ def radial_spectrum(images: Sequence[NDArray[np.uint8]], bins: int = 32) -> NDAr
     for image in images:
         grey = image.astype(np.float64).mean(axis=2)
         window = np.hanning(grey.shape[0])[:, None] * np.hanning(grey.shape[1])
-        power = np.abs(np.fft.fft2((grey - grey.mean()) * window))**2 / window.sum()
+        power = np.abs(np.fft.fft2((grey - grey.mean()) * window))**2 / (window**2).sum()
         radius = np.hypot(*np.meshgrid(*(np.fft.fftfreq(side) for side in grey.shape), indexing='ij'))
         index = np.minimum((radius * 2 * bins).astype(int), bins)
         total += np.bincount(index.ravel(), power.ravel(), bins + 1)[:bins]

@@ -1,0 +1,131 @@
+"""Figures and pictures of a report against known answers, and the page in a browser."""
+
+import json
+import re
+import shutil
+import subprocess
+from html.parser import HTMLParser
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from skimage import data
+from support import save_rgb
+
+from basicsr_distill.benchmark.report import figures, pictures
+from basicsr_distill.benchmark.sets import PlannedSet
+from basicsr_distill.benchmark.statistics import summarize
+from basicsr_distill.cli import main
+from basicsr_distill.io.manifest import SampleRow, write_table
+
+CHROMIUM = next(filter(None, map(shutil.which, ('chromium', 'chromium-browser', 'google-chrome'))), None)
+
+
+def test_the_spectrum_of_white_noise_is_flat_at_its_variance() -> None:
+    noise = np.random.default_rng(0).normal(128, 20, (16, 256, 256, 1)).clip(0, 255).round().astype(np.uint8)
+    power = figures.radial_spectrum([image.repeat(3, 2) for image in noise])
+    assert power.shape == (32,)
+    assert power[2:] == pytest.approx(10 * np.log10(noise.var()), abs=0.3)
+
+
+def test_a_wave_stands_at_its_frequency() -> None:
+    x = np.arange(128)
+    wave = (128 + 100 * np.cos(2 * np.pi * 0.3 * x)).round().astype(np.uint8)
+    image = np.broadcast_to(wave[None, :, None], (128, 128, 3))
+    assert int(figures.radial_spectrum([image]).argmax()) == int(0.3 * 2 * 32)
+
+
+def test_figures_are_documents_that_do_not_change() -> None:
+    points = {7: summarize([27.0, 27.2]), 70: summarize([28.0])}
+    plot = figures.plot_against_count({'medoids': points}, {'full': summarize([28.5, 28.6])}, 'EDSR', 'PSNR, dB')
+    svg = figures.as_svg(plot)
+    assert svg.startswith('<?xml') and svg == figures.as_svg(figures.plot_against_count(
+        {'medoids': points}, {'full': summarize([28.5, 28.6])}, 'EDSR', 'PSNR, dB'))
+    assert cv2.imdecode(np.frombuffer(figures.as_png(plot), np.uint8), 1).shape[0] > 300
+    axes = plot.axes[0]
+    assert [tick.get_text() for tick in axes.get_xticklabels()] == ['7', '70']
+    assert axes.lines[0].get_ydata() == pytest.approx([27.1, 28.0])
+
+
+def test_a_montage_has_a_row_a_label(tmp_path: Path) -> None:
+    rows = []
+    for number, colour in enumerate((10, 90, 170)):
+        save_rgb(tmp_path / 'HR' / f'{number}.png', np.full((40, 40, 3), colour, np.uint8))
+        rows.append(SampleRow(f'{number}.png', number % 2, number // 2, 0, 'ab', 1.0, '', 'matlab_rgb', 23.5))
+    planned = PlannedSet('row', 'row__3', 3, 0, True, False, tmp_path)
+    assert pictures.montage(planned).shape == (72, 3 * 72, 3)  # without a manifest: in one row
+    write_table(tmp_path / 'manifest.csv', rows, SampleRow)
+    montage = pictures.montage(planned)
+    assert montage.shape == (2 * 72, 2 * 72, 3)
+    assert [int(montage[y, x, 0]) for y in (36, 108) for x in (36, 108)] == [10, 170, 90, 255]
+    rgb = np.zeros((10, 5, 3), np.uint8)
+    assert pictures.side_by_side([rgb, rgb], gap_px=4).shape == (10, 14, 3)
+    assert len(pictures.images_of(planned, 2)) == 2
+
+
+class Sources(HTMLParser):
+    """Everything that a page would ask for."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.found += [value or '' for key, value in attrs if key in ('src', 'href', 'srcset', 'action', 'data')]
+
+
+# In the page: collects what goes wrong, moves every control, and tells the page around it.
+PROBE = '''<script>
+const problems = [];
+addEventListener('error', event => problems.push(String(event.message || event.target.outerHTML)), true);
+console.error = (...all) => problems.push(all.join(' '));
+addEventListener('load', () => {
+  for (const control of document.querySelectorAll('input, select')) {
+    control.value = control.tagName == 'SELECT' ? '0' : '20';
+    control.dispatchEvent(new Event('input'));
+    control.dispatchEvent(new Event('change'));
+  }
+  setTimeout(() => parent.postMessage({
+    problems, width: document.documentElement.scrollWidth, window: innerWidth, images: document.images.length,
+    missing: [...document.images].filter(image => !image.complete || !image.naturalWidth).length,
+    requests: performance.getEntriesByType('resource').filter(entry => !entry.name.startsWith('data:')).length,
+  }, '*'), 500);
+});
+</script>'''
+# Around it: a frame as wide as a phone's screen, since a window of Chromium is never narrower than 500 pixels.
+FRAME = '''<!DOCTYPE html><html><body style="margin: 0"><pre id="said"></pre><script>
+addEventListener('message', event => document.getElementById('said').append(JSON.stringify(event.data)));
+</script><iframe src="probed.html" style="border: 0; height: 2400px; width: WIDTHpx"></iframe></body></html>'''
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(CHROMIUM is None, reason='no Chromium here (Debian: apt install chromium)')
+def test_the_page_in_a_browser(toy: Path) -> None:
+    """At the width of a desk and of a phone: no error, no missing image, no request, nothing to scroll sideways."""
+    assert CHROMIUM is not None
+    for name, image in (('chelsea_2', data.chelsea()[100:196, 100:228]), ('coffee', data.coffee()[100:196, 100:228])):
+        save_rgb(toy / 'held' / f'{name}.png', image)
+    assert main(['benchmark', '-opt', 'toy.yml', '--force_yml', 'benchmark:sets:medoids={select: {method: medoids}}',
+                 'benchmark:metrics=[psnr_y, ssim_y, psnr_rgb, ssim_rgb]']) == 0
+    page = (toy / 'experiments' / 'toy' / 'report.html').read_text()
+    parser = Sources()
+    parser.feed(page)
+    assert len(parser.found) > 12 and all(source.startswith('data:') for source in parser.found)
+    assert not re.findall(r'url\((?!data:)', page) and '@import' not in page
+    (toy / 'probed.html').write_text(page.replace('<head>', f'<head>{PROBE}', 1))
+    for width in (1280, 390):
+        frame = toy / f'frame_{width}.html'
+        frame.write_text(FRAME.replace('WIDTH', str(width)))
+        common = [CHROMIUM, '--headless', '--no-sandbox', '--disable-gpu', '--hide-scrollbars', '--no-first-run',
+                  '--disable-background-networking', '--disable-component-update', '--disable-sync',
+                  f'--user-data-dir={toy / "profile"}', f'--window-size={width},2400', '--virtual-time-budget=5000']
+        shown = subprocess.run([*common, '--dump-dom', frame.as_uri()], capture_output=True, text=True, timeout=120)
+        said = json.loads(shown.stdout.partition('<pre id="said">')[2].partition('</pre>')[0])
+        assert said['problems'] == [] and 'CONSOLE' not in shown.stderr
+        assert said['missing'] == said['requests'] == 0 and said['images'] > 10
+        assert said['window'] == width and said['width'] <= width
+        picture = toy / f'report_{width}.png'
+        subprocess.run([*common, f'--screenshot={picture}', frame.as_uri()], capture_output=True, check=True,
+                       timeout=120)
+        assert cv2.imread(str(picture)).std() > 20
