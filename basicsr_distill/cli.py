@@ -19,7 +19,7 @@ from basicsr_distill.errors import InputError
 from basicsr_distill.host import hooks
 from basicsr_distill.runtime.interrupts import Terminated, uninterrupted_imports, unwinding_signals
 
-_DISK_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS}
+_DISK_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS}
 
 
 def build_parser() -> argparse.ArgumentParser:

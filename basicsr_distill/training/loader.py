@@ -106,6 +106,8 @@ def build_train_loader(dataset: Any, options: dict[str, Any], seed: int, iterati
         # What `prefetch_mode: cpu` asks of BasicSR's queue, a worker's own queue does.
         worker_init_fn=_leave_signals_to_the_loop if num_workers else None,
         prefetch_factor=max(2, options['num_prefetch_queue']) if num_workers else None,
+        # Every start of an iterator draws from it; from the global one a resumed run would draw once more.
+        generator=torch.Generator(),
     )
 
 

@@ -14,6 +14,9 @@ from basicsr_distill.io.weights import load_weights, save_atomic
 from basicsr_distill.runtime import distributed
 from basicsr_distill.runtime.rng import capture_rng
 
+# What BasicSR's models change in training beside weights: the pool of degraded pairs, the path length of StyleGAN2.
+_REMEMBERED = ('queue_lr', 'queue_gt', 'queue_ptr', 'mean_path_length')
+
 
 @patch('basicsr.models.base_model:BaseModel.save_network', 'models/base_model.py:245',
         'writes in place, and logs a failure as "Just ignore it"')
@@ -41,9 +44,9 @@ def _save_training_state(original: HostFunction) -> HostFunction:
     def save_training_state(self: Any, epoch: int, current_iter: int) -> None:
         """Written after the networks, and so the mark of a whole checkpoint. All ranks must call it.
 
-        Beside the host's keys: ``rng`` (one entry per rank), ``best_metric_results``, what the training loop put into
-        ``loop_state``, and ``model_state`` from the model's ``extra_state()``, a dict of tensors and numbers, where it
-        defines one.
+        Beside the host's keys: ``rng`` and ``remembered`` (one entry per rank), ``frozen`` (parameters that are not
+        trained now), ``best_metric_results``, what the training loop put into ``loop_state``, and ``model_state`` from
+        the model's ``extra_state()``, a dict of tensors and numbers, where it defines one.
         """
         if current_iter == -1:
             return
@@ -53,6 +56,8 @@ def _save_training_state(original: HostFunction) -> HostFunction:
             'optimizers': [optimizer.state_dict() for optimizer in self.optimizers],
             'schedulers': [scheduler.state_dict() for scheduler in self.schedulers],
             'rng': distributed.gather(capture_rng()),
+            'remembered': distributed.gather(_remembered(self)),
+            'frozen': _frozen(self),
             **getattr(self, 'loop_state', {}),
         }
         if hasattr(self, 'extra_state'):
@@ -65,8 +70,40 @@ def _save_training_state(original: HostFunction) -> HostFunction:
             }
         if distributed.is_main():
             save_atomic(state, Path(self.opt['path']['training_states']) / f'{current_iter}.state')
+            if keep_last := self.opt['logger'].get('keep_last'):
+                _remove_old(self, current_iter, keep_last)
 
     return save_training_state
+
+
+def _remembered(model: Any) -> dict[str, Any]:
+    found = {name: getattr(model, name) for name in _REMEMBERED if hasattr(model, name)}
+    return {name: value.cpu() if isinstance(value, torch.Tensor) else value for name, value in found.items()}
+
+
+def _networks(model: Any) -> dict[str, torch.nn.Module]:
+    return {label: model.get_bare_model(getattr(model, label)) for label in ('net_g', 'net_d')
+            if isinstance(getattr(model, label, None), torch.nn.Module)}
+
+
+def _frozen(model: Any) -> dict[str, list[str]]:
+    """EDVR and the recurrent video models freeze parts at iteration 1, which a resumed run does not pass."""
+    return {label: [name for name, parameter in network.named_parameters() if not parameter.requires_grad]
+            for label, network in _networks(model).items()}
+
+
+def _remove_old(model: Any, current_iter: int, keep_last: int) -> None:
+    """Remove checkpoints but the last ones and those of the best metrics; states first, which mark whole ones."""
+    states, networks = Path(model.opt['path']['training_states']), Path(model.opt['path']['models'])
+    iterations = sorted(int(path.stem) for path in states.glob('*.state') if path.stem.isdecimal())
+    best = {record['iter'] for records in getattr(model, 'best_metric_results', {}).values()
+            for record in records.values()}
+    kept = {*[iteration for iteration in iterations if iteration <= current_iter][-keep_last:], *best}
+    numbered = [(path, path.stem.rpartition('_')[2]) for path in networks.glob('net_*_*.pth')]
+    files = [(path, path.stem) for path in states.glob('*.state')] + numbered
+    for path, iteration in files:
+        if iteration.isdecimal() and int(iteration) < current_iter and int(iteration) not in kept:
+            path.unlink()
 
 
 @patch('basicsr.models.base_model:BaseModel.resume_training', 'models/base_model.py:345',
@@ -84,6 +121,15 @@ def _resume_training(original: HostFunction) -> HostFunction:
             # A record of other metrics cannot be continued: validation looks up every metric of the options in it.
             best = resume_state['best_metric_results']
             self.best_metric_results = {dataset: best[dataset] for dataset in best if best[dataset].keys() == metrics}
+        for label, network in _networks(self).items():
+            frozen = set(resume_state.get('frozen', {}).get(label, ()))
+            for name, parameter in network.named_parameters():
+                if name in frozen:
+                    parameter.requires_grad_(False)
+        remembered = resume_state.get('remembered', [])
+        if self.opt['rank'] < len(remembered):
+            for name, value in remembered[self.opt['rank']].items():
+                setattr(self, name, value.to(self.device) if isinstance(value, torch.Tensor) else value)
         if 'model_state' in resume_state:
             self.load_extra_state(resume_state['model_state'])
 

@@ -1,0 +1,94 @@
+"""kill -9 at random moments of every command, and between any two of its writes: run again, it ends as if undisturbed."""
+
+import os
+import random
+import shutil
+import signal
+import time
+from pathlib import Path
+
+import pytest
+from dying import die_at_replacement, digests, run, start
+from small_project import COMMANDS, make_project
+
+KILLS = [5, pytest.param(50, marks=pytest.mark.slow)]
+
+
+def prepared(folder: Path, name: str) -> Path:
+    """A project in which everything has run that a command needs."""
+    folder.mkdir()
+    make_project(folder)
+    for command in (['schema'], *COMMANDS[name][0]):  # the first also waits until the server is there
+        code, output = run(folder, *command)
+        assert code == 0, output
+    return folder
+
+
+def undisturbed(folder: Path, name: str) -> tuple[dict[str, str], float]:
+    """What a command leaves, and how long it takes."""
+    _, command, files = COMMANDS[name]
+    started = time.monotonic()
+    code, output = run(folder, *command)
+    assert code == 0, output
+    return digests(folder, *files), time.monotonic() - started
+
+
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize('kills', KILLS)
+@pytest.mark.parametrize('name', COMMANDS)
+def test_at_random_moments(name: str, kills: int, tmp_path: Path) -> None:
+    _, command, files = COMMANDS[name]
+    before = prepared(tmp_path / 'before', name)
+    whole = tmp_path / 'whole'
+    shutil.copytree(before, whole)
+    expected, duration_s = undisturbed(whole, name)
+    assert len(expected) > 1
+    draw = random.Random(f'{name} {kills}')
+    folder, died, ended = tmp_path / 'killed', 0, 0
+    while died < kills and ended < 10 * kills:
+        if not folder.exists():
+            shutil.copytree(before, folder)
+        process = start(folder, *command)
+        process.join(draw.uniform(0.02, 1.1) * duration_s)
+        if process.is_alive():
+            process.kill()
+            process.join()
+            died += 1
+        else:
+            ended += 1
+            assert process.exitcode == 0 and digests(folder, *files) == expected
+            shutil.rmtree(folder)
+    assert died == kills
+    if not folder.exists():
+        shutil.copytree(before, folder)
+    code, output = run(folder, *command)
+    assert code == 0, output
+    assert digests(folder, *files) == expected
+
+
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize('step', [7, pytest.param(1, marks=pytest.mark.slow)])
+@pytest.mark.parametrize('name', COMMANDS)
+def test_between_any_two_writes(name: str, step: int, tmp_path: Path) -> None:
+    """Of a training: between any two files of a checkpoint, the networks, the state and what comes after the last."""
+    _, command, files = COMMANDS[name]
+    before = prepared(tmp_path / 'before', name)
+    whole = tmp_path / 'whole'
+    shutil.copytree(before, whole)
+    expected, _ = undisturbed(whole, name)
+    deaths = 0
+    for number in range(0, 400, step):
+        folder = tmp_path / 'killed'
+        shutil.copytree(before, folder)
+        code, output = run(folder, *command, prepare=die_at_replacement, given=(number,))
+        if code == 0:
+            break
+        assert code == -signal.SIGKILL, output
+        deaths += 1
+        code, output = run(folder, *command)
+        assert code == 0, output
+        assert digests(folder, *files) == expected, f'killed at {number}'
+        shutil.rmtree(folder)
+    assert deaths >= 1 and (step > 1 or deaths > 3)
+    assert not [path for path in (tmp_path / 'killed').rglob('*.part')]
+    assert os.listdir(tmp_path / 'killed')
