@@ -13,7 +13,7 @@ import yaml
 
 from basicsr_distill.config.differences import describe, differences
 from basicsr_distill.io.files import write_atomic
-from basicsr_distill.io.manifest import json_text, write_json
+from basicsr_distill.io.manifest import json_text, read_json, write_json
 
 PLAN_NAME = 'plan.json'
 DONE_NAME = 'done.json'
@@ -22,20 +22,15 @@ JOB_LOCK = 'job'
 _SHOWN = 3
 
 
-def read_record(path: Path) -> dict[str, Any]:
-    """A record; empty where there is none."""
-    return json.loads(path.read_text(encoding='utf-8')) if path.is_file() else {}
-
-
 def is_finished(folder: Path) -> bool:
     """Whether what lies in a folder was made by the plan that lies there."""
-    plan = read_record(folder / PLAN_NAME)
-    return bool(plan) and read_record(folder / DONE_NAME).get('plan') == plan
+    plan = read_json(folder / PLAN_NAME)
+    return bool(plan) and read_json(folder / DONE_NAME).get('plan') == plan
 
 
 def finish(folder: Path, results: Mapping[str, Any]) -> None:
     """Write ``done.json``."""
-    write_json(folder / DONE_NAME, {'plan': read_record(folder / PLAN_NAME), **results})
+    write_json(folder / DONE_NAME, {'plan': read_json(folder / PLAN_NAME), **results})
 
 
 def write_plan(home: Path, plan: Mapping[str, Any], files: Mapping[str, Mapping[str, Any]]) -> None:
@@ -48,7 +43,7 @@ def write_plan(home: Path, plan: Mapping[str, Any], files: Mapping[str, Mapping[
 
 def what_changed(folder: Path, plan: Mapping[str, Any]) -> str:
     """How a plan differs from the one that lies in a folder; empty where it does not, or where there is none."""
-    earlier = read_record(folder / PLAN_NAME)
+    earlier = read_json(folder / PLAN_NAME)
     found = list(differences(earlier, json.loads(json_text(plan)))) if earlier else []
     more = f' and {len(found) - _SHOWN} more' if len(found) > _SHOWN else ''
     return describe(found[:_SHOWN]) + more

@@ -10,13 +10,13 @@ import torch
 
 from basicsr_distill import __version__
 from basicsr_distill.benchmark.cells import CELLS_FOLDER, Cell, metric_section
-from basicsr_distill.benchmark.records import DONE_NAME, is_finished, read_record
+from basicsr_distill.benchmark.records import DONE_NAME, is_finished
 from basicsr_distill.benchmark.sets import PlannedSet, hr_folder
 from basicsr_distill.config.benchmark_file import BenchmarkFile
 from basicsr_distill.errors import InputError
 from basicsr_distill.io.headers import ImageHeader, read_headers
 from basicsr_distill.io.images import file_bytes, find_images, read_rgb
-from basicsr_distill.io.manifest import write_csv, write_json
+from basicsr_distill.io.manifest import read_json, write_csv, write_json
 from basicsr_distill.ops.bicubic import bicubic_upsample, make_lr
 
 RESULTS_NAME = 'results.csv'
@@ -128,7 +128,7 @@ def collect(file: BenchmarkFile, root: Path, cells: Sequence[Cell], scale: int,
         folder = root / CELLS_FOLDER / cell.identity
         if not is_finished(folder):
             continue
-        done = read_record(folder / DONE_NAME)
+        done = read_json(folder / DONE_NAME)
         if cell.set.identity not in facts:
             facts[cell.set.identity] = set_facts(cell.set)
         found.append(CellResult(cell, done['values'], facts[cell.set.identity], done['plan']['inputs']['set'],
@@ -142,8 +142,8 @@ def set_facts(planned: PlannedSet) -> SetFacts:
     if planned.count is not None:
         paths = paths[:planned.count]
     sizes = [header for header in read_headers([str(path) for path in paths]) if isinstance(header, ImageHeader)]
-    own = None if planned.home is None else read_record(planned.home / DONE_NAME).get('make_s')
-    shared = None if planned.shared is None else read_record(planned.shared.home / DONE_NAME).get('make_s')
+    own = None if planned.home is None else read_json(planned.home / DONE_NAME).get('make_s')
+    shared = None if planned.shared is None else read_json(planned.shared.home / DONE_NAME).get('make_s')
     return SetFacts(len(paths), sum(header.width * header.height for header in sizes), sum(map(file_bytes, paths)), own,
                     shared)
 
@@ -173,7 +173,7 @@ def row_of(cell: Cell) -> Row:
 def _bicubic(file: BenchmarkFile, root: Path, scale: int, tests: Mapping[str, str]) -> dict[str, dict[str, float]]:
     """What interpolation alone reaches on every test, kept for the next run."""
     plan = {'scale': scale, 'metrics': file.options.metrics, 'tests': dict(tests)}
-    known = read_record(root / BICUBIC_NAME)
+    known = read_json(root / BICUBIC_NAME)
     if known.get('plan') == json.loads(json.dumps(plan)):
         return dict(known['values'])
     values = {name: _bicubic_on(Path(folder), scale, file.options.metrics)

@@ -23,7 +23,6 @@ from basicsr_distill.benchmark.records import (
     DONE_NAME,
     JOB_LOCK,
     is_finished,
-    read_record,
     what_changed,
     write_plan,
 )
@@ -37,6 +36,7 @@ from basicsr_distill.config.recipe import Recipe
 from basicsr_distill.errors import InputError
 from basicsr_distill.io.images import find_images, fingerprint_images
 from basicsr_distill.io.locks import lock_beside, locked, locked_folder
+from basicsr_distill.io.manifest import read_json
 from basicsr_distill.runtime.device import resolve_num_gpu
 from basicsr_distill.stages.record import STAGE_NAME, fingerprint_stage
 from basicsr_distill.training.keys import check_components
@@ -168,7 +168,7 @@ def _run_cells(root: Path, file: BenchmarkFile, cells: Sequence[Cell], networks:
         _LOGGER.info('cells: %d of %d were done before.', len(cells) - len(jobs), len(cells))
 
     def ended(job: Job) -> str:
-        done = read_record(job.home / DONE_NAME)
+        done = read_json(job.home / DONE_NAME)
         values = ', '.join(f'{test} {shown(metrics[first], first)}' for test, metrics in done['values'].items()
                            if metrics.get(first) is not None)
         return f'{first} {values} ({done["train_s"] + done["test_s"]:.0f} s)'

@@ -11,12 +11,13 @@ from pathlib import Path
 
 from basicsr_distill.benchmark.cells import TEST_NAME, TRAIN_NAME, Cell, test_options, train_options, write_cell
 from basicsr_distill.benchmark.jobs import Job, LocalLauncher, last_line
-from basicsr_distill.benchmark.records import DONE_NAME, read_record
+from basicsr_distill.benchmark.records import DONE_NAME
 from basicsr_distill.benchmark.sets import PlannedSet
 from basicsr_distill.config.benchmark_file import BenchmarkFile
 from basicsr_distill.config.recipe import Recipe
 from basicsr_distill.config.sections import JobOptions
 from basicsr_distill.io.images import file_bytes, find_images
+from basicsr_distill.io.manifest import read_json
 from basicsr_distill.runtime.device import resolve_num_gpu
 
 TRIAL_ITERATIONS = 20
@@ -81,7 +82,7 @@ def measure_cost(file: BenchmarkFile, name: str, network: Recipe) -> Cost | str:
             started = time.perf_counter()
             if launcher(job):
                 return last_line(job.log)
-            done = read_record(job.home / DONE_NAME)
+            done = read_json(job.home / DONE_NAME)
             times.append((time.perf_counter() - started, done['train_s'], done['test_s']))
         (_, few_s, _), (whole_s, many_s, test_s) = times
         iteration_s = max(0.0, many_s - few_s) / (TRIAL_ITERATIONS - _WARM_UP_ITERATIONS)

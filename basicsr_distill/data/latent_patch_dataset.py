@@ -1,7 +1,6 @@
 """``LatentPatchDataset``: the patches of a recipe as latents of a codec, encoded once and mapped into memory."""
 
 import io
-import json
 import math
 import shutil
 from collections.abc import Iterable, Iterator, Sequence
@@ -23,9 +22,18 @@ from basicsr_distill.config.sections import (
 )
 from basicsr_distill.diffusion.codec import FITTED_NAME, Codec, build_codec, save_fitted, unfitted_block_pca
 from basicsr_distill.errors import InputError
+from basicsr_distill.io.arrays import read_array
 from basicsr_distill.io.files import safe_join, sha256_file, write_atomic
 from basicsr_distill.io.images import read_rgb
-from basicsr_distill.io.manifest import IMAGES_FOLDER, MANIFEST_NAME, PatchRow, read_labels, read_table, write_json
+from basicsr_distill.io.manifest import (
+    IMAGES_FOLDER,
+    MANIFEST_NAME,
+    PatchRow,
+    read_json,
+    read_labels,
+    read_table,
+    write_json,
+)
 from basicsr_distill.runtime import distributed
 from basicsr_distill.runtime.parallel import default_workers, one_thread_per_operation, ordered_map
 from basicsr_distill.runtime.progress import progress
@@ -109,7 +117,7 @@ class LatentPatchDataset(Dataset[dict[str, Any]]):
         folder.mkdir(parents=True, exist_ok=True)
         if isinstance(self.options.codec, BlockPcaCodecOptions):
             self._fit_codec(self.options.codec)
-        record, earlier = self._record(), _read_record(folder)
+        record, earlier = self._record(), read_json(folder / RECORD_NAME)
         for key, value in record.items():
             if earlier and earlier[key] != value:
                 raise InputError(
@@ -131,7 +139,7 @@ class LatentPatchDataset(Dataset[dict[str, Any]]):
         if self.opt.get('phase') != 'train':
             build_codec(options, path.parent)  # refuses if it is not there
             return
-        if _read_record(self._folder()) and path.is_file():
+        if read_json(self._folder() / RECORD_NAME) and path.is_file():
             return
         chosen = self.rows[:: -(-len(self.rows) // _MAX_FIT)]
         codec = unfitted_block_pca(options)
@@ -176,7 +184,7 @@ class LatentPatchDataset(Dataset[dict[str, Any]]):
         """Means and, where the codec has any, standard deviations, of the patch and its mirror image."""
         number, place = divmod(index, SHARD_SIZE)
         if number not in self._shards:
-            self._shards[number] = np.load(_shard_path(self._folder(), number), mmap_mode='r', allow_pickle=False)
+            self._shards[number] = read_array(_shard_path(self._folder(), number), mapped=True)
         moments = self._shards[number][place]
         return moments[:, 0], moments[:, 1] if moments.shape[1] == 2 else None
 
@@ -227,8 +235,3 @@ def _check_size(codec: Codec, size_px: int, dataroot: Path) -> None:
 
 def _shard_path(folder: Path, number: int) -> Path:
     return folder / f'{number:05d}.npy'
-
-
-def _read_record(folder: Path) -> dict[str, Any]:
-    path = folder / RECORD_NAME
-    return json.loads(path.read_text(encoding='utf-8')) if path.is_file() else {}

@@ -208,6 +208,23 @@ def json_text(record: Mapping[str, Any]) -> str:
     return json.dumps(record, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False) + '\n'
 
 
+def read_json(path: Path) -> dict[str, Any]:
+    """A record that :func:`write_json` wrote; empty where there is none.
+
+    Raises:
+        InputError: the file is damaged.
+    """
+    try:
+        record = json.loads(path.read_text(encoding='utf-8')) if path.is_file() else {}
+    except (ValueError, RecursionError) as error:
+        raise InputError(f'{path}: is no JSON ({error}); remove the folder that it lies in, and run the command again '
+                         'that made it.') from error
+    if not isinstance(record, dict):
+        raise InputError(f'{path}: holds a {type(record).__name__} instead of a record; remove the folder that it lies '
+                         'in, and run the command again that made it.')
+    return record
+
+
 def write_json(path: Path, record: Mapping[str, Any]) -> None:
     """Write :func:`json_text` atomically."""
     write_atomic(path, json_text(record))

@@ -9,11 +9,12 @@ from numpy.typing import NDArray
 from basicsr_distill.config.sections import EncoderOptions
 from basicsr_distill.errors import InputError
 from basicsr_distill.features.encoders import build_encoder
+from basicsr_distill.io.arrays import read_array, read_arrays
 from basicsr_distill.io.files import replacing
 from basicsr_distill.io.images import read_rgb
 from basicsr_distill.runtime.parallel import default_workers, ordered_map
 from basicsr_distill.runtime.progress import progress
-from basicsr_distill.stages.sharding import load_part, own_parts, save_part
+from basicsr_distill.stages.sharding import own_parts, save_part
 
 # A part holds about so many patches, in whole batches.
 _PATCHES_PER_PART = 256
@@ -62,12 +63,12 @@ def _part_name(number: int) -> str:
 def join_parts(folder: Path, path: Path, count: int) -> NDArray[np.float32]:
     """The features at ``path`` (.npy, (``count``, D), float32) from the parts in ``folder``, mapped into memory."""
     parts = sorted(folder.glob('*.npz'))
-    size = load_part(parts[0])['features'].shape[1]
+    size = read_arrays(parts[0])['features'].shape[1]
     header = {'descr': np.lib.format.dtype_to_descr(np.dtype(np.float32)), 'fortran_order': False,
               'shape': (count, size)}
     # Written, not mapped: a full disk would kill the process that writes to a mapping.
     with replacing(path) as temp, temp.open('wb') as file:
         np.lib.format.write_array_header_1_0(file, header)
         for part in parts:
-            file.write(load_part(part)['features'].tobytes())
-    return np.load(path, mmap_mode='r', allow_pickle=False)
+            file.write(read_arrays(part)['features'].tobytes())
+    return read_array(path, mapped=True)

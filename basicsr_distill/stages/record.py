@@ -22,7 +22,7 @@ from typing import Any
 from basicsr_distill.errors import InputError
 from basicsr_distill.io.files import TEMP_SUFFIX, remove_temporaries, sha256_file
 from basicsr_distill.io.locks import LOCK_FILES, locked_folder
-from basicsr_distill.io.manifest import json_text, write_json
+from basicsr_distill.io.manifest import json_text, read_json, write_json
 
 STAGE_NAME = 'stage.json'
 STARTED_NAME = 'stage.started.json'
@@ -45,8 +45,7 @@ def fingerprint_stage(folder: Path) -> str:
 
 def read_stage(folder: Path) -> dict[str, Any]:
     """The content of a finished stage's ``stage.json``; empty if there is none."""
-    path = folder / STAGE_NAME
-    return json.loads(path.read_text(encoding='utf-8')) if path.is_file() else {}
+    return read_json(folder / STAGE_NAME)
 
 
 def photo_folders(patches: Path) -> list[str]:
@@ -125,7 +124,7 @@ def stage_folder(folder: Path, stage: str, options: Mapping[str, Any], inputs: M
     with locked_folder(folder):
         done = read_stage(folder)
         started_path = folder / STARTED_NAME
-        started = json.loads(started_path.read_text(encoding='utf-8')) if started_path.is_file() else {}
+        started = read_json(started_path)
         earlier = done or started
         if earlier:
             _refuse_difference(folder, earlier, header)

@@ -74,9 +74,3 @@ def save_part(path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
     named: dict[str, Any] = dict(arrays)
     with replacing(path) as temp, temp.open('wb') as file:
         np.savez(file, **named)
-
-
-def load_part(path: Path) -> dict[str, NDArray[Any]]:
-    """Read a part's result."""
-    with np.load(path, allow_pickle=False) as arrays:
-        return dict(arrays)

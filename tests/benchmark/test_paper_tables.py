@@ -19,8 +19,8 @@ SMALL_POOL = ['extract:patch_size=64', 'extract:stride=64', 'extract:threshold=q
 # For each recipe: the same stages at a size for a test, without anyone's weights.
 SMALL_RECIPES = {
     'paper_OST': [*SMALL_POOL, 'network_g:pretrained=~', 'network_g:tuning=full',
-                  'network_g:from_scratch={num_layers: 1, num_attention_heads: 2, attention_head_dim: 16, patch_size: 2, '
-                  'in_channels: 16, sample_size: 8, learn_variance: true}',
+                  'network_g:from_scratch={num_layers: 1, num_attention_heads: 2, attention_head_dim: 16, '
+                  'patch_size: 2, in_channels: 16, sample_size: 8, learn_variance: true}',
                   'datasets:train:codec={type: block_pca, components: 16}', 'datasets:train:num_worker_per_gpu=0',
                   'train:total_iter=2', 'train:scheduler:milestones=[2]', 'sample:num_steps=2',
                   'sample:scheduler=dpmsolver++'],

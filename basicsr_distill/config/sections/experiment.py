@@ -28,8 +28,8 @@ class LoggerOptions(Options):
     print_freq: WholeNumber = Field(100, description='Iterations between lines of the log.')
     save_checkpoint_freq: WholeNumber = Field(5000, description='Iterations between checkpoints.')
     keep_last: WholeNumber | None = Field(
-        None, description='Checkpoints that are kept: so many of the newest, and those of the best validations; all when '
-                          'absent.')
+        None, description='Checkpoints that are kept: so many of the newest, and those of the best validations; all '
+                          'when absent.')
     use_tb_logger: bool = Field(False, description='Write TensorBoard logs to tb_logger/.')
     wandb: WandbOptions | None = Field(None, description='Weights & Biases, which needs use_tb_logger.')
 

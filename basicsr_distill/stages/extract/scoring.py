@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 
 from basicsr_distill.config.sections import ExtractOptions, PsnrMetric
+from basicsr_distill.io.arrays import read_arrays
 from basicsr_distill.io.images import FoundImage, UnreadableImageError, decode_rgb, file_bytes, read_bytes
 from basicsr_distill.ops.psnr import psnr_after_bicubic
 from basicsr_distill.runtime.parallel import ordered_map
@@ -21,7 +22,7 @@ from basicsr_distill.runtime.progress import progress
 from basicsr_distill.selection.duplicates import exact_fingerprint, perceptual_fingerprint
 from basicsr_distill.selection.scenes import SceneIndex
 from basicsr_distill.stages.extract.grid import Grid, num_parts, own_images
-from basicsr_distill.stages.sharding import load_part, save_part
+from basicsr_distill.stages.sharding import save_part
 
 # Images of a worker's task: files, and pixels decoded before they are scored.
 _GROUP_BYTES = 1 << 19
@@ -109,7 +110,7 @@ class Scoring:
     def read_parts(self) -> list[Scored]:
         """The results of all ranks, image by image."""
         return [scored for number in range(num_parts(len(self.images)))
-                for scored in unpack(load_part(self._part_path(number)))]
+                for scored in unpack(read_arrays(self._part_path(number)))]
 
     def _part_path(self, number: int) -> Path:
         return self.folder / f'{number:06d}.npz'

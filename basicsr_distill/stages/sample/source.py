@@ -20,6 +20,7 @@ from basicsr_distill.config.sections import (
 from basicsr_distill.data.labelled_patch_dataset import LabelledPatchDataset
 from basicsr_distill.data.latent_patch_dataset import LatentPatchDataset
 from basicsr_distill.errors import InputError
+from basicsr_distill.io.arrays import read_array
 from basicsr_distill.io.files import sha256_file
 from basicsr_distill.stages.cluster import FEATURES_NAME
 from basicsr_distill.stages.record import fingerprint_stage, photo_folders, read_stage, refuse_overlap
@@ -95,5 +96,5 @@ def open_source(experiment: Experiment, checkpoint: Path | None) -> Source:
         patches.prepare()
     clusters = Path(section['labels_file']).parent
     return Source(experiment.opt['name'], experiment.opt['network_g'], checkpoint, patches, np.array(patches.labels),
-                  np.load(clusters / FEATURES_NAME, allow_pickle=False),
+                  read_array(clusters / FEATURES_NAME),
                   ClusterOptions(**read_stage(clusters)['options']).encoder)

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from basicsr_distill.config.sections import ClusterOptions, SelectOptions
 from basicsr_distill.errors import InputError
 from basicsr_distill.features.joined import join_features
+from basicsr_distill.io.arrays import read_array
 from basicsr_distill.io.images import read_rgb
 from basicsr_distill.io.manifest import IMAGES_FOLDER, MANIFEST_NAME, PatchRow, read_labels, read_table
 from basicsr_distill.stages.cluster import FEATURES_NAME, LABELS_NAME
@@ -79,7 +80,7 @@ def read_features(options: SelectOptions, pool: Pool, parts: Path) -> dict[str, 
     for number, encoder in enumerate(options.encoders):
         if _is_clusters_encoder(encoder, pool):
             assert pool.clusters is not None
-            features = np.load(pool.clusters / FEATURES_NAME, mmap_mode='r', allow_pickle=False)
+            features = read_array(pool.clusters / FEATURES_NAME, mapped=True)
         else:
             features = join_parts(parts / str(number), parts / f'{number}.npy', len(pool.rows))
         found[encoder.type if encoder.type not in found else f'{encoder.type}_{number}'] = features

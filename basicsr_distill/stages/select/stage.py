@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from basicsr_distill.config.recipe import Recipe
+from basicsr_distill.io.arrays import read_arrays
 from basicsr_distill.runtime import distributed
 from basicsr_distill.runtime.parallel import one_thread_per_operation
 from basicsr_distill.stages.record import StageRun, photo_folders, refuse_overlap
@@ -13,7 +14,7 @@ from basicsr_distill.stages.select.choose import choose, read_scores
 from basicsr_distill.stages.select.pool import Pool, encode_pool, open_pool, read_features
 from basicsr_distill.stages.select.publish import publish
 from basicsr_distill.stages.select.small_network import measure_losses
-from basicsr_distill.stages.sharding import load_part, save_part, shared_stage_folder
+from basicsr_distill.stages.sharding import save_part, shared_stage_folder
 from basicsr_distill.stages.targets import target_inputs
 
 _LOSSES_NAME = 'losses.npz'
@@ -70,4 +71,4 @@ def _losses(recipe: Recipe, pool: Pool, path: Path) -> NDArray[np.float64]:
         losses = measure_losses(len(pool.rows), pool.image, recipe.select.scale, recipe.select.loss_iter,
                                 recipe.select.seed)
         save_part(path, {'losses': losses})
-    return load_part(path)['losses']
+    return read_arrays(path)['losses']
