@@ -146,7 +146,7 @@ def _train(path: Path, sections: ExperimentSections) -> dict[str, Any]:
     if 'total_iter' not in train:
         raise InputError(f'{path}: train: key \'total_iter\' is missing.')
     total = train['total_iter']
-    if isinstance(total, bool) or not isinstance(total, (int, float)) or not total >= 1 or total != int(total):
+    if isinstance(total, bool) or not isinstance(total, (int, float)) or not total >= 1 or total % 1:
         raise InputError(f'{path}: train.total_iter: {total!r} is not a whole number of at least 1.')
     return {'warmup_iter': -1, **train, 'total_iter': int(total)}  # published files write 5e5 too
 

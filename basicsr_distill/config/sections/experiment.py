@@ -9,7 +9,7 @@ from basicsr_distill.config.sections.base import DEFAULT_SCALE, Count, Options, 
 
 def _whole(value: Any) -> Any:
     """Published files write counts as 5e3 too."""
-    return int(value) if isinstance(value, float) and value == int(value) else value
+    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 WholeNumber = Annotated[PositiveInt, BeforeValidator(_whole)]
