@@ -15,7 +15,7 @@ from pathlib import Path
 
 from basicsr_distill import __version__
 from basicsr_distill.config import SCHEMA_KINDS, STAGE_ORDER
-from basicsr_distill.errors import InputError
+from basicsr_distill.errors import InputError, LostRankError
 from basicsr_distill.host import hooks
 from basicsr_distill.runtime.interrupts import Terminated, uninterrupted_imports, unwinding_signals
 
@@ -93,6 +93,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             if error.errno not in _DISK_ERRORS:
                 raise
             return _fail(1, str(error))
+        except LostRankError:
+            return _fail(1, 'another rank has ended; its own output says why. Run the same command again to go on.')
         except KeyboardInterrupt:
             return _fail(128 + signal.SIGINT, 'interrupted; run the same command again to go on.')
         except Terminated:
@@ -175,6 +177,10 @@ def _process_group(launcher: str) -> Iterator[None]:
     distributed.init(launcher)
     try:
         yield
+    except RuntimeError as error:
+        if distributed.is_lost_rank(error):
+            raise LostRankError from error
+        raise
     finally:
         distributed.cleanup()
 

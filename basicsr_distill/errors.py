@@ -1,4 +1,4 @@
-"""The one error that the user can correct."""
+"""The one error that the user can correct, and the one that is another rank's."""
 
 
 class InputError(Exception):
@@ -7,3 +7,7 @@ class InputError(Exception):
     The message is one sentence that names the file or key and says what to do. The command line prints it alone,
     without a traceback, and exits with code 2.
     """
+
+
+class LostRankError(Exception):
+    """Another rank of the process group has ended, and says why itself."""

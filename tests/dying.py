@@ -5,8 +5,10 @@ import multiprocessing
 import os
 import resource
 import signal
+import socket
 import sys
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Mapping
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from typing import Any
@@ -45,6 +47,40 @@ def start(folder: Path, *arguments: str, prepare: Callable[..., None] | None = N
     return process
 
 
+def start_ranks(folder: Path, ranks: int, *arguments: str,
+                prepare: dict[int, tuple[Callable[..., None], tuple[object, ...]]] | None = None,
+                ) -> list[ForkServerProcess]:
+    """The command on several ranks, joined by gloo; each writes to an output of its own.
+
+    Args:
+        prepare: by rank, what :func:`start` takes.
+    """
+    with socket.socket() as free:
+        free.bind(('127.0.0.1', 0))
+        port = free.getsockname()[1]
+    processes = []
+    for rank in range(ranks):
+        environment = {'RANK': str(rank), 'LOCAL_RANK': str(rank), 'WORLD_SIZE': str(ranks),
+                       'LOCAL_WORLD_SIZE': str(ranks), 'MASTER_ADDR': '127.0.0.1', 'MASTER_PORT': str(port)}
+        process = _CONTEXT.Process(target=_run, args=(folder, (*arguments, '--launcher', 'pytorch'),
+                                                      *(prepare or {}).get(rank, (None, ())), environment))
+        process.start()
+        processes.append(process)
+    return processes
+
+
+def join_ranks(folder: Path, processes: list[ForkServerProcess], timeout_s: float = 120) -> tuple[list[int], list[str]]:
+    """Exit codes and outputs of ranks; one that hangs is killed, and has -9."""
+    limit = time.monotonic() + timeout_s
+    for process in processes:
+        process.join(max(0.0, limit - time.monotonic()))
+        if process.is_alive():
+            process.kill()
+            process.join()
+    return ([process.exitcode or 0 for process in processes],
+            [output_of(folder, rank).read_text(errors='replace') for rank in range(len(processes))])
+
+
 def run(folder: Path, *arguments: str, prepare: Callable[..., None] | None = None,
         given: tuple[object, ...] = ()) -> tuple[int, str]:
     """A command from beginning to end: its exit code, and what it printed."""
@@ -56,17 +92,18 @@ def run(folder: Path, *arguments: str, prepare: Callable[..., None] | None = Non
     return process.exitcode, output_of(folder).read_text(errors='replace')
 
 
-def output_of(folder: Path) -> Path:
+def output_of(folder: Path, rank: int | str = '') -> Path:
     """Where a command's output goes."""
-    return folder.with_name(f'{folder.name}.{OUTPUT}')
+    return folder.with_name(f'{folder.name}.{OUTPUT}{rank}')
 
 
 def _run(folder: Path, arguments: tuple[str, ...], prepare: Callable[..., None] | None,
-         given: tuple[object, ...]) -> None:
+         given: tuple[object, ...], environment: Mapping[str, str] = {}) -> None:
+    os.environ.update(environment)
     torch.set_num_threads(1)
     cv2.setNumThreads(1)
     os.chdir(folder)
-    with open(output_of(folder), 'wb') as output:
+    with open(output_of(folder, environment.get('RANK', '')), 'wb') as output:
         os.dup2(output.fileno(), 1)
         os.dup2(output.fileno(), 2)
     if prepare is not None:

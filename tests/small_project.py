@@ -49,7 +49,7 @@ def _files() -> dict[str, dict[str, Any]]:
         'network_g': {'type': 'LatentImages', 'num_labels': LABELS, 'images_per_label': 2, 'size_px': 8},
         'train': {'total_iter': 30, 'optim_g': {'type': 'Adam', 'lr': 5e-3}, 'scheduler': schedule, 'generator': None,
                   'extractor': {'type': 'random_conv', 'width': 8}, 'diversity_weight': 0.1}}
-    train = train_options(Path('photos'), 'sr', total_iter=30)
+    train = train_options(Path('photos'), 'sr', total_iter=30, dataset_enlarge_ratio=8)
     test = {'name': 'sr', 'model_type': 'SRModel', 'scale': 4, 'num_gpu': 0, 'network_g': train['network_g'],
             'datasets': {'test': {'name': 'held', 'type': 'DistilledPatchDataset', 'dataroot_gt': 'held'}},
             'path': {'pretrain_network_g': 'experiments/sr/models/net_g_latest.pth'},

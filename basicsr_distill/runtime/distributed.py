@@ -174,6 +174,11 @@ def broadcast_failure() -> Iterator[None]:
         raise failures[0] from own
 
 
+def is_lost_rank(error: RuntimeError) -> bool:
+    """Whether an error says that another rank has gone: gloo and NCCL tell it by their messages alone."""
+    return dist.is_initialized() and (isinstance(error, dist.DistError) or 'gloo' in str(error))
+
+
 def wrap(net: nn.Module, find_unused_parameters: bool) -> DistributedDataParallel:
     """A network whose gradients are averaged over the ranks; :func:`cleanup` takes the group from it again."""
     devices = [torch.cuda.current_device()] if next(net.parameters()).is_cuda else None

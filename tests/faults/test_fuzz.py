@@ -119,7 +119,8 @@ def check_options(path: Path, read: Callable[[Path], object]) -> bool:
 def mutated_texts(number: int) -> Iterator[bytes]:
     draw, texts = random.Random(2), option_texts()
     tokens = ['!!python/name:os.system', '&a', '*a', '<<: *a', '{', '}', '[', ']', ': ', '- ', '|', '>', '\t', '"', "'",
-              '~', '.inf', '.nan', '1e400', '-1', '0x1f', 'yes', '\x00', '\ufeff', '#', '---', '...', '? ', '@', '`', '%']
+              '~', '.inf', '.nan', '1e400', '-1', '0x1f', 'yes', '\x00', '\ufeff', '#', '---', '...', '? ', '@', '`',
+              '%']
     for _ in range(number):
         text = draw.choice(texts)
         if draw.random() < 0.5:

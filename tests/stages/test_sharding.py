@@ -36,7 +36,7 @@ def test_parts_round_trip(tmp_path: Path) -> None:
 
 def test_parts_with_pickled_objects_are_not_read(tmp_path: Path) -> None:
     np.savez(tmp_path / 'part.npz', a=np.array([{}], dtype=object))
-    with pytest.raises(InputError, match='part.npz: holds no plain array'):
+    with pytest.raises(InputError, match=r'part\.npz: holds no plain array'):
         read_arrays(tmp_path / 'part.npz')
 
 

@@ -6,7 +6,6 @@ from typing import Any
 import torch
 from basicsr.archs.rrdbnet_arch import RRDBNet
 from basicsr.utils import get_root_logger
-from basicsr.utils.dist_util import master_only
 
 from basicsr_distill.errors import InputError
 from basicsr_distill.host.patches.table import HostFunction, patch
@@ -21,8 +20,13 @@ _REMEMBERED = ('queue_lr', 'queue_gt', 'queue_ptr', 'mean_path_length')
 @patch('basicsr.models.base_model:BaseModel.save_network', 'models/base_model.py:245',
         'writes in place, and logs a failure as "Just ignore it"')
 def _save_network(original: HostFunction) -> HostFunction:
-    @master_only
     def save_network(self: Any, net: Any, net_label: str, current_iter: int, param_key: Any = 'params') -> None:
+        """All ranks must call it: the first one writes, and what it cannot write is a failure of all."""
+        with distributed.broadcast_failure():
+            if distributed.is_main():
+                write(self, net, net_label, current_iter, param_key)
+
+    def write(self: Any, net: Any, net_label: str, current_iter: int, param_key: Any) -> None:
         nets, keys = (value if isinstance(value, list) else [value] for value in (net, param_key))
         if len(nets) != len(keys):
             raise ValueError(f'{len(nets)} networks but {len(keys)} parameter keys')
@@ -68,10 +72,11 @@ def _save_training_state(original: HostFunction) -> HostFunction:
                 dataset: {metric: {**record, 'val': float(record['val'])} for metric, record in records.items()}
                 for dataset, records in self.best_metric_results.items()
             }
-        if distributed.is_main():
-            save_atomic(state, Path(self.opt['path']['training_states']) / f'{current_iter}.state')
-            if keep_last := self.opt['logger'].get('keep_last'):
-                _remove_old(self, current_iter, keep_last)
+        with distributed.broadcast_failure():
+            if distributed.is_main():
+                save_atomic(state, Path(self.opt['path']['training_states']) / f'{current_iter}.state')
+                if keep_last := self.opt['logger'].get('keep_last'):
+                    _remove_old(self, current_iter, keep_last)
 
     return save_training_state
 
