@@ -1,5 +1,6 @@
 """Every script of docs/BENCHMARKS.md runs, at its smallest size, and prints figures."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -23,6 +24,18 @@ SMALLEST = {
 def test_all_are_here() -> None:
     assert {path.stem for path in (REPOSITORY / 'scripts').glob('benchmark_*.py')} == {f'benchmark_{name}'
                                                                                        for name in SMALLEST}
+
+
+@pytest.mark.slow
+def test_the_acceptance_of_a_gpu_writes_its_table(tmp_path: Path) -> None:
+    table = tmp_path / 'table.md'
+    small = {'DEVICE': 'cpu', 'SIZE': 'S', 'SIZE_PX': '64', 'BATCH': '1', 'ROUNDS': '1', 'OUTPUT': str(table),
+             'VENV': sys.prefix, 'PEAK_TFLOPS': '0.1'}
+    run = subprocess.run(['bash', REPOSITORY / 'scripts' / 'gpu_acceptance.sh'], cwd=REPOSITORY, capture_output=True,
+                         text=True, env={**os.environ, **small})
+    assert run.returncode == 0, run.stderr
+    rows = [line.split('|')[1].strip() for line in table.read_text().splitlines() if line.startswith('| ')]
+    assert {'bf16_samples_per_s', 'bf16_peak_memory_mib', 'bf16_share_of_peak'} <= set(rows)
 
 
 @pytest.mark.slow
