@@ -87,6 +87,7 @@ def prepare(iterations: int) -> None:
     for photo in (*OWN.glob('*.jpg'), THEIRS / 'astronaut.png', THEIRS / 'coffee.png'):
         shutil.copyfile(photo, Path('demo', 'photos', 'train', photo.name))
     recipe = load_option_file(REPOSITORY / 'options' / 'distill' / 'demo.yml')
+    recipe['extract']['stride'] = 32
     recipe['train'].update(total_iter=iterations)
     recipe['train']['scheduler']['periods'] = [iterations]
     recipe['logger']['save_checkpoint_freq'] = max(1, iterations // 4)

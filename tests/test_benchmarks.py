@@ -15,6 +15,7 @@ SMALLEST = {
     'coverage': ['--points', '2000', '--dimensions', '8', '--few', '5', '--picks', '3'],
     'extract': ['--photos', 'photos', '--workers', '1', '--rounds', '1', '--patches', '2', '--exact_patches', '20'],
     'finetune': ['--size_px', '64', '--batch', '2', '--rounds', '1', '--precisions', 'fp32'],
+    'overhead': ['--rounds', '1', '--iterations', '4'],
     'preflight': ['--pairs', '20'],
     'sampling': ['--size_px', '64', '--batch', '1', '--rounds', '1'],
     'selection': ['--patches', '500', '--dimensions', '8', '--counts', '5'],

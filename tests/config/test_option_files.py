@@ -64,7 +64,7 @@ def test_benchmark_file_is_valid(path: Path, tmp_path: Path, monkeypatch: pytest
     monkeypatch.chdir(tmp_path)
     (tmp_path / 'options').symlink_to(OPTIONS)
     file = BenchmarkFile.load(path)
-    assert file.name == path.stem
+    assert file.name in (path.stem, f'{path.stem}_benchmark')  # where a recipe of the same name has the folder
     for row in file.options.sets.values():
         if row.path is not None:
             Path(row.path).mkdir(parents=True, exist_ok=True)

@@ -34,7 +34,7 @@ from basicsr_distill.config.sections.datasets import (
 from basicsr_distill.config.sections.dit import MinimaxDiTNetworkOptions, MinimaxDiTTrainOptions, ScratchDiTOptions
 from basicsr_distill.config.sections.encoders import EncoderOptions, OpenClipEncoderOptions, TextureEncoderOptions
 from basicsr_distill.config.sections.experiment import LoggerOptions, RootOptions, ValidationOptions
-from basicsr_distill.config.sections.extract import ExtractOptions
+from basicsr_distill.config.sections.extract import ExtractOptions, FilterLimits, SourceFilterOptions
 from basicsr_distill.config.sections.gsdd import (
     GSDDTrainOptions,
     LabelledPatchDatasetOptions,
@@ -75,6 +75,7 @@ __all__ = [
     'DiversityLossOptions',
     'EncoderOptions',
     'ExtractOptions',
+    'FilterLimits',
     'GSDDTrainOptions',
     'HighFrequencyLossOptions',
     'JobOptions',
@@ -103,6 +104,7 @@ __all__ = [
     'ScratchDiTOptions',
     'SelectOptions',
     'SetOptions',
+    'SourceFilterOptions',
     'TargetOptions',
     'TextureEncoderOptions',
     'TileOptions',

@@ -9,6 +9,39 @@ from basicsr_distill.config.sections.base import DEFAULT_SCALE, OFF, Count, Opti
 _ONE_OR_MORE = {'anyOf': [{'type': 'string'}, {'type': 'array', 'items': {'type': 'string'}, 'minItems': 1}]}
 
 
+class FilterLimits(Options):
+    """Of what an image is measured to be."""
+
+    min: Threshold | None = Field(None, description='Less is set aside: a number, or qNN of all images.')
+    max: Threshold | None = Field(None, description='More is set aside: a number, or qNN of all images.')
+
+    @model_validator(mode='after')
+    def _one_at_least(self) -> 'FilterLimits':
+        if self.min is None and self.max is None:
+            raise ValueError('give min, max, or both')
+        return self
+
+    @property
+    def is_relative(self) -> bool:
+        """Whether a limit is a quantile."""
+        return isinstance(self.min, str) or isinstance(self.max, str)
+
+
+class SourceFilterOptions(Options):
+    """Filters of whole photographs; each is off when absent."""
+
+    min_side: FilterLimits | None = Field(None, description='Of the shorter side, pixels, such as {min: 720}.')
+    aspect: FilterLimits | None = Field(None, description='Longer side over the shorter one, such as {max: 4}.')
+    grey: FilterLimits | None = Field(
+        None, description='Mean difference between the strongest and the weakest channel, of 255; {min: 2} leaves out '
+                          'grey pictures.')
+    blockiness: FilterLimits | None = Field(
+        None, description="DiverSeg's measure of JPEG's blocks: photographs of quality 95 have about 6, of 90 15, of "
+                          '70 90; {max: 30} is what BHI cuts at.')
+    noise: FilterLimits | None = Field(
+        None, description='Standard deviation of noise in the quietest fifth of an image, of 255, such as {max: 12}.')
+
+
 class ExtractOptions(Options):
     """Patches of photographs that lose much when they are shrunk and enlarged again."""
 
@@ -28,6 +61,8 @@ class ExtractOptions(Options):
         0.0, description='Share of the scored patches, lowest psnr_db first, that is left out.')
     deduplicate: Annotated[Literal['off', 'exact', 'perceptual'], OFF] = Field(
         'off', description='Drop patches equal to an earlier one, or (perceptual) nearly so.')
+    source_filters: SourceFilterOptions = Field(
+        SourceFilterOptions(), description='Photographs that are set aside, with the reason in quarantine.csv.')
     leak_check: list[str] = Field(
         [], description='Folders of test images; images that show the same scene are left out.')
     max_patches: PositiveInt | None = Field(None, description='At most so many patches, drawn with seed.')

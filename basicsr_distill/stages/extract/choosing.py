@@ -12,6 +12,7 @@ from basicsr_distill.config.sections import ExtractOptions
 from basicsr_distill.errors import InputError
 from basicsr_distill.selection.duplicates import repeated
 from basicsr_distill.selection.thresholds import hardest_db, histogram_text, threshold_db
+from basicsr_distill.stages.extract.filters import SourceFilters
 from basicsr_distill.stages.extract.scoring import Scored
 
 
@@ -32,7 +33,8 @@ class Patches:
 
 def threshold_known_before(options: ExtractOptions) -> float | None:
     """The threshold, dB, where it alone decides whether a window becomes a patch: no other window has a say."""
-    alone = options.deduplicate == 'off' and not options.drop_hardest and options.max_patches is None
+    alone = (options.deduplicate == 'off' and not options.drop_hardest and options.max_patches is None
+             and not SourceFilters(options.source_filters).wait_for_all)
     return options.threshold if alone and isinstance(options.threshold, float) else None
 
 

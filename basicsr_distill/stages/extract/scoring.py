@@ -21,6 +21,7 @@ from basicsr_distill.runtime.parallel import ordered_map
 from basicsr_distill.runtime.progress import progress
 from basicsr_distill.selection.duplicates import exact_fingerprint, perceptual_fingerprint
 from basicsr_distill.selection.scenes import SceneIndex
+from basicsr_distill.stages.extract.filters import SourceFilters
 from basicsr_distill.stages.extract.grid import Grid, num_parts, own_images
 from basicsr_distill.stages.sharding import save_part
 
@@ -76,6 +77,7 @@ class Scored:
     detail: str = ''
     psnr_db: NDArray[np.float32] = field(default_factory=lambda: np.zeros(0, np.float32))
     fingerprints: NDArray[np.uint64] = field(default_factory=lambda: np.zeros(0, np.uint64))
+    measures: NDArray[np.float32] = field(default_factory=lambda: np.zeros(0, np.float32))
 
 
 class Scoring:
@@ -92,6 +94,7 @@ class Scoring:
         self.folder = folder
         self.take = take
         self.grid = Grid(options.patch_size, options.stride or options.patch_size)
+        self.filters = SourceFilters(options.source_filters)
 
     def run(self, num_workers: int) -> None:
         """Score the images of this rank's parts, but for those that an earlier run saved."""
@@ -109,8 +112,15 @@ class Scoring:
 
     def read_parts(self) -> list[Scored]:
         """The results of all ranks, image by image."""
-        return [scored for number in range(num_parts(len(self.images)))
-                for scored in unpack(read_arrays(self._part_path(number)))]
+        scored = [scored for number in range(num_parts(len(self.images)))
+                  for scored in unpack(read_arrays(self._part_path(number)))]
+        usable = [image for image in scored if not image.reason]
+        answers = self.filters.refuse_relative([image.measures for image in usable])
+        for image, (reason, detail) in zip(usable, answers):
+            if reason:
+                image.reason, image.detail = reason, detail
+                image.psnr_db, image.fingerprints = image.psnr_db[:0], image.fingerprints[:0]
+        return scored
 
     def _part_path(self, number: int) -> Path:
         return self.folder / f'{number:06d}.npz'
@@ -158,6 +168,10 @@ class Scoring:
         if min(rgb.shape[:2]) < self.grid.size:
             scored.reason, scored.detail = 'too_small', f'{rgb.shape[1]}x{rgb.shape[0]}'
             return scored, None
+        scored.measures = self.filters.measure(rgb)
+        scored.reason, scored.detail = self.filters.refuse(scored.measures)
+        if scored.reason:
+            return scored, None
         test = self.scenes.find(rgb)
         if test is not None:
             scored.reason, scored.detail = 'leak', f'shows the scene of {test}'
@@ -183,17 +197,21 @@ def pack(scored: Sequence[Scored]) -> dict[str, NDArray[Any]]:
     return {**texts, 'shape': np.array([(image.height, image.width) for image in scored]),
             'count': np.array([image.psnr_db.size for image in scored]),
             'psnr_db': np.concatenate([image.psnr_db for image in scored]),
-            'fingerprints': np.concatenate([image.fingerprints for image in scored])}
+            'fingerprints': np.concatenate([image.fingerprints for image in scored]),
+            'num_measures': np.array([image.measures.size for image in scored]),
+            'measures': np.concatenate([image.measures for image in scored])}
 
 
 def unpack(part: dict[str, NDArray[Any]]) -> list[Scored]:
     """The images of a part's file, see :func:`pack`."""
     ends = np.cumsum(part['count'])
     prints = part['fingerprints']
+    measures = np.split(part['measures'], np.cumsum(part['num_measures'])[:-1])
     scored = []
     for number, (end, count) in enumerate(zip(ends, part['count'])):
         texts = {name: part[name][number].decode('utf-8', 'surrogateescape') for name in _TEXTS}
         scored.append(Scored(**texts, height=int(part['shape'][number, 0]), width=int(part['shape'][number, 1]),
                              psnr_db=part['psnr_db'][end - count:end],
-                             fingerprints=prints[end - count:end] if prints.size else prints))
+                             fingerprints=prints[end - count:end] if prints.size else prints,
+                             measures=measures[number]))
     return scored
