@@ -60,7 +60,7 @@ setup(
                  'import-linter>=2.1', 'types-PyYAML', 'types-tqdm'],
     },
     entry_points={
-        'console_scripts': ['basicsr = basicsr_distill.cli:main', 'basicsr-distill = basicsr_distill.cli:main'],
+        'console_scripts': ['basicsr = basicsr_distill.cli:command', 'basicsr-distill = basicsr_distill.cli:command'],
     },
     classifiers=[
         'Programming Language :: Python :: 3.10',

@@ -1,8 +1,6 @@
 """``python -m basicsr_distill`` is the ``basicsr`` command."""
 
-import sys
-
-from basicsr_distill.cli import main
+from basicsr_distill.cli import command
 
 if __name__ == '__main__':
-    sys.exit(main())
+    command()

@@ -4,6 +4,7 @@ Nothing heavy is imported before the arguments are known to be right, so that a 
 """
 
 import argparse
+import atexit
 import contextlib
 import errno
 import logging
@@ -12,6 +13,7 @@ import signal
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import NoReturn
 
 from basicsr_distill import __version__
 from basicsr_distill.config import SCHEMA_KINDS, STAGE_ORDER
@@ -19,6 +21,8 @@ from basicsr_distill.errors import InputError, LostRankError
 from basicsr_distill.host import hooks
 from basicsr_distill.runtime.interrupts import Terminated, uninterrupted_imports, unwinding_signals
 
+# Launchers whose process group this process was in.
+_joined: list[str] = []
 _DISK_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS}
 
 
@@ -175,6 +179,8 @@ def _process_group(launcher: str) -> Iterator[None]:
         from basicsr_distill.runtime import distributed
 
     distributed.init(launcher)
+    if launcher != 'none':
+        _joined.append(launcher)
     try:
         yield
     except RuntimeError as error:
@@ -185,5 +191,25 @@ def _process_group(launcher: str) -> Iterator[None]:
         distributed.cleanup()
 
 
+def command() -> NoReturn:
+    """The installed ``basicsr``: :func:`main`, and the end of the process.
+
+    A rank ends at once when all is done: threads of gloo or NCCL that outlive Python's interpreter abort the process
+    now and then, and an exit code of 134 would tell the launcher that finished work had failed.
+    """
+    try:
+        code = main()
+    except SystemExit as error:
+        if not isinstance(error.code, int):
+            raise
+        code = error.code
+    if _joined:
+        atexit._run_exitfuncs()  # what others wish to finish, as the interpreter's own end would
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    sys.exit(code)
+
+
 if __name__ == '__main__':
-    sys.exit(main())
+    command()

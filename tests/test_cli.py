@@ -167,3 +167,31 @@ main(['train', '-opt', 'x.yml'])
 """
     result = subprocess.run([sys.executable, '-c', script], cwd=tmp_path, capture_output=True, text=True)
     assert result.returncode == -signum and not result.stderr
+
+
+@pytest.mark.parametrize('ends', [0, 2, SystemExit(143)])
+def test_a_rank_ends_without_pythons_own_end(ends: int | SystemExit, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whose threads may abort a process that has done its work; what others wish to finish is finished."""
+    def run() -> int:
+        if isinstance(ends, SystemExit):
+            raise ends
+        return ends
+
+    class Ended(BaseException):
+        pass
+
+    def end(code: int) -> None:
+        raise Ended(code)
+
+    finished: list[str] = []
+    monkeypatch.setattr(cli, 'main', run)
+    monkeypatch.setattr(cli.os, '_exit', end)
+    monkeypatch.setattr(cli.atexit, '_run_exitfuncs', lambda: finished.append('all'))
+    code = 143 if isinstance(ends, SystemExit) else ends
+    with pytest.raises(SystemExit) as left:
+        cli.command()
+    assert left.value.code == code and not finished
+    monkeypatch.setattr(cli, '_joined', ['pytorch'])
+    with pytest.raises(Ended) as ended:
+        cli.command()
+    assert ended.value.args == (code,) and finished == ['all']

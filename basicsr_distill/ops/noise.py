@@ -1,5 +1,7 @@
 """How noisy an image is."""
 
+from typing import Any
+
 import cv2
 import numpy as np
 from numpy.typing import NDArray
@@ -15,24 +17,24 @@ _TILE = 16
 _QUIET_TILE = 0.2
 
 
-def noise_sigma(grey: NDArray[np.floating]) -> float:
+def noise_sigma(channel: NDArray[Any]) -> float:
     """Standard deviation of white Gaussian noise, from the finest diagonal wavelet coefficients (Donoho, Johnstone).
 
     The median absolute value of a tile's coefficients over 0.6745, of tiles of 32 pixels; of the tiles that of the
     quietest fifth, as fine texture would count as noise.
 
     Args:
-        grey: (H, W), float.
+        channel: (H, W), of an image.
 
     Returns:
-        In the units of ``grey``; 0 for an image smaller than a tile.
+        In the units of ``channel``; 0 for an image smaller than a tile.
 
     >>> round(noise_sigma(np.random.default_rng(0).normal(100, 5, (512, 512))), 1)
     4.8
     """
-    if min(grey.shape) < 2 * _TILE + len(_HIGH_PASS):
+    if min(channel.shape) < 2 * _TILE + len(_HIGH_PASS):
         return 0.0
-    detail = np.abs(cv2.sepFilter2D(np.asarray(grey, np.float32), -1, _HIGH_PASS, _HIGH_PASS)[2:-1:2, 2:-1:2])
+    detail = np.abs(cv2.sepFilter2D(np.asarray(channel, np.float32), -1, _HIGH_PASS, _HIGH_PASS)[2:-1:2, 2:-1:2])
     rows, columns = detail.shape[0] // _TILE, detail.shape[1] // _TILE
     tiles = detail[:rows * _TILE, :columns * _TILE].reshape(rows, _TILE, columns, _TILE).swapaxes(1, 2)
     medians = np.median(tiles.reshape(rows * columns, -1), axis=1)

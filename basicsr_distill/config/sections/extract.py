@@ -39,7 +39,8 @@ class SourceFilterOptions(Options):
         None, description="DiverSeg's measure of JPEG's blocks: photographs of quality 95 have about 6, of 90 15, of "
                           '70 90; {max: 30} is what BHI cuts at.')
     noise: FilterLimits | None = Field(
-        None, description='Standard deviation of noise in the quietest fifth of an image, of 255, such as {max: 12}.')
+        None, description='Standard deviation of noise in the quietest fifth of an image, mean of the channels, of '
+                          '255, such as {max: 12}.')
 
 
 class ExtractOptions(Options):

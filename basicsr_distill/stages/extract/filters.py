@@ -18,7 +18,7 @@ _MEASURES: dict[str, Callable[[_Pixels, NDArray[np.float32]], float]] = {
     'aspect': lambda rgb, grey: max(rgb.shape[:2]) / min(rgb.shape[:2]),
     'grey': lambda rgb, grey: float(np.mean(np.ptp(rgb, axis=2))),
     'blockiness': lambda rgb, grey: blockiness(grey),
-    'noise': lambda rgb, grey: noise_sigma(grey),
+    'noise': lambda rgb, grey: float(np.mean([noise_sigma(channel) for channel in cv2.split(rgb)])),
 }
 
 
