@@ -30,6 +30,7 @@ from basicsr_distill.config.yaml_files import load_option_file
 REPOSITORY = Path(__file__).resolve().parents[1]
 OWN = Path(basicsr_distill.__file__).parent / 'photos'
 THEIRS = Path(skimage.__file__).parent / 'data'
+KINDS = ('extract', 'finetune', 'train')
 _FORK = multiprocessing.get_context('fork')
 
 
@@ -136,6 +137,7 @@ def report(name: str, with_s: list[float], without_s: list[float], what: str) ->
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('--kinds', nargs='+', choices=KINDS, default=list(KINDS))
     parser.add_argument('--rounds', type=int, default=5)
     parser.add_argument('--iterations', type=int, default=200, help='of a training, beyond a few')
     args = parser.parse_args()
@@ -143,12 +145,14 @@ def main() -> None:
         os.chdir(folder)
         prepare(args.iterations)
         command('distill', '-opt', 'recipe.yml', '--stage', 'extract', 'cluster')
-        for name in ('extract', 'finetune'):
+        for name in [kind for kind in KINDS[:2] if kind in args.kinds]:
             times: dict[bool, list[float]] = {True: [], False: []}
             for number in range(args.rounds):
                 for with_care in (True, False) if number % 2 else (False, True):
                     times[with_care].append(stage(name, with_care, Path(folder)))
             report(name, times[True], times[False], 'careless')
+        if 'train' not in args.kinds:
+            return
         few = max(2, args.iterations // 10)
         times = {True: [], False: []}
         for number in range(args.rounds):

@@ -9,7 +9,7 @@ any number of workers and ranks, and it can be entered at any point.
 
 import os
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -62,21 +62,30 @@ class SeededDataset(Dataset[Any]):
         return int(self._order[offset])
 
     def __getitem__(self, position: int) -> Any:
-        with seeded(self.seed, position):
-            return self.dataset[self.index_at(position)]
+        return self.__getitems__([position])[0]
+
+    def __getitems__(self, positions: Sequence[int]) -> list[Any]:
+        """A batch, as torch's loader asks for it: the generators are put back once, which takes longer than seeding."""
+        with generators_put_back():
+            return [self._seeded_item(position) for position in positions]
+
+    def _seeded_item(self, position: int) -> Any:
+        seed_generators(self.seed, position)
+        return self.dataset[self.index_at(position)]
 
 
-@contextmanager
-def seeded(seed: int, position: int) -> Iterator[None]:
-    """Seed the generators of Python, numpy and torch (CPU) from (seed, position); put them back afterwards.
-
-    They are put back because without workers the dataset shares them with the network's dropout and noise.
-    """
-    before = random.getstate(), np.random.get_state(), torch.get_rng_state()
+def seed_generators(seed: int, position: int) -> None:
+    """Seed the generators of Python, numpy and torch (CPU) from (seed, position)."""
     words = np.random.SeedSequence([seed, _AUGMENT_STREAM, position]).generate_state(3)
     random.seed(int(words[0]))
     np.random.seed(words[1])
     torch.default_generator.manual_seed(int(words[2]))
+
+
+@contextmanager
+def generators_put_back() -> Iterator[None]:
+    """Leave them as they were: without workers the dataset shares them with the network's dropout and noise."""
+    before = random.getstate(), np.random.get_state(), torch.get_rng_state()
     try:
         yield
     finally:

@@ -12,7 +12,7 @@ from basicsr.models import build_model
 
 from basicsr_distill.config.experiment import Experiment
 from basicsr_distill.errors import InputError
-from basicsr_distill.training.loader import seeded
+from basicsr_distill.training.loader import generators_put_back, seed_generators
 from basicsr_distill.training.preflight.datasets import STOCK
 from basicsr_distill.training.preflight.networks import SR_MODELS
 
@@ -35,7 +35,8 @@ def take_first_images(path: Path, opt: dict[str, Any], datasets: Mapping[str, An
         trial = copy.copy(dataset)
         trial.opt, trial.io_backend_opt = copy.copy(dataset.opt), dict(dataset.io_backend_opt)
         try:
-            with seeded(0, 0):
+            with generators_put_back():
+                seed_generators(0, 0)
                 trial[0]
         except _VALUE_ERRORS as error:
             raise InputError(
