@@ -75,7 +75,7 @@ def _save_training_state(original: HostFunction) -> HostFunction:
         with distributed.broadcast_failure():
             if distributed.is_main():
                 save_atomic(state, Path(self.opt['path']['training_states']) / f'{current_iter}.state')
-                if keep_last := self.opt['logger'].get('keep_last'):
+                if keep_last := (self.opt.get('logger') or {}).get('keep_last'):
                     _remove_old(self, current_iter, keep_last)
 
     return save_training_state
@@ -132,8 +132,8 @@ def _resume_training(original: HostFunction) -> HostFunction:
                 if name in frozen:
                     parameter.requires_grad_(False)
         remembered = resume_state.get('remembered', [])
-        if self.opt['rank'] < len(remembered):
-            for name, value in remembered[self.opt['rank']].items():
+        if distributed.rank() < len(remembered):
+            for name, value in remembered[distributed.rank()].items():
                 setattr(self, name, value.to(self.device) if isinstance(value, torch.Tensor) else value)
         if 'model_state' in resume_state:
             self.load_extra_state(resume_state['model_state'])
