@@ -2,8 +2,8 @@
 """What reliability costs: stages without locks and fsync, and BasicSR's own training loop, in the same run.
 
 Each measurement is a process of its own, forked when everything is imported; the two of a pair take turns. Of a
-training it is the processor time between two lengths, so that neither start nor last checkpoint counts. Prints ``RESULT``:
-times (median of the rounds) and ratios; of a ratio, time without over time with.
+training it is the processor time between two lengths, so that neither start nor last checkpoint counts. Prints
+``RESULT``: times (median of the rounds) and ratios; of a ratio, time without over time with.
 """
 
 import argparse
