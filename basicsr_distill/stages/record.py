@@ -19,6 +19,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from basicsr_distill.config.differences import describe, differences
 from basicsr_distill.errors import InputError
 from basicsr_distill.io.files import TEMP_SUFFIX, remove_temporaries, sha256_file
 from basicsr_distill.io.locks import LOCK_FILES, locked_folder
@@ -140,23 +141,14 @@ def stage_folder(folder: Path, stage: str, options: Mapping[str, Any], inputs: M
 
 
 def _refuse_difference(folder: Path, earlier: Mapping[str, Any], header: Mapping[str, Any]) -> None:
-    differences = [f'{name}: was {old!r}, now {new!r}' for name, old, new in _differences(
-        {key: earlier.get(key) for key in header}, header)]
-    if differences:
-        raise InputError(f'{folder}: was made with other options or inputs ({"; ".join(differences)}); '
+    found = list(differences({key: earlier.get(key) for key in header}, header))
+    if found:
+        raise InputError(f'{folder}: was made with other options or inputs ({describe(found)}); '
                          f'choose {_elsewhere(header["stage"])} or remove the folder.')
 
 
 def _elsewhere(stage: str) -> str:
     return 'another name for the experiment' if stage == 'finetune' else 'another save_dir'
-
-
-def _differences(old: Any, new: Any, name: str = '') -> Iterator[tuple[str, Any, Any]]:
-    if isinstance(old, dict) and isinstance(new, dict):
-        for key in sorted(old.keys() | new.keys()):
-            yield from _differences(old.get(key), new.get(key), f'{name}.{key}' if name else key)
-    elif old != new:
-        yield name, old, new
 
 
 def _versions() -> dict[str, str]:

@@ -179,3 +179,13 @@ def test_a_stage_is_known_by_its_record(tmp_path: Path) -> None:
     finish(tmp_path / 'three')
     assert fingerprint_stage(tmp_path / 'three') == hashlib.sha256(
         (tmp_path / 'three' / 'stage.json').read_bytes()).hexdigest()
+
+
+def test_a_section_that_an_earlier_version_did_not_know_and_that_is_off_is_no_difference(tmp_path: Path) -> None:
+    with stage_folder(tmp_path / 'out', 'extract', {'size': 3}, {}) as stage:
+        stage.finish({}, [])
+    with stage_folder(tmp_path / 'out', 'extract', {'size': 3, 'filters': {'noise': None, 'grey': None}}, {}) as stage:
+        assert stage.finished
+    with pytest.raises(InputError, match=r'options\.filters\.noise: was None, now 3'), \
+            stage_folder(tmp_path / 'out', 'extract', {'size': 3, 'filters': {'noise': 3}}, {}):
+        pass

@@ -206,7 +206,9 @@ def unpack(part: dict[str, NDArray[Any]]) -> list[Scored]:
     """The images of a part's file, see :func:`pack`."""
     ends = np.cumsum(part['count'])
     prints = part['fingerprints']
-    measures = np.split(part['measures'], np.cumsum(part['num_measures'])[:-1])
+    # Parts of earlier versions hold no measures, and were made without filters.
+    num_measures = part.get('num_measures', np.zeros(len(ends), np.int64))
+    measures = np.split(part.get('measures', np.zeros(0, np.float32)), np.cumsum(num_measures)[:-1])
     scored = []
     for number, (end, count) in enumerate(zip(ends, part['count'])):
         texts = {name: part[name][number].decode('utf-8', 'surrogateescape') for name in _TEXTS}
