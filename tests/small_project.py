@@ -1,10 +1,12 @@
 """A folder in which every command has something small to do: photographs, recipes, and option files."""
 
+import shutil
 from pathlib import Path
 from typing import Any
 
 import skimage.data
 import yaml
+from dying import digests, run
 from sr_experiments import train_options
 from support import save_rgb
 
@@ -82,3 +84,27 @@ COMMANDS: dict[str, tuple[list[list[str]], list[str], list[str]]] = {
     'test': ([['train', '-opt', 'train.yml', '--auto_resume']], ['test', '-opt', 'test.yml'],
              ['results/sr/metrics.json', 'results/sr/visualization/**/*']),
 }
+
+
+def run_all(folder: Path, *commands: list[str]) -> None:
+    """Commands one after the other, all of which succeed."""
+    for command in commands:
+        code, output = run(folder, *command)
+        assert code == 0, output
+
+
+def ready_for(folder: Path, name: str) -> Path:
+    """A new project in which everything has run that a command needs."""
+    folder.mkdir()
+    make_project(folder)
+    run_all(folder, *COMMANDS[name][0])
+    return folder
+
+
+def ready_and_expected(folder: Path, name: str) -> tuple[list[str], dict[str, str]]:
+    """A project ready for a command; the command, and what it leaves in a copy of the project."""
+    whole = ready_for(folder.with_name('whole'), name)
+    shutil.copytree(whole, folder)
+    command, files = COMMANDS[name][1:]
+    run_all(whole, command)
+    return command, digests(whole, *files)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from dying import digests, limit_files, run
-from small_project import COMMANDS, make_project
+from small_project import COMMANDS, ready_and_expected
 
 # The largest file that may be written: less than the first that counts.
 LIMITS_BYTES = {'extract': 600, 'cluster': 3000, 'select': 600, 'finetune': 20_000, 'sample': 1500, 'gsdd': 20_000,
@@ -17,21 +17,6 @@ PUBLISHED = {'extract': 'out/patches/stage.json', 'cluster': 'out/clusters/stage
              'select': 'out/medoids/stage.json', 'finetune': 'experiments/tiny/stage.json',
              'sample': 'out/set/stage.json', 'gsdd': 'out/gsdd/stage.json',
              'train': 'experiments/sr/models/net_g_latest.pth', 'test': 'results/sr/metrics.json'}
-
-
-def prepare(folder: Path, name: str) -> tuple[list[str], dict[str, str]]:
-    """A project ready for a command; the command, and what it leaves elsewhere."""
-    whole = folder.with_name('whole')
-    whole.mkdir()
-    make_project(whole)
-    for line in COMMANDS[name][0]:
-        code, output = run(whole, *line)
-        assert code == 0, output
-    shutil.copytree(whole, folder, dirs_exist_ok=True)
-    command, files = COMMANDS[name][1:]
-    code, output = run(whole, *command)
-    assert code == 0, output
-    return command, digests(whole, *files)
 
 
 def assert_one_sentence(code: int, output: str) -> None:
@@ -45,7 +30,7 @@ def assert_one_sentence(code: int, output: str) -> None:
 @pytest.mark.parametrize('name', COMMANDS)
 def test_files_that_cannot_grow(name: str, tmp_path: Path) -> None:
     folder = tmp_path / 'project'
-    command, expected = prepare(folder, name)
+    command, expected = ready_and_expected(folder, name)
     code, output = run(folder, *command, prepare=limit_files, given=(LIMITS_BYTES[name],))
     assert_one_sentence(code, output)
     assert not (folder / PUBLISHED[name]).exists() and not list(folder.rglob('*.part'))
@@ -69,7 +54,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 @pytest.mark.parametrize('name', COMMANDS)
 def test_a_disk_that_is_full(name: str, small_disk: Path) -> None:
     folder = small_disk / 'project'
-    command, expected = prepare(folder, name)
+    command, expected = ready_and_expected(folder, name)
     shutil.rmtree(small_disk / 'whole')
     filler = small_disk / 'filler'
     with filler.open('wb') as file:
@@ -87,7 +72,7 @@ def test_a_disk_that_is_full(name: str, small_disk: Path) -> None:
 @pytest.mark.parametrize('name', COMMANDS)
 def test_a_folder_that_may_not_be_written(name: str, tmp_path: Path) -> None:
     folder = tmp_path / 'project'
-    command, _ = prepare(folder, name)
+    command, _ = ready_and_expected(folder, name)
     for path in [folder, *[path for path in folder.rglob('*') if path.is_dir()]]:
         path.chmod(0o555)
     try:

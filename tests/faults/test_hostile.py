@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import yaml
 from dying import run
-from small_project import COMMANDS, distill, make_project
+from small_project import COMMANDS, distill, make_project, run_all
 from support import REPOSITORY
 
 from basicsr_distill.stages.record import STAGE_NAME, STARTED_NAME
@@ -85,9 +85,7 @@ def ready(folder: Path) -> Path:
     folder.mkdir()
     make_project(folder)
     for before, command, _ in COMMANDS.values():
-        for line in (*before, command):
-            code, output = run(folder, *line)
-            assert code == 0, output
+        run_all(folder, *before, command)
     return folder
 
 

@@ -8,28 +8,20 @@ from pathlib import Path
 
 import pytest
 from dying import die_at_replacement, digests, run, start
-from small_project import COMMANDS, make_project
+from small_project import COMMANDS, ready_for, run_all
 
 KILLS = [5, pytest.param(50, marks=pytest.mark.slow)]
 
 
-def prepared(folder: Path, name: str) -> Path:
-    """A project in which everything has run that a command needs."""
-    folder.mkdir()
-    make_project(folder)
-    for command in (['schema'], *COMMANDS[name][0]):  # the first also waits until the server is there
-        code, output = run(folder, *command)
-        assert code == 0, output
-    return folder
-
-
-def undisturbed(folder: Path, name: str) -> tuple[dict[str, str], float]:
-    """What a command leaves, and how long it takes."""
-    _, command, files = COMMANDS[name]
+def prepared(tmp_path: Path, name: str) -> tuple[Path, dict[str, str], float]:
+    """A project ready for a command, what the command leaves in a copy of it, and how long it takes."""
+    before = ready_for(tmp_path / 'before', name)
+    whole = tmp_path / 'whole'
+    shutil.copytree(before, whole)
+    run_all(whole, ['schema'])  # which waits until the server is there
     started = time.monotonic()
-    code, output = run(folder, *command)
-    assert code == 0, output
-    return digests(folder, *files), time.monotonic() - started
+    run_all(whole, COMMANDS[name][1])
+    return before, digests(whole, *COMMANDS[name][2]), time.monotonic() - started
 
 
 @pytest.mark.timeout(1800)
@@ -37,10 +29,7 @@ def undisturbed(folder: Path, name: str) -> tuple[dict[str, str], float]:
 @pytest.mark.parametrize('name', COMMANDS)
 def test_at_random_moments(name: str, kills: int, tmp_path: Path) -> None:
     _, command, files = COMMANDS[name]
-    before = prepared(tmp_path / 'before', name)
-    whole = tmp_path / 'whole'
-    shutil.copytree(before, whole)
-    expected, duration_s = undisturbed(whole, name)
+    before, expected, duration_s = prepared(tmp_path, name)
     assert len(expected) > 1
     draw = random.Random(f'{name} {kills}')
     folder, died, ended = tmp_path / 'killed', 0, 0
@@ -71,10 +60,7 @@ def test_at_random_moments(name: str, kills: int, tmp_path: Path) -> None:
 def test_between_any_two_writes(name: str, step: int, tmp_path: Path) -> None:
     """Of a training: between any two files of a checkpoint, the networks, the state and what comes after the last."""
     _, command, files = COMMANDS[name]
-    before = prepared(tmp_path / 'before', name)
-    whole = tmp_path / 'whole'
-    shutil.copytree(before, whole)
-    expected, _ = undisturbed(whole, name)
+    before, expected, _ = prepared(tmp_path, name)
     deaths = 0
     for number in range(0, 400, step):
         folder = tmp_path / 'killed'

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from dying import digests, join_ranks, limit_files, run, start_ranks
-from small_project import COMMANDS, make_project
+from dying import digests, join_ranks, limit_files, start_ranks
+from small_project import COMMANDS, ready_and_expected
 
 from basicsr_distill.io.weights import load_weights
 
@@ -22,21 +22,6 @@ WRONG = {'extract': 'extract:dataroot=nowhere', 'cluster': 'cluster:num_clusters
          'sample': 'sample:seed=-1', 'train': 'datasets:train:dataroot_gt=nowhere'}
 
 
-def prepare(folder: Path, name: str) -> tuple[list[str], dict[str, str]]:
-    """A project ready for a command on ranks whose batch is that of one rank; the command, and what one rank makes."""
-    whole = folder.with_name('whole')
-    whole.mkdir()
-    make_project(whole)
-    for line in COMMANDS[name][0]:
-        code, output = run(whole, *line)
-        assert code == 0, output
-    shutil.copytree(whole, folder)
-    command, files = COMMANDS[name][1:]
-    code, output = run(whole, *command)
-    assert code == 0, output
-    return command, digests(whole, *files)
-
-
 def sentences(outputs: list[str]) -> list[str]:
     """What the ranks said, each once."""
     assert not any('Traceback' in output for output in outputs), '\n'.join(outputs)
@@ -47,7 +32,7 @@ def sentences(outputs: list[str]) -> list[str]:
 @pytest.mark.parametrize('name', NAMES)
 def test_a_refusal(name: str, ranks: int, tmp_path: Path) -> None:
     folder = tmp_path / 'project'
-    command, _ = prepare(folder, name)
+    command, _ = ready_and_expected(folder, name)
     before = digests(folder, '**/*')
     codes, outputs = join_ranks(folder, start_ranks(folder, ranks, *command, '--force_yml', WRONG[name]))
     assert codes == [2] * ranks, '\n'.join(outputs)
@@ -60,7 +45,7 @@ def test_a_refusal(name: str, ranks: int, tmp_path: Path) -> None:
 def test_a_full_disk_on_one_rank(name: str, ranks: int, tmp_path: Path) -> None:
     """On the one that writes; afterwards all of them go on together."""
     folder = tmp_path / 'project'
-    command, _ = prepare(folder, name)
+    command, _ = ready_and_expected(folder, name)
     started = time.monotonic()
     codes, outputs = join_ranks(folder, start_ranks(folder, ranks, *command,
                                                     prepare={0: (limit_files, (LIMITS_BYTES[name],))}))
@@ -77,7 +62,7 @@ def test_a_full_disk_on_one_rank(name: str, ranks: int, tmp_path: Path) -> None:
 def test_a_killed_rank(name: str, ranks: int, tmp_path: Path) -> None:
     """The others end too; the same command on the ranks then makes what they would have made undisturbed."""
     folder, whole = tmp_path / 'project', tmp_path / 'ranks'
-    command, of_one_rank = prepare(folder, name)
+    command, of_one_rank = ready_and_expected(folder, name)
     files = COMMANDS[name][2]
     shutil.copytree(folder, whole)
     started = time.monotonic()

@@ -12,6 +12,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from dying import die_at_replacement
 
 from basicsr_distill.config.sections import ClusterOptions, ExtractOptions
 from basicsr_distill.errors import InputError
@@ -102,17 +103,8 @@ def test_the_result_does_not_depend_on_ranks(patches: Path, tmp_path: Path, tree
     assert tree_digests(folder) == one
 
 
-def _die_at_replacement(number: int, given: ClusterOptions, patches: Path) -> None:
-    replace, seen = os.replace, 0
-
-    def counting(source: object, target: object) -> None:
-        nonlocal seen
-        if seen == number:
-            os.kill(os.getpid(), signal.SIGKILL)
-        replace(source, target)
-        seen += 1
-
-    os.replace = counting
+def _die_before_replacement(number: int, given: ClusterOptions, patches: Path) -> None:
+    die_at_replacement(2 * number)
     cluster.run(given, patches)
     os._exit(0)
 
@@ -125,7 +117,7 @@ def test_killed_between_any_two_writes_it_ends_with_the_same_tree(patches: Path,
     shutil.rmtree(folder)
     fork = multiprocessing.get_context('fork')
     for number in range(100):
-        process = fork.Process(target=_die_at_replacement, args=(number, options(patches), patches))
+        process = fork.Process(target=_die_before_replacement, args=(number, options(patches), patches))
         process.start()
         process.join()
         if process.exitcode == 0:

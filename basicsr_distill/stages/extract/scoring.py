@@ -168,8 +168,7 @@ class Scoring:
         if min(rgb.shape[:2]) < self.grid.size:
             scored.reason, scored.detail = 'too_small', f'{rgb.shape[1]}x{rgb.shape[0]}'
             return scored, None
-        scored.measures = self.filters.measure(rgb)
-        scored.reason, scored.detail = self.filters.refuse(scored.measures)
+        scored.measures, scored.reason, scored.detail = self.filters.measure(rgb)
         if scored.reason:
             return scored, None
         test = self.scenes.find(rgb)

@@ -13,6 +13,7 @@ import cv2
 import numpy as np
 import pytest
 import skimage.data
+from dying import die_at_replacement
 
 from basicsr_distill.config.sections import ExtractOptions
 from basicsr_distill.errors import InputError
@@ -249,18 +250,7 @@ def test_the_result_does_not_depend_on_ranks_locale_or_timezone(photo_folder: Pa
 
 def _die_at_replacement(number: int, given: ExtractOptions) -> None:
     """Run the stage and be killed just before (even numbers) or after (odd ones) some file gets its name."""
-    replace, seen = os.replace, 0
-
-    def counting(source: object, target: object) -> None:
-        nonlocal seen
-        if seen == number // 2 and number % 2 == 0:
-            os.kill(os.getpid(), signal.SIGKILL)
-        replace(source, target)
-        if seen == number // 2:
-            os.kill(os.getpid(), signal.SIGKILL)
-        seen += 1
-
-    os.replace = counting
+    die_at_replacement(number)
     grid._IMAGES_PER_PART = 1
     extract.run(given)
     os._exit(0)
