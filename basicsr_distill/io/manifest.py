@@ -9,7 +9,7 @@ import csv
 import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -31,6 +31,7 @@ class PatchRow:
     name: file name of the patch, ASCII, no spaces.  source: image it was cut from, relative to its root.
     source_sha256: of the image file.  top, left, size: window in the image, pixels.
     metric: how psnr_db was taken.  psnr_db: after bicubic down and up, decibels, finite.  label: -1 before clustering.
+    reduced_by: factor that the image was shrunk by before the window was cut.
     """
 
     name: str
@@ -42,6 +43,7 @@ class PatchRow:
     metric: str
     psnr_db: float
     label: int = -1
+    reduced_by: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -133,20 +135,23 @@ def _cell(value: str | int | float) -> str | int:
 
 
 def read_table(path: Path, row_type: type[Row]) -> list[Row]:
-    """Read a manifest.
+    """Read a manifest; columns that earlier versions did not write have the defaults of their fields.
 
     Raises:
         InputError: the file is missing, lacks a column, holds a malformed number, or names a path outside its folder.
     """
     converters = {field.name: {'int': int, 'float': float}.get(getattr(field.type, '__name__', str(field.type)), str)
                   for field in fields(row_type)}
+    optional = {field.name for field in fields(row_type) if field.default is not MISSING}
     rows = []
     try:
         with path.open(newline='', encoding='utf-8', errors='surrogateescape') as file:
             reader = csv.DictReader(file)
             missing = [name for name in converters if name not in (reader.fieldnames or [])]
-            if missing:
-                raise InputError(f'{path}: column {missing[0]!r} is missing; write the table again with its stage.')
+            if absent := [name for name in missing if name not in optional]:
+                raise InputError(f'{path}: column {absent[0]!r} is missing; write the table again with its stage.')
+            for name in missing:
+                del converters[name]
             for line in reader:
                 row = row_type(**{name: convert(line[name]) for name, convert in converters.items()})
                 safe_join(path.parent, row.name, listed_in=path)

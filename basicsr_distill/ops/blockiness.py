@@ -1,10 +1,16 @@
 """How strongly JPEG's blocks of 8 pixels show in an image."""
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 from scipy.fft import dct
 
+from basicsr_distill.ops.profiles import GridSpectrum, has_room, middle
+
 _BLOCK_PX = 8
+# Frequencies of blocks that were shrunk, cycles a pixel, and the height of a peak that is worth a look.
+_SHRUNK_BLOCKS = 0.13, 0.18
+_LEAST_PEAK = 8.0
 
 
 def blockiness(grey: NDArray[np.floating]) -> float:
@@ -29,6 +35,27 @@ def blockiness(grey: NDArray[np.floating]) -> float:
         return 0.0
     varies = own > 1e-6 * max(own.max(), 1e-30)
     return float((np.abs(shifted - own)[varies] / own[varies]).sum())
+
+
+def blockiness_at_any_size(grey: NDArray[np.uint8]) -> float:
+    """:func:`blockiness`, also of an image that was shrunk after its compression.
+
+    Where rows and columns repeat every 5.6 to 7.7 pixels, the image is enlarged until its blocks have 8 again, and the
+    larger of both values counts. Shrinking takes most of the artefacts away: photographs of quality 30 have 240, and 28
+    after shrinking to three quarters; nothing is found of them after shrinking to a half.
+
+    Args:
+        grey: (H, W), uint8.
+    """
+    pixels = np.asarray(grey, np.float32)
+    own = blockiness(pixels)
+    if not has_room(grey):
+        return own
+    frequency, height = GridSpectrum(middle(grey), order=3).peak(*_SHRUNK_BLOCKS)
+    if height < _LEAST_PEAK:
+        return own
+    factor = _BLOCK_PX * frequency
+    return max(own, blockiness(cv2.resize(pixels, None, fx=factor, fy=factor, interpolation=cv2.INTER_CUBIC)))
 
 
 def _variation(grey: NDArray[np.floating]) -> NDArray[np.float64] | None:

@@ -65,13 +65,18 @@ def psnr_after_bicubic(patches: Tensor, scale: int = 4, metric: PsnrMetric = 'ma
     few = max(1, _VALUES_AT_ONCE // max(1, patches[:1].numel()))
     with one_thread_per_operation():
         errors = [_mean_square_error(planes, scale, metric == 'cv2_grey') / white**2
-                  for part in patches.cpu().split(few) for planes in _planes(part, metric, white)]
+                  for part in patches.cpu().split(few) for planes in scored_planes(part, metric, white)]
     # One logarithm at a time: a vectorized one may differ from it in the last bit at the end of a batch.
     return torch.tensor([math.inf if mse < _FLAT_MSE else -10 * math.log10(mse) for mse in errors], dtype=torch.float32)
 
 
-def _planes(patches: Tensor, metric: PsnrMetric, white: int) -> Tensor:
+def scored_planes(patches: Tensor, metric: PsnrMetric, white: int) -> Tensor:
     """What the score compares: RGB, luma or grey, (N, C, H, W), in [0, ``white``]; uint8 only for RGB.
+
+    Args:
+        patches: as :func:`psnr_after_bicubic` takes them.
+        metric: as there.
+        white: their largest value.
 
     For many at once: each step rounds each value once, so that no value depends on its place; ``add(alpha=)``, which
     fuses two steps in some places only, would not do.

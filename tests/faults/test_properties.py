@@ -28,7 +28,8 @@ from basicsr_distill.selection.core_sets import choose_by_herding, choose_k_cent
 from basicsr_distill.selection.medoids import choose_medoids
 from basicsr_distill.selection.random_choice import choose_in_band, choose_random
 from basicsr_distill.selection.ranked import choose_hardest, choose_highest
-from basicsr_distill.stages.extract.grid import Grid, patch_name
+from basicsr_distill.selection.windows import grid_windows
+from basicsr_distill.stages.extract.layout import patch_name
 
 common = settings(max_examples=60, deadline=None,
                   suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
@@ -106,10 +107,8 @@ def test_no_name_leads_out_of_its_folder(parts: list[str], absolute: bool, tmp_p
 @common
 @given(height=st.integers(8, 90), width=st.integers(8, 90), size=st.integers(1, 8), stride=st.integers(1, 40))
 def test_windows_of_the_grid_lie_inside_and_are_distinct(height: int, width: int, size: int, stride: int) -> None:
-    grid = Grid(size, stride)
-    rows, columns = grid.shape(height, width)
-    places = [grid.place(width, window) for window in range(rows * columns)]
-    assert len(set(places)) == rows * columns
+    places = [tuple(place) for place in grid_windows(height, width, size, stride).tolist()]
+    assert len(set(places)) == len(places) == ((height - size) // stride + 1) * ((width - size) // stride + 1)
     assert all(0 <= top <= height - size and 0 <= left <= width - size and top % stride == left % stride == 0
                for top, left in places)
     assert max(top for top, _ in places) + stride > height - size and max(left for _, left in places) + stride \

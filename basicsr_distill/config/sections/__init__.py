@@ -34,7 +34,16 @@ from basicsr_distill.config.sections.datasets import (
 from basicsr_distill.config.sections.dit import MinimaxDiTNetworkOptions, MinimaxDiTTrainOptions, ScratchDiTOptions
 from basicsr_distill.config.sections.encoders import EncoderOptions, OpenClipEncoderOptions, TextureEncoderOptions
 from basicsr_distill.config.sections.experiment import LoggerOptions, RootOptions, ValidationOptions
-from basicsr_distill.config.sections.extract import ExtractOptions, FilterLimits, SourceFilterOptions
+from basicsr_distill.config.sections.extract import (
+    BestWindows,
+    ExtractOptions,
+    FilterLimits,
+    PoissonWindows,
+    SourceFilterOptions,
+    UpscaledLimits,
+    WindowFilterOptions,
+    WindowOptions,
+)
 from basicsr_distill.config.sections.gsdd import (
     GSDDTrainOptions,
     LabelledPatchDatasetOptions,
@@ -66,6 +75,7 @@ __all__ = [
     'AutoencoderTinyCodecOptions',
     'BenchmarkFileOptions',
     'BenchmarkOptions',
+    'BestWindows',
     'BlockPcaCodecOptions',
     'BudgetOptions',
     'ClusterOptions',
@@ -91,6 +101,7 @@ __all__ = [
     'NoiseInitOptions',
     'OpenClipEncoderOptions',
     'Options',
+    'PoissonWindows',
     'Precision',
     'PrototypeInitOptions',
     'PsnrMetric',
@@ -109,8 +120,11 @@ __all__ = [
     'TextureEncoderOptions',
     'TileOptions',
     'TrainedNetworkOptions',
+    'UpscaledLimits',
     'ValidationOptions',
     'Vgg19Options',
+    'WindowFilterOptions',
+    'WindowOptions',
     'bind',
     'nearest_name',
 ]

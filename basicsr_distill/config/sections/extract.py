@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, WithJsonSchema, field_validator, model_validator
+from pydantic import BeforeValidator, Field, WithJsonSchema, field_validator, model_validator
 
 from basicsr_distill.config.sections.base import DEFAULT_SCALE, OFF, Count, Options, PositiveInt, PsnrMetric, Threshold
 
@@ -27,6 +27,18 @@ class FilterLimits(Options):
         return isinstance(self.min, str) or isinstance(self.max, str)
 
 
+class UpscaledLimits(FilterLimits):
+    """Of the factor by which an image was enlarged."""
+
+    reduce: bool = Field(False, description='Reduce images over max by the factor found instead of setting them aside.')
+
+    @model_validator(mode='after')
+    def _reduced_over_a_number(self) -> 'UpscaledLimits':
+        if self.reduce and not isinstance(self.max, float):
+            raise ValueError('reduce needs max, in numbers')
+        return self
+
+
 class SourceFilterOptions(Options):
     """Filters of whole photographs; each is off when absent."""
 
@@ -38,9 +50,55 @@ class SourceFilterOptions(Options):
     blockiness: FilterLimits | None = Field(
         None, description="DiverSeg's measure of JPEG's blocks: photographs of quality 95 have about 6, of 90 15, of "
                           '70 90; {max: 30} is what BHI cuts at.')
+    upscaled: UpscaledLimits | None = Field(
+        None, description='Factor by which an image was enlarged, 1 where no trace of it is found, such as {max: 1.2}.')
     noise: FilterLimits | None = Field(
         None, description='Standard deviation of noise in the quietest fifth of an image, mean of the channels, of '
                           '255, such as {max: 12}.')
+
+
+class WindowFilterOptions(Options):
+    """Filters of single windows; each is off when absent."""
+
+    flat: FilterLimits | None = Field(
+        None, description='Share of a window without texture, such as {max: 0.5}: a window that is half sky is left '
+                          'out.')
+    saturated: FilterLimits | None = Field(
+        None, description='Share of a window that is white or black, such as {max: 0.25}.')
+    noise: FilterLimits | None = Field(
+        None, description='Standard deviation of noise in the quietest fifth of a window, of 255.')
+    halftone: FilterLimits | None = Field(
+        None, description='Height of the highest peak of the spectrum over its surroundings, dB: screens of print, '
+                          'moire and rows of small type have some 20, photographs less than 10.')
+
+
+class BestWindows(Options):
+    """Windows where most detail is, one after the other, at whole LR pixels."""
+
+    type: Literal['best'] = 'best'
+    by: Literal['psnr', 'laplacian'] = Field(
+        'psnr', description='psnr: where bicubic loses most; laplacian: of the highest mean absolute Laplacian.')
+    max_overlap: Annotated[float, Field(ge=0, lt=1)] = Field(
+        0.0, description='Share of its area that a window may have in common with a better one.')
+
+
+class PoissonWindows(Options):
+    """Random windows that keep a distance (Poisson disk sampling), drawn with extract.seed."""
+
+    type: Literal['poisson'] = 'poisson'
+    min_distance: PositiveInt | None = Field(
+        None, description="Of two windows' corners, pixels; the patch size when absent.")
+
+
+def _named_windows(value: Any) -> Any:
+    """A bare name is a kind without options; the grid is what no entry means."""
+    value = {'type': value} if isinstance(value, str) else value
+    return None if value == {'type': 'grid'} else value
+
+
+WindowOptions = Annotated[BestWindows | PoissonWindows, Field(discriminator='type')]
+_NamedWindows = Annotated[WindowOptions | None, BeforeValidator(
+    _named_windows, json_schema_input_type=Literal['grid', 'best', 'poisson'] | WindowOptions | None)]
 
 
 class ExtractOptions(Options):
@@ -51,6 +109,12 @@ class ExtractOptions(Options):
     save_dir: str = Field(description='Folder that the stage makes: images/, manifest.csv, meta_info.txt.')
     patch_size: PositiveInt = Field(256, description='Side of the square patches, pixels; a multiple of scale.')
     stride: PositiveInt | None = Field(None, description='Of the grid of windows, pixels; the patch size when absent.')
+    windows: _NamedWindows = Field(
+        None, description='Where windows lie: grid (when absent), best (those with most detail, one after the other), '
+                          'poisson (random ones at a least distance), or {type: best, ...} with options.')
+    reduce: PositiveInt | None = Field(
+        None, description='Shrink every photograph by this factor, antialiased, before windows are cut: 2 for large '
+                          'soft ones.')
     scale: Annotated[int, Field(ge=2)] = Field(
         DEFAULT_SCALE, description='Factor of the bicubic resizing that is scored.')
     metric: PsnrMetric = Field(
@@ -64,10 +128,15 @@ class ExtractOptions(Options):
         'off', description='Drop patches equal to an earlier one, or (perceptual) nearly so.')
     source_filters: SourceFilterOptions = Field(
         SourceFilterOptions(), description='Photographs that are set aside, with the reason in quarantine.csv.')
+    window_filters: WindowFilterOptions = Field(
+        WindowFilterOptions(), description='Windows that are left out before the threshold is taken.')
     leak_check: list[str] = Field(
         [], description='Folders of test images; images that show the same scene are left out.')
+    max_per_image: PositiveInt | None = Field(
+        None, description='At most so many patches of an image: of a grid those that bicubic loses most, else those '
+                          'taken first.')
     max_patches: PositiveInt | None = Field(None, description='At most so many patches, drawn with seed.')
-    seed: Count = Field(0, description='Of the draw of max_patches.')
+    seed: Count = Field(0, description='Of the draws of max_patches and of windows: poisson.')
     strict: bool = Field(False, description='Refuse broken images instead of setting them aside.')
     png_level: Annotated[int, Field(ge=0, le=12)] = Field(
         0, description='0 stores the patches as they are, which is fastest to write and to read; 1 (fast) to 12 '
@@ -85,4 +154,10 @@ class ExtractOptions(Options):
     def _whole_lr_pixels(self) -> 'ExtractOptions':
         if self.patch_size % self.scale:
             raise ValueError(f'patch_size {self.patch_size} is not a multiple of scale {self.scale}')
+        return self
+
+    @model_validator(mode='after')
+    def _stride_of_a_grid(self) -> 'ExtractOptions':
+        if self.stride is not None and self.windows is not None:
+            raise ValueError(f'stride is of windows: grid, not of {self.windows.type}')
         return self

@@ -1,64 +1,147 @@
-"""Filters of whole photographs: what is measured of each, and which of them a limit sets aside."""
+"""Filters of whole photographs and of single windows: what is measured, and which of them a limit sets aside."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from basicsr_distill.config.sections import FilterLimits, SourceFilterOptions
-from basicsr_distill.ops.blockiness import blockiness
+from basicsr_distill.config.sections import (
+    FilterLimits,
+    Options,
+    SourceFilterOptions,
+    UpscaledLimits,
+    WindowFilterOptions,
+)
+from basicsr_distill.ops.blockiness import blockiness_at_any_size
+from basicsr_distill.ops.enlargement import enlargement_factor
 from basicsr_distill.ops.noise import noise_sigma
+from basicsr_distill.ops.periodicity import periodic_peak_db
+from basicsr_distill.ops.texture import flat_share, saturated_share
 from basicsr_distill.selection.thresholds import threshold_db
 
 _Pixels = NDArray[np.uint8]
+_Measure = Callable[[_Pixels], float]
 _Bounds = tuple[float | None, float | None]
+
+
+def _grey(rgb: _Pixels) -> _Pixels:
+    return cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY)
+
+
+def _noise(rgb: _Pixels) -> float:
+    return float(np.mean([noise_sigma(channel) for channel in cv2.split(rgb)]))
+
+
 # In the order in which they are asked: what the size alone tells comes first.
-_MEASURES: dict[str, Callable[[_Pixels], float]] = {
+SOURCE_MEASURES: dict[str, _Measure] = {
     'min_side': lambda rgb: float(min(rgb.shape[:2])),
     'aspect': lambda rgb: max(rgb.shape[:2]) / min(rgb.shape[:2]),
     'grey': lambda rgb: float(np.mean(np.ptp(rgb, axis=2))),
-    'blockiness': lambda rgb: blockiness(cv2.cvtColor(rgb.astype(np.float32), cv2.COLOR_RGB2GRAY)),
-    'noise': lambda rgb: float(np.mean([noise_sigma(channel) for channel in cv2.split(rgb)])),
+    'blockiness': lambda rgb: blockiness_at_any_size(_grey(rgb)),
+    'upscaled': lambda rgb: enlargement_factor(_grey(rgb)),
+    'noise': _noise,
+}
+WINDOW_MEASURES: dict[str, _Measure] = {
+    'flat': lambda rgb: flat_share(_grey(rgb)),
+    'saturated': saturated_share,
+    'noise': _noise,
+    'halftone': lambda rgb: periodic_peak_db(_grey(rgb)),
 }
 
 
+@dataclass(frozen=True)
+class Verdict:
+    """Of an image.  measures: of every filter that was asked, float32.  reason, detail: empty for a good one.
+    enlarged: factor to reduce it by."""
+
+    measures: NDArray[np.float32]
+    reason: str = ''
+    detail: str = ''
+    enlarged: float = 1.0
+
+
 class SourceFilters:
-    """The filters that an option file switches on."""
+    """The filters of photographs that an option file switches on."""
 
     def __init__(self, options: SourceFilterOptions) -> None:
-        self.limits: dict[str, FilterLimits] = {name: limits for name in _MEASURES
-                                                if (limits := getattr(options, name)) is not None}
+        self.limits = _switched_on(options, SOURCE_MEASURES)
 
     @property
     def wait_for_all(self) -> bool:
         """Whether a limit is a quantile, which is known once every image has been measured."""
         return any(limits.is_relative for limits in self.limits.values())
 
-    def measure(self, rgb: _Pixels) -> tuple[NDArray[np.float32], str, str]:
-        """What the filters ask of an image, float32, up to the first limit in numbers that it breaks.
+    def measure(self, rgb: _Pixels) -> Verdict:
+        """What the filters ask of an image, up to the first limit in numbers that it breaks.
 
-        Returns:
-            The measures, the reason and the detail; without a reason there is a measure of every filter.
+        Args:
+            rgb: (H, W, 3), uint8.
         """
         values: list[float] = []
+        enlarged = 1.0
         for name, limits in self.limits.items():
-            values.append(float(np.float32(_MEASURES[name](rgb))))
-            low, high = (bound if isinstance(bound, float) else None for bound in (limits.min, limits.max))
-            if detail := _broken(values[-1], (low, high)):
-                return np.array(values, np.float32), name, detail
-        return np.array(values, np.float32), '', ''
+            values.append(float(np.float32(SOURCE_MEASURES[name](rgb))))
+            detail = _broken(values[-1], _numbers(limits))
+            if detail and isinstance(limits, UpscaledLimits) and limits.reduce:
+                enlarged = values[-1]
+            elif detail:
+                return Verdict(np.array(values, np.float32), name, detail)
+        return Verdict(np.array(values, np.float32), enlarged=enlarged)
 
     def refuse_relative(self, measures: Sequence[NDArray[np.float32]]) -> list[tuple[str, str]]:
         """Reason and detail of each image by the limits that are quantiles of all that no number has set aside."""
         table = np.array(measures, np.float32).reshape(len(measures), len(self.limits))
-        bounds: list[_Bounds] = []
-        for limits, values in zip(self.limits.values(), table.T):
-            low, high = (threshold_db(values, bound) if isinstance(bound, str) else None
-                         for bound in (limits.min, limits.max))
-            bounds.append((low, high))
+        bounds = [_quantiles(limits, values) for limits, values in zip(self.limits.values(), table.T)]
         return [next(((name, detail) for name, value, bound in zip(self.limits, row, bounds)
                       if (detail := _broken(value, bound))), ('', '')) for row in table.tolist()]
+
+
+class WindowFilters:
+    """The filters of windows that an option file switches on."""
+
+    def __init__(self, options: WindowFilterOptions) -> None:
+        self.limits = _switched_on(options, WINDOW_MEASURES)
+
+    def measure(self, windows: Sequence[_Pixels]) -> NDArray[np.float32]:
+        """What the filters ask of windows, (N, number of filters), float32.
+
+        Args:
+            windows: (size, size, 3), uint8.
+        """
+        values = [[WINDOW_MEASURES[name](window) for name in self.limits] for window in windows]
+        return np.array(values, np.float32).reshape(len(windows), len(self.limits))
+
+    def refused(self, measures: NDArray[np.float32]) -> dict[str, NDArray[np.bool_]]:
+        """By filter the windows that it is the first to refuse, (N,); a quantile is one of all windows.
+
+        Args:
+            measures: of :meth:`measure`, of all windows.
+        """
+        passed = np.ones(len(measures), bool)
+        refused = {}
+        for (name, limits), values in zip(self.limits.items(), measures.T):
+            bounds = zip(_numbers(limits), _quantiles(limits, values))
+            low, high = (number if number is not None else quantile for number, quantile in bounds)
+            bad = (values < (-np.inf if low is None else low)) | (values > (np.inf if high is None else high))
+            refused[name] = bad & passed
+            passed &= ~bad
+        return refused
+
+
+def _switched_on(options: Options, measures: Mapping[str, _Measure]) -> dict[str, FilterLimits]:
+    return {name: limits for name in measures if (limits := getattr(options, name)) is not None}
+
+
+def _numbers(limits: FilterLimits) -> _Bounds:
+    low, high = (bound if isinstance(bound, float) else None for bound in (limits.min, limits.max))
+    return low, high
+
+
+def _quantiles(limits: FilterLimits, values: NDArray[np.float32]) -> _Bounds:
+    low, high = (threshold_db(values, bound) if isinstance(bound, str) else None for bound in (limits.min, limits.max))
+    return low, high
 
 
 def _broken(value: float, bounds: _Bounds) -> str:

@@ -18,7 +18,7 @@ from basicsr_distill.io.manifest import (
     write_table,
 )
 from basicsr_distill.stages.extract.choosing import Patches
-from basicsr_distill.stages.extract.grid import Grid, patch_name
+from basicsr_distill.stages.extract.layout import patch_name
 from basicsr_distill.stages.extract.scoring import Scored
 from basicsr_distill.stages.record import StageRun
 
@@ -31,7 +31,8 @@ def publish(options: ExtractOptions, images: Sequence[FoundImage], scored: Seque
             stage: StageRun) -> None:
     """Write everything but the patches, which are there, and ``stage.json`` last."""
     folder = stage.folder
-    places = _places(options, scored, patches)
+    places = [tuple(scored[owner].places[window].tolist())
+              for owner, window in zip(patches.owner.tolist(), patches.window.tolist())]
     names = [patch_name(images[owner].relative, owner, *place) for owner, place in zip(patches.owner.tolist(), places)]
     write_table(folder / MANIFEST_NAME, _rows(options, images, scored, patches, zip(names, places)), PatchRow)
     write_meta_info(folder / META_INFO_NAME, names, (options.patch_size, options.patch_size, 3))
@@ -59,15 +60,9 @@ def _count_images(scored: Sequence[Scored]) -> dict[str, int]:
         log.warning('%d images are copies of others; extract.deduplicate: exact drops their patches.', repeats)
     kinds = Counter(f'images_{kind}' for image in scored for kind in image.kinds.split())
     reasons = Counter(f'images_dropped_{image.reason}' for image in scored if image.reason)
+    reduced = sum(image.reduced_by > 1 and not image.reason for image in scored)
     return {'images_found': len(scored), 'images_used': sum(not image.reason for image in scored),
-            'images_identical': repeats, **kinds, **reasons}
-
-
-def _places(options: ExtractOptions, scored: Sequence[Scored], patches: Patches) -> list[tuple[int, int]]:
-    """Top and left of every patch."""
-    grid = Grid(options.patch_size, options.stride or options.patch_size)
-    return [grid.place(scored[owner].width, window)
-            for owner, window in zip(patches.owner.tolist(), patches.window.tolist())]
+            'images_identical': repeats, **({'images_reduced': reduced} if reduced else {}), **kinds, **reasons}
 
 
 def _rows(options: ExtractOptions, images: Sequence[FoundImage], scored: Sequence[Scored], patches: Patches,
@@ -75,4 +70,4 @@ def _rows(options: ExtractOptions, images: Sequence[FoundImage], scored: Sequenc
     make = partial(PatchRow, size=options.patch_size, metric=options.metric)
     for (name, (top, left)), owner, psnr_db in zip(named, patches.owner.tolist(), patches.psnr_db.tolist()):
         yield make(name=name, source=images[owner].relative, source_sha256=scored[owner].sha256, top=top, left=left,
-                   psnr_db=psnr_db)
+                   psnr_db=psnr_db, reduced_by=scored[owner].reduced_by)

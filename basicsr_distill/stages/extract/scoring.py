@@ -1,7 +1,6 @@
 """The first pass: every image is decoded once and all its windows are scored; results are saved in small parts."""
 
 import hashlib
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
@@ -21,8 +20,8 @@ from basicsr_distill.runtime.parallel import ordered_map
 from basicsr_distill.runtime.progress import progress
 from basicsr_distill.selection.duplicates import exact_fingerprint, perceptual_fingerprint
 from basicsr_distill.selection.scenes import SceneIndex
-from basicsr_distill.stages.extract.filters import SourceFilters
-from basicsr_distill.stages.extract.grid import Grid, num_parts, own_images
+from basicsr_distill.stages.extract.filters import SourceFilters, WindowFilters
+from basicsr_distill.stages.extract.layout import crop, num_parts, own_images, place_windows, reduced
 from basicsr_distill.stages.sharding import save_part
 
 # Images of a worker's task: files, and pixels decoded before they are scored.
@@ -34,40 +33,42 @@ _FINGERPRINTS = {'exact': exact_fingerprint, 'perceptual': perceptual_fingerprin
 _TEXTS = ('sha256', 'kinds', 'reason', 'detail')
 
 
-def score_windows(images: Sequence[NDArray[np.uint8]], size: int, stride: int, scale: int,
+def score_windows(images: Sequence[NDArray[np.uint8]], places: Sequence[NDArray[np.int32]], size: int, scale: int,
                   metric: PsnrMetric) -> list[NDArray[np.float32]]:
-    """Scores of all windows of the grids of some images, many windows at a time.
+    """Scores of windows of some images, many windows at a time.
 
     Args:
         images: (H, W, 3), uint8, at least ``size`` on each side.
+        places: of every image top and left of its windows, (N, 2), int32.
         size: side of the square windows, pixels.
-        stride: of the grid, pixels; windows start at its multiples and lie wholly inside.
         scale: of :func:`basicsr_distill.ops.psnr.psnr_after_bicubic`.
         metric: as there.
 
     Returns:
-        For every image psnr_db, (rows, columns), float32; flat windows are ``inf``.
+        For every image psnr_db, (N,), float32; flat windows are ``inf``.
     """
-    grid = Grid(size, stride)
-    shapes = [grid.shape(*rgb.shape[:2]) for rgb in images]
-    windows = [(rgb, window) for rgb, shape in zip(images, shapes) for window in range(math.prod(shape))]
+    windows = [(rgb, place) for rgb, own in zip(images, places) for place in own]
     count = max(1, min(len(windows), _BATCH_BYTES // (3 * size * size)))
     batch = torch.empty((count, 3, size, size), dtype=torch.uint8)
     planes = [list(patch) for patch in batch.numpy()]
     scores = []
     for first in range(0, len(windows), count):
         some = windows[first:first + count]
-        for (rgb, window), patch in zip(some, planes):
-            cv2.split(grid.crop(rgb, window), patch)  # several times as fast as a transposed copy
+        for (rgb, place), patch in zip(some, planes):
+            cv2.split(crop(rgb, place, size), patch)  # several times as fast as a transposed copy
         scores.append(psnr_after_bicubic(batch[:len(some)], scale, metric))
     psnr_db = torch.cat(scores).numpy() if scores else np.zeros(0, np.float32)
-    ends = np.cumsum([math.prod(shape) for shape in shapes])
-    return [part.reshape(shape) for part, shape in zip(np.split(psnr_db, ends[:-1]), shapes)]
+    return np.split(psnr_db, np.cumsum([len(own) for own in places])[:-1])
 
 
 @dataclass
 class Scored:
-    """What the first pass learns about one image; the fields of all images of a part make its file."""
+    """What the first pass learns about one image; the fields of all images of a part make its file.
+
+    height, width: as decoded.  reduced_by: factor that it was shrunk by before windows were cut.  places: top and left
+    of its windows, (N, 2), pixels of the shrunk image.  psnr_db: theirs, (N,).  fingerprints: theirs, (N,) or none.
+    measures: of the source filters.  window_measures: of the window filters, (N, filters).
+    """
 
     sha256: str = ''
     height: int = 0
@@ -75,26 +76,35 @@ class Scored:
     kinds: str = ''
     reason: str = ''
     detail: str = ''
+    reduced_by: float = 1.0
+    places: NDArray[np.int32] = field(default_factory=lambda: np.zeros((0, 2), np.int32))
     psnr_db: NDArray[np.float32] = field(default_factory=lambda: np.zeros(0, np.float32))
     fingerprints: NDArray[np.uint64] = field(default_factory=lambda: np.zeros(0, np.uint64))
     measures: NDArray[np.float32] = field(default_factory=lambda: np.zeros(0, np.float32))
+    window_measures: NDArray[np.float32] = field(default_factory=lambda: np.zeros((0, 0), np.float32))
+
+    def set_aside(self, reason: str, detail: str) -> None:
+        """Give the image up, with its windows."""
+        self.reason, self.detail = reason, detail
+        self.places, self.psnr_db, self.fingerprints = self.places[:0], self.psnr_db[:0], self.fingerprints[:0]
+        self.window_measures = self.window_measures[:0]
 
 
 class Scoring:
     """The first pass of one rank.
 
-    ``take`` gets the number, the pixels and the scores of each image while it is at hand.
+    ``take`` gets the number, the pixels and the windows of each image while it is at hand.
     """
 
     def __init__(self, options: ExtractOptions, images: Sequence[FoundImage], scenes: SceneIndex, folder: Path,
-                 take: Callable[[int, NDArray[np.uint8], NDArray[np.float32]], None]) -> None:
+                 take: Callable[[int, NDArray[np.uint8], Scored], None]) -> None:
         self.options = options
         self.images = images
         self.scenes = scenes
         self.folder = folder
         self.take = take
-        self.grid = Grid(options.patch_size, options.stride or options.patch_size)
         self.filters = SourceFilters(options.source_filters)
+        self.window_filters = WindowFilters(options.window_filters)
 
     def run(self, num_workers: int) -> None:
         """Score the images of this rank's parts, but for those that an earlier run saved."""
@@ -118,12 +128,11 @@ class Scoring:
         answers = self.filters.refuse_relative([image.measures for image in usable])
         for image, (reason, detail) in zip(usable, answers):
             if reason:
-                image.reason, image.detail = reason, detail
-                image.psnr_db, image.fingerprints = image.psnr_db[:0], image.fingerprints[:0]
+                image.set_aside(reason, detail)
         return scored
 
     def _part_path(self, number: int) -> Path:
-        return self.folder / f'{number:06d}.npz'
+        return self.folder / f'scored_{number:06d}.npz'
 
     def _groups(self, indices: Sequence[int]) -> list[list[int]]:
         """Small images of a part in one group, large ones alone: work that is worth handing to a thread."""
@@ -165,28 +174,39 @@ class Scoring:
             return Scored(reason=error.reason, detail=error.detail), None
         rgb = decoded.rgb
         scored = Scored(hashlib.sha256(data).hexdigest(), rgb.shape[0], rgb.shape[1], ' '.join(decoded.kinds))
-        if min(rgb.shape[:2]) < self.grid.size:
-            scored.reason, scored.detail = 'too_small', f'{rgb.shape[1]}x{rgb.shape[0]}'
+        if min(rgb.shape[:2]) < self.options.patch_size:
+            scored.set_aside('too_small', f'{rgb.shape[1]}x{rgb.shape[0]}')
             return scored, None
-        scored.measures, scored.reason, scored.detail = self.filters.measure(rgb)
-        if scored.reason:
+        verdict = self.filters.measure(rgb)
+        scored.measures = verdict.measures
+        if verdict.reason:
+            scored.set_aside(verdict.reason, verdict.detail)
+            return scored, None
+        scored.reduced_by = verdict.enlarged * (self.options.reduce or 1)
+        rgb = reduced(rgb, scored.reduced_by)
+        if min(rgb.shape[:2]) < self.options.patch_size:
+            scored.set_aside('too_small', f'{rgb.shape[1]}x{rgb.shape[0]} once reduced by {scored.reduced_by:.3g}')
             return scored, None
         test = self.scenes.find(rgb)
         if test is not None:
-            scored.reason, scored.detail = 'leak', f'shows the scene of {test}'
+            scored.set_aside('leak', f'shows the scene of {test}')
             return scored, None
         return scored, rgb
 
     def _score_decoded(self, images: Sequence[tuple[int, NDArray[np.uint8], Scored]]) -> None:
-        scores = score_windows([rgb for _, rgb, _ in images], self.grid.size, self.grid.stride, self.options.scale,
-                               self.options.metric)
+        options = self.options
+        for index, rgb, scored in images:
+            scored.places = place_windows(options, rgb, self.images[index].relative)
+        scores = score_windows([rgb for _, rgb, _ in images], [scored.places for _, _, scored in images],
+                               options.patch_size, options.scale, options.metric)
         for (index, rgb, scored), psnr_db in zip(images, scores):
-            scored.psnr_db = psnr_db.ravel()
-            if self.options.deduplicate != 'off':
-                fingerprint = _FINGERPRINTS[self.options.deduplicate]
-                scored.fingerprints = np.array([fingerprint(self.grid.crop(rgb, window))
-                                                for window in range(psnr_db.size)], np.uint64)
-            self.take(index, rgb, scored.psnr_db)
+            scored.psnr_db = psnr_db
+            windows = [crop(rgb, place, options.patch_size) for place in scored.places]
+            scored.window_measures = self.window_filters.measure(windows)
+            if options.deduplicate != 'off':
+                fingerprint = _FINGERPRINTS[options.deduplicate]
+                scored.fingerprints = np.array([fingerprint(window) for window in windows], np.uint64)
+            self.take(index, rgb, scored)
 
 
 def pack(scored: Sequence[Scored]) -> dict[str, NDArray[Any]]:
@@ -194,25 +214,33 @@ def pack(scored: Sequence[Scored]) -> dict[str, NDArray[Any]]:
     texts = {name: np.array([getattr(image, name).encode('utf-8', 'surrogateescape') for image in scored])
              for name in _TEXTS}
     return {**texts, 'shape': np.array([(image.height, image.width) for image in scored]),
+            'reduced_by': np.array([image.reduced_by for image in scored]),
             'count': np.array([image.psnr_db.size for image in scored]),
+            'places': np.concatenate([image.places for image in scored]),
             'psnr_db': np.concatenate([image.psnr_db for image in scored]),
             'fingerprints': np.concatenate([image.fingerprints for image in scored]),
             'num_measures': np.array([image.measures.size for image in scored]),
-            'measures': np.concatenate([image.measures for image in scored])}
+            'measures': np.concatenate([image.measures for image in scored]),
+            'num_window_measures': np.array([image.window_measures.size for image in scored]),
+            'window_measures': np.concatenate([image.window_measures.ravel() for image in scored])}
 
 
 def unpack(part: dict[str, NDArray[Any]]) -> list[Scored]:
     """The images of a part's file, see :func:`pack`."""
-    ends = np.cumsum(part['count'])
-    prints = part['fingerprints']
-    # Parts of earlier versions hold no measures, and were made without filters.
-    num_measures = part.get('num_measures', np.zeros(len(ends), np.int64))
-    measures = np.split(part.get('measures', np.zeros(0, np.float32)), np.cumsum(num_measures)[:-1])
+    def split(name: str, sizes: NDArray[np.int64]) -> list[NDArray[Any]]:
+        return np.split(part[name], np.cumsum(sizes)[:-1])
+
+    count = part['count']
+    places, psnr_db = split('places', count), split('psnr_db', count)
+    fingerprints = split('fingerprints', count if part['fingerprints'].size else np.zeros_like(count))
+    measures = split('measures', part['num_measures'])
+    window_measures = split('window_measures', part['num_window_measures'])
     scored = []
-    for number, (end, count) in enumerate(zip(ends, part['count'])):
+    for number, windows in enumerate(count.tolist()):
         texts = {name: part[name][number].decode('utf-8', 'surrogateescape') for name in _TEXTS}
-        scored.append(Scored(**texts, height=int(part['shape'][number, 0]), width=int(part['shape'][number, 1]),
-                             psnr_db=part['psnr_db'][end - count:end],
-                             fingerprints=prints[end - count:end] if prints.size else prints,
-                             measures=measures[number]))
+        height, width = part['shape'][number].tolist()
+        scored.append(Scored(
+            **texts, height=height, width=width, reduced_by=float(part['reduced_by'][number]), places=places[number],
+            psnr_db=psnr_db[number], fingerprints=fingerprints[number], measures=measures[number],
+            window_measures=window_measures[number].reshape(windows, -1) if windows else np.zeros((0, 0), np.float32)))
     return scored

@@ -19,7 +19,7 @@ from basicsr_distill.config.sections import ExtractOptions
 from basicsr_distill.errors import InputError
 from basicsr_distill.io import images
 from basicsr_distill.io.manifest import PatchRow, read_table
-from basicsr_distill.stages.extract import grid, scoring, writing
+from basicsr_distill.stages.extract import layout, scoring, writing
 from basicsr_distill.stages.extract import stage as extract
 
 
@@ -214,7 +214,7 @@ def test_the_result_does_not_depend_on_workers(photo_folder: Path, tree_digests,
 def test_the_result_does_not_depend_on_parts_groups_or_batches(photo_folder: Path, tree_digests,
                                                                monkeypatch: pytest.MonkeyPatch) -> None:
     one = tree_digests(extract.run(options(photo_folder, stride=48)))
-    monkeypatch.setattr(grid, '_IMAGES_PER_PART', 1)
+    monkeypatch.setattr(layout, '_IMAGES_PER_PART', 1)
     for name in ('_GROUP_BYTES', '_GROUP_DECODED_BYTES', '_BATCH_BYTES'):
         monkeypatch.setattr(scoring, name, 1)
     shutil.rmtree(photo_folder.parent / 'patches')
@@ -226,9 +226,9 @@ import sys
 from pathlib import Path
 from basicsr_distill.runtime import distributed
 from basicsr_distill.config.sections import ExtractOptions
-from basicsr_distill.stages.extract import grid
+from basicsr_distill.stages.extract import layout
 from basicsr_distill.stages.extract import stage as extract
-grid._IMAGES_PER_PART = 1
+layout._IMAGES_PER_PART = 1
 distributed.init('pytorch')
 extract.run(ExtractOptions(dataroot=sys.argv[1], save_dir=sys.argv[2], patch_size=64, stride=48, deduplicate='exact'))
 distributed.cleanup()
@@ -251,7 +251,7 @@ def test_the_result_does_not_depend_on_ranks_locale_or_timezone(photo_folder: Pa
 def _die_at_replacement(number: int, given: ExtractOptions) -> None:
     """Run the stage and be killed just before (even numbers) or after (odd ones) some file gets its name."""
     die_at_replacement(number)
-    grid._IMAGES_PER_PART = 1
+    layout._IMAGES_PER_PART = 1
     extract.run(given)
     os._exit(0)
 
@@ -259,7 +259,7 @@ def _die_at_replacement(number: int, given: ExtractOptions) -> None:
 @pytest.mark.parametrize('threshold', ['q30', 27.0])
 def test_killed_between_any_two_writes_it_ends_with_the_same_tree(
         photo_folder: Path, tree_digests, monkeypatch: pytest.MonkeyPatch, threshold: float | str) -> None:
-    monkeypatch.setattr(grid, '_IMAGES_PER_PART', 1)
+    monkeypatch.setattr(layout, '_IMAGES_PER_PART', 1)
     given = options(photo_folder, threshold=threshold, num_workers=1, stride=64)
     folder = extract.run(given)
     whole = tree_digests(folder)
@@ -464,9 +464,9 @@ from pathlib import Path
 from basicsr_distill.runtime import distributed
 from basicsr_distill.errors import InputError
 from basicsr_distill.config.sections import ExtractOptions
-from basicsr_distill.stages.extract import grid
+from basicsr_distill.stages.extract import layout
 from basicsr_distill.stages.extract import stage as extract
-grid._IMAGES_PER_PART = 4
+layout._IMAGES_PER_PART = 4
 distributed.init('pytorch')
 try:
     extract.run(ExtractOptions(dataroot=sys.argv[1], save_dir=sys.argv[2], patch_size=64, stride=48, strict=True))

@@ -11,7 +11,7 @@ import skimage.data
 
 from basicsr_distill.config.sections import ExtractOptions
 from basicsr_distill.errors import InputError
-from basicsr_distill.stages.extract import grid
+from basicsr_distill.stages.extract import layout
 from basicsr_distill.stages.extract.stage import run
 from basicsr_distill.stages.record import read_stage
 
@@ -77,7 +77,7 @@ def test_workers_and_interruption_have_no_say(spoiled: Path, tree_digests, monke
     folder = run(options(spoiled, source_filters=filters, num_workers=1))
     expected = tree_digests(folder)
     shutil.rmtree(folder)
-    monkeypatch.setattr(grid, '_IMAGES_PER_PART', 2)
+    monkeypatch.setattr(layout, '_IMAGES_PER_PART', 2)
     assert tree_digests(run(options(spoiled, source_filters=filters, num_workers=3))) == expected
     shutil.rmtree(folder)
 

@@ -1,0 +1,75 @@
+"""Traces that a grid leaves along the axes of an image: JPEG's blocks, and the taps of an enlargement.
+
+Where every n-th row or column was made in another way than its neighbours, the mean size of a derivative along an axis
+repeats with that period, and its spectrum has a peak (Gallagher 2005; Mahdian and Saic 2008).
+"""
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from scipy.fft import rfft
+
+# Pixels of a side that are looked at: a grid covers the whole image.
+_MOST_PX = 1024
+_LEAST_PX = 64
+_BINS = 4096
+# Bins on either side that a peak may cover.
+_WIDTH = 4
+# Bins on either side that a high peak's skirt covers.
+_SKIRT = 32
+# Mean difference, of 255, below which a profile is rounding.
+_ROUNDING = 0.05
+
+
+def middle(grey: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """The middle of an image, at most 1024 px a side, as float32."""
+    rows, columns = (slice(max(0, (side - _MOST_PX) // 2), (side + _MOST_PX) // 2 if side > _MOST_PX else side)
+                     for side in grey.shape)
+    return np.ascontiguousarray(grey[rows, columns], np.float32)
+
+
+class GridSpectrum:
+    """The spectrum of the profile of a derivative, of rows and columns together, over its median.
+
+    Noise alone has no value above some 10 to 12.
+    """
+
+    def __init__(self, grey: NDArray[np.float32], order: int) -> None:
+        """
+        Args:
+            grey: (H, W), at least 64 px a side.
+            order: of the derivative.
+        """
+        values = np.sqrt(_profile_spectrum(grey, order) * _profile_spectrum(np.ascontiguousarray(grey.T), order))
+        self.values = cv2.dilate(values[None].astype(np.float32), np.ones((1, 2 * _WIDTH + 1)))[0]
+
+    def at(self, frequency: NDArray[np.float64] | float) -> NDArray[np.float32]:
+        """Values at frequencies in [0, 0.5], cycles a pixel."""
+        return self.values[np.rint(np.asarray(frequency) * _BINS).astype(int)]
+
+    def peak(self, least: float, most: float = 0.5) -> tuple[float, float]:
+        """Frequency, cycles a pixel, and height of the highest value between two frequencies."""
+        first = round(least * _BINS)
+        values = self.values[first:round(most * _BINS) + 1]
+        best = float(values.max())
+        return (first + float(np.flatnonzero(values == best).mean())) / _BINS, best
+
+    def suppress(self, frequencies: NDArray[np.float64]) -> None:
+        """Forget what lies at these frequencies."""
+        for bin_ in np.rint(frequencies * _BINS).astype(int):
+            self.values[max(0, bin_ - _SKIRT):bin_ + _SKIRT + 1] = 0
+
+
+def has_room(grey: NDArray[np.generic]) -> bool:
+    """Whether an image is large enough to be looked at, 64 px a side."""
+    return min(grey.shape) >= _LEAST_PX
+
+
+def _profile_spectrum(grey: NDArray[np.float32], order: int) -> NDArray[np.float64]:
+    difference = grey
+    for _ in range(order):
+        difference = difference[:, 1:] - difference[:, :-1]
+    profile = np.log(np.abs(difference).mean(axis=0, dtype=np.float64) + _ROUNDING)
+    profile -= cv2.blur(profile[None], (9, 1))[0]
+    spectrum = np.abs(rfft(profile * np.hanning(profile.size), _BINS))
+    return np.asarray(spectrum / max(float(np.median(spectrum[_BINS // 10:])), 1e-12))

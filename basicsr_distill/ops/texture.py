@@ -1,0 +1,44 @@
+"""What a window lacks or shows too much of: flat, white or black shares, and periodic patterns."""
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+_TILE_PX = 16
+_FLAT_SIGMA = 2.5  # of 255: the noise of a clear sky and a half
+_BLACK, _WHITE = 5, 250
+
+
+def flat_share(grey: NDArray[np.uint8]) -> float:
+    """Share of the tiles of 16 pixels whose standard deviation is below 2.5: sky, walls, paper.
+
+    Args:
+        grey: (H, W), uint8, at least 16 on each side.
+
+    Returns:
+        In [0, 1].
+
+    >>> flat_share(np.full((64, 64), 9, np.uint8))
+    1.0
+    """
+    rows, columns = grey.shape[0] // _TILE_PX, grey.shape[1] // _TILE_PX
+    tiles = grey[:rows * _TILE_PX, :columns * _TILE_PX].astype(np.float32)
+    mean, mean_square = (cv2.resize(values, (columns, rows), interpolation=cv2.INTER_AREA)
+                         for values in (tiles, tiles * tiles))
+    return float(np.mean(mean_square - mean * mean < _FLAT_SIGMA**2))
+
+
+def saturated_share(rgb: NDArray[np.uint8]) -> float:
+    """Share of the pixels whose channels all are white (250 or more) or all black (5 or less).
+
+    Args:
+        rgb: (H, W, 3), uint8.
+
+    Returns:
+        In [0, 1].
+
+    >>> saturated_share(np.array([[[255, 255, 250], [0, 5, 0], [255, 0, 0], [128, 128, 128]]], np.uint8))
+    0.5
+    """
+    darkest, brightest = rgb.min(axis=2), rgb.max(axis=2)
+    return float(np.mean((darkest >= _WHITE) | (brightest <= _BLACK)))

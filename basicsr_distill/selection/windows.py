@@ -1,0 +1,82 @@
+"""Where the square windows of a photograph lie: on a grid, where most is lost, or at random with a least distance."""
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from scipy.stats.qmc import PoissonDisk
+
+
+def grid_windows(height: int, width: int, size: int, stride: int) -> NDArray[np.int32]:
+    """Windows that start at multiples of the stride and lie wholly inside, row by row.
+
+    >>> grid_windows(100, 150, size=64, stride=32).tolist()
+    [[0, 0], [0, 32], [0, 64], [32, 0], [32, 32], [32, 64]]
+
+    Args:
+        height: of the image, pixels.
+        width: of the image, pixels.
+        size: side of the windows, pixels.
+        stride: of the grid, pixels.
+
+    Returns:
+        Top and left, pixels, (N, 2), int32.
+    """
+    tops, lefts = np.arange(0, height - size + 1, stride), np.arange(0, width - size + 1, stride)
+    return np.stack(np.meshgrid(tops, lefts, indexing='ij'), axis=-1).reshape(-1, 2).astype(np.int32)
+
+
+def best_windows(cells: NDArray[np.float32], size: int, max_overlap: float = 0.0) -> NDArray[np.int32]:
+    """Windows of the highest mean, greedily: the best of all places, then the best of those that overlap no earlier one
+    by more than is allowed, until there is no place left or nothing in it.
+
+    >>> best_windows(np.eye(4, 6, dtype=np.float32), size=2).tolist()
+    [[0, 0], [2, 2]]
+
+    Args:
+        cells: what is averaged, at least 0, (rows, columns).
+        size: side of the windows, cells.
+        max_overlap: share of a window's area that it may have in common with an earlier one, in [0, 1).
+
+    Returns:
+        Top and left, cells, (N, 2), int32, best first; among equals the upper, then the left one first.
+    """
+    if min(cells.shape) < size:
+        return np.zeros((0, 2), np.int32)
+    sums = cv2.integral(np.asarray(cells, np.float32), sdepth=cv2.CV_64F)
+    scores = sums[size:, size:] - sums[:-size, size:] - sums[size:, :-size] + sums[:-size, :-size]
+    covered = 1 - np.abs(np.arange(1 - size, size)) / size
+    near = np.outer(covered, covered) > max_overlap  # of the window in the middle, by offset
+    # What rounding leaves of nothing is nothing.
+    least = 1e-9 * max(float(scores.max()), 1e-30)
+    places = []
+    while scores.flat[best := int(scores.argmax())] > least:
+        top, left = divmod(best, scores.shape[1])
+        places.append((top, left))
+        above, before = max(0, top - size + 1), max(0, left - size + 1)
+        region = scores[above:top + size, before:left + size]
+        first = above - top + size - 1, before - left + size - 1
+        region[near[first[0]:first[0] + region.shape[0], first[1]:first[1] + region.shape[1]]] = -1
+    return np.array(places, np.int32).reshape(-1, 2)
+
+
+def poisson_windows(height: int, width: int, size: int, distance: float,
+                    rng: np.random.Generator) -> NDArray[np.int32]:
+    """Random windows whose corners keep a distance, as many as find room (Poisson disk sampling, Bridson 2007).
+
+    Args:
+        height: of the image, pixels.
+        width: of the image, pixels.
+        size: side of the windows, pixels.
+        distance: least distance of two windows' corners, pixels.
+        rng: draws.
+
+    Returns:
+        Top and left, pixels, (N, 2), int32, in the order of the draw.
+    """
+    room = np.array([height - size, width - size])
+    if room.min() < 0:
+        return np.zeros((0, 2), np.int32)
+    # The library fills a square; rounding to pixels takes at most the square root of two from a distance.
+    side = float(max(room.max(), 1))
+    places = np.rint(PoissonDisk(d=2, radius=(distance + 2**0.5) / side, rng=rng).fill_space() * side)
+    return places[(places <= room).all(axis=1)].astype(np.int32)
