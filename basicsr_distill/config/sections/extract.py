@@ -75,7 +75,7 @@ class WindowFilterOptions(Options):
 class BestWindows(Options):
     """Windows where most detail is, one after the other, at whole LR pixels."""
 
-    type: Literal['best'] = 'best'
+    type: Literal['best'] = Field('best', description='The kind.')
     by: Literal['psnr', 'laplacian'] = Field(
         'psnr', description='psnr: where bicubic loses most; laplacian: of the highest mean absolute Laplacian.')
     max_overlap: Annotated[float, Field(ge=0, lt=1)] = Field(
@@ -85,7 +85,7 @@ class BestWindows(Options):
 class PoissonWindows(Options):
     """Random windows that keep a distance (Poisson disk sampling), drawn with extract.seed."""
 
-    type: Literal['poisson'] = 'poisson'
+    type: Literal['poisson'] = Field('poisson', description='The kind.')
     min_distance: PositiveInt | None = Field(
         None, description="Of two windows' corners, pixels; the patch size when absent.")
 
