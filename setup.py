@@ -13,6 +13,7 @@ EXTRAS = {
     'onnx': ['onnx>=1.16', 'onnxscript>=0.5', 'onnxruntime>=1.18'],
     'slurm': ['submitit>=1.5'],
     'hf': ['datasets>=3'],
+    'iqa': ['pyiqa>=0.1.10'],  # PolyForm Noncommercial
     'deflate': ['deflate>=0.7'],  # libdeflate: deflated images are written twice as fast as with zlib
 }
 
@@ -24,7 +25,8 @@ setup(
     long_description_content_type='text/markdown',
     license='Apache-2.0',
     packages=find_packages(include=['basicsr_distill', 'basicsr_distill.*']),
-    package_data={'basicsr_distill': ['py.typed', 'photos/*'], 'basicsr_distill.benchmark.report': ['*.j2']},
+    package_data={'basicsr_distill': ['py.typed', 'photos/*'], 'basicsr_distill.benchmark.report': ['*.j2'],
+                  'basicsr_distill.stages.extract': ['*.j2']},
     python_requires='>=3.10,<3.15',
     install_requires=[
         # BasicSR is published as source only, and its setup.py fails on Python 3.13: there `python -m

@@ -51,6 +51,8 @@ def build_parser() -> argparse.ArgumentParser:
     distill = commands.add_parser('distill', parents=[experiment], help='make a distilled set from photos')
     distill.add_argument('--stage', nargs='+', choices=STAGE_ORDER,
                          help='only these stages; without it, those whose sections the file has')
+    distill.add_argument('--report', action='store_true',
+                         help='write report.html beside the patches: what extract kept and dropped, in pictures')
     compare = commands.add_parser('benchmark', help='compare sets: train networks on each and test them')
     compare.add_argument('-opt', type=Path, required=True, metavar='FILE', help='benchmark file (YAML)')
     compare.add_argument('--dry-run', action='store_true', help='print the cells, their time and disk; run nothing')
@@ -133,7 +135,7 @@ def _run(args: argparse.Namespace) -> int:
             from basicsr_distill.stages.pipeline import distill
 
         with _process_group(args.launcher):
-            distill(recipe, args.stage)
+            distill(recipe, args.stage, args.report)
         return 0
 
     from basicsr_distill.config.experiment import to_experiment

@@ -1,10 +1,14 @@
 """Pictures that explain a stage's result."""
 
+import base64
+import io
 from collections.abc import Sequence
 from pathlib import Path
 
+import matplotlib
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
@@ -77,3 +81,16 @@ def save_montage(path: Path, rows: Sequence[Sequence[NDArray[np.uint8]]], gap_px
 def _save(figure: Figure, path: Path) -> None:
     with replacing(path) as temp:
         FigureCanvasAgg(figure).print_png(temp)
+
+
+def as_svg(figure: Figure) -> str:
+    """The figure as an SVG document whose bytes depend on nothing but its content."""
+    file = io.StringIO()
+    with matplotlib.rc_context({'svg.hashsalt': 'basicsr_distill'}):
+        FigureCanvasSVG(figure).print_svg(file, metadata={'Date': None})
+    return file.getvalue()
+
+
+def data_uri(data: bytes, kind: str) -> str:
+    """What an ``img`` of a page can show without a request."""
+    return f'data:{kind};base64,{base64.b64encode(data).decode()}'

@@ -302,6 +302,14 @@ def write_png(path: Path, rgb: NDArray[np.uint8], level: int = 1) -> None:
         raise
 
 
+_JPEG_QUALITY = 88
+
+
+def encode_jpeg(rgb: NDArray[np.uint8]) -> bytes:
+    """Encode an image as JPEG for a page, (H, W, 3), uint8."""
+    return cv2.imencode('.jpg', rgb[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY])[1].tobytes()
+
+
 _PNG_FILTER_NONE = 0
 _PNG_FILTER_UP = 2
 

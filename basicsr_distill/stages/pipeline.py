@@ -9,6 +9,8 @@ from pathlib import Path
 
 from basicsr_distill.config.experiment import to_experiment
 from basicsr_distill.config.recipe import Recipe
+from basicsr_distill.config.sections import ExtractOptions
+from basicsr_distill.errors import InputError
 from basicsr_distill.runtime import distributed
 from basicsr_distill.runtime.interrupts import uninterrupted_imports
 from basicsr_distill.stages.record import STAGE_NAME, read_stage
@@ -16,20 +18,30 @@ from basicsr_distill.stages.record import STAGE_NAME, read_stage
 log = logging.getLogger(__name__)
 
 
-def distill(recipe: Recipe, stages: Sequence[str] | None = None) -> None:
+def distill(recipe: Recipe, stages: Sequence[str] | None = None, report: bool = False) -> None:
     """Run stages in the order of the method; finished ones are skipped.
 
-    Every section that will be needed is checked before the first stage starts.
+    Every section that will be needed is checked before the first stage starts. ``extract.thresholds: suggest`` prints
+    its limits and runs nothing.
 
     Args:
         recipe: a checked recipe.
         stages: names of stages; when None, those whose sections the recipe has.
+        report: write the contact sheet of extract, which must be among the stages.
 
     Raises:
         InputError: the recipe or what it points to is wrong.
     """
     stages = recipe.stages if stages is None else stages
     recipe.require(stages)
+    if report and 'extract' not in stages:
+        raise InputError('--report: shows what the stage extract keeps and drops; give it with --stage extract.')
+    if 'extract' in stages and recipe.extract and recipe.extract.thresholds == 'suggest':
+        with uninterrupted_imports():
+            from basicsr_distill.stages.extract.suggesting import suggest
+
+        suggest(recipe.extract)
+        return
     if {'select', 'finetune', 'sample'} & set(stages):
         recipe.check_agreement()
     if 'finetune' in stages:
@@ -39,6 +51,8 @@ def distill(recipe: Recipe, stages: Sequence[str] | None = None) -> None:
             from basicsr_distill.stages.extract import stage as extract
 
         _run('extract', partial(extract.run, recipe.extract))
+        if report:
+            _write_report(recipe.extract)
     if 'cluster' in stages and recipe.cluster and recipe.extract:
         with uninterrupted_imports():
             from basicsr_distill.stages import cluster
@@ -71,6 +85,15 @@ def _check_training(recipe: Recipe) -> None:
             from basicsr_distill.training.keys import check_components
 
         check_components(recipe)
+
+
+def _write_report(options: ExtractOptions) -> None:
+    with uninterrupted_imports():
+        from basicsr_distill.stages.extract.report import write_report
+
+    with distributed.broadcast_failure():
+        if distributed.is_main():
+            write_report(options)
 
 
 def _run(stage: str, work: Callable[[], Path]) -> None:

@@ -3,10 +3,8 @@
 import io
 from collections.abc import Mapping, Sequence
 
-import matplotlib
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
@@ -98,14 +96,6 @@ def radial_spectrum(images: Sequence[NDArray[np.uint8]], bins: int = 32) -> NDAr
         total += np.bincount(index.ravel(), power.ravel(), bins + 1)[:bins]
         number += np.bincount(index.ravel(), minlength=bins + 1)[:bins]
     return np.asarray(10 * np.log10(np.maximum(total / np.maximum(number, 1), 1e-12)))
-
-
-def as_svg(figure: Figure) -> str:
-    """The figure as an SVG document whose bytes depend on nothing but its content."""
-    file = io.StringIO()
-    with matplotlib.rc_context({'svg.hashsalt': 'basicsr_distill'}):
-        FigureCanvasSVG(figure).print_svg(file, metadata={'Date': None})
-    return file.getvalue()
 
 
 def as_png(figure: Figure) -> bytes:

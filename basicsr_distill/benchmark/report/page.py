@@ -32,6 +32,7 @@ from basicsr_distill.benchmark.tables import (
 )
 from basicsr_distill.config.benchmark_file import BenchmarkFile
 from basicsr_distill.config.sections import LOWER_IS_BETTER, BenchmarkOptions
+from basicsr_distill.io.figures import as_svg, data_uri
 from basicsr_distill.io.files import write_atomic
 from basicsr_distill.io.images import encode_png
 from basicsr_distill.ops.psnr import psnr_after_bicubic
@@ -62,7 +63,7 @@ class _Plot:
     @property
     def svg(self) -> str:
         """As a data URI."""
-        return pictures.data_uri(figures.as_svg(self.figure).encode(), 'image/svg+xml')
+        return data_uri(as_svg(self.figure).encode(), 'image/svg+xml')
 
 
 def write_report(file: BenchmarkFile, root: Path, results: Results, failed: Sequence[str]) -> None:

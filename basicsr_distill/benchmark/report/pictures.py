@@ -1,6 +1,5 @@
 """The pictures of a report: strips of one place by every set, montages, and where they come from."""
 
-import base64
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +11,8 @@ from numpy.typing import NDArray
 from basicsr_distill.benchmark.cells import CELLS_FOLDER
 from basicsr_distill.benchmark.results import CellResult, upsampled
 from basicsr_distill.benchmark.sets import PlannedSet, hr_folder
-from basicsr_distill.io.images import find_images, read_rgb
+from basicsr_distill.io.figures import data_uri
+from basicsr_distill.io.images import encode_jpeg, find_images, read_rgb
 from basicsr_distill.io.manifest import MANIFEST_NAME, SetRow, read_table
 from basicsr_distill.ops.bicubic import make_lr
 
@@ -21,7 +21,6 @@ _ENLARGED = 2
 _PER_LABEL = 10
 _LABELS = 8
 _THUMB_PX = 72
-_JPEG_QUALITY = 88
 
 
 @dataclass(frozen=True)
@@ -34,7 +33,7 @@ class Picture:
     @property
     def uri(self) -> str:
         """As JPEG in a data URI."""
-        return data_uri(as_jpeg(self.rgb), 'image/jpeg')
+        return data_uri(encode_jpeg(self.rgb), 'image/jpeg')
 
 
 @dataclass(frozen=True)
@@ -103,16 +102,6 @@ def images_of(planned: PlannedSet, at_most: int) -> list[NDArray[np.uint8]]:
     """Images of a set, evenly chosen."""
     paths = [image.path for image in find_images([hr_folder(planned)])]
     return [read_rgb(path) for path in paths[::max(1, -(-len(paths) // at_most))]]
-
-
-def as_jpeg(rgb: NDArray[np.uint8]) -> bytes:
-    """A picture for the page."""
-    return cv2.imencode('.jpg', rgb[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY])[1].tobytes()
-
-
-def data_uri(data: bytes, kind: str) -> str:
-    """What an ``img`` can show without a request."""
-    return f'data:{kind};base64,{base64.b64encode(data).decode()}'
 
 
 def side_by_side(pictures: Sequence[NDArray[np.uint8]], gap_px: int = 4) -> NDArray[np.uint8]:

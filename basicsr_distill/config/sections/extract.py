@@ -1,5 +1,6 @@
 """The ``extract`` stage."""
 
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, WithJsonSchema, field_validator, model_validator
@@ -57,6 +58,37 @@ class SourceFilterOptions(Options):
                           '255, such as {max: 12}.')
 
 
+class ScoreLimits(FilterLimits):
+    """Of a score of every photograph, read from a file or computed by pyiqa."""
+
+    file: str | None = Field(
+        None, description='CSV file with a header, or lines of a name and a number. Names are paths below dataroot, file '
+                          'names, or those without their suffix.')
+    column: str = Field('score', description='Column of a CSV file with the numbers.')
+    name_column: str = Field('name', description='Column of a CSV file with the names.')
+    metric: str | None = Field(
+        None, description='A no-reference metric of pyiqa in place of a file, such as hyperiqa, topiq_nr, musiq; needs '
+                          'pip install basicsr-distill[iqa].')
+    weights: str | None = Field(None, description='File of the metric\'s weights; downloaded by pyiqa when absent.')
+    batch_size: PositiveInt = Field(
+        8, description='Photographs of one size that are scored at once.')
+
+    @model_validator(mode='after')
+    def _one_origin(self) -> 'ScoreLimits':
+        if (self.file is None) == (self.metric is None):
+            raise ValueError('give file or metric')
+        if self.weights is not None and self.metric is None:
+            raise ValueError('weights are those of a metric')
+        return self
+
+    @property
+    def name(self) -> str:
+        """What the score is called in quarantine.csv and scores.csv."""
+        assert self.file is not None or self.metric is not None
+        return self.metric or (self.column if Path(self.file or '').suffix.lower() == '.csv' else
+                               Path(self.file or '').stem)
+
+
 class WindowFilterOptions(Options):
     """Filters of single windows; each is off when absent."""
 
@@ -101,6 +133,10 @@ _NamedWindows = Annotated[WindowOptions | None, BeforeValidator(
     _named_windows, json_schema_input_type=Literal['grid', 'best', 'poisson'] | WindowOptions | None)]
 
 
+def _listed(value: Any) -> Any:
+    return [value] if isinstance(value, dict) else value
+
+
 class ExtractOptions(Options):
     """Patches of photographs that lose much when they are shrunk and enlarged again."""
 
@@ -128,6 +164,10 @@ class ExtractOptions(Options):
         'off', description='Drop patches equal to an earlier one, or (perceptual) nearly so.')
     source_filters: SourceFilterOptions = Field(
         SourceFilterOptions(), description='Photographs that are set aside, with the reason in quarantine.csv.')
+    scores: Annotated[list[ScoreLimits] | None, BeforeValidator(
+        _listed, json_schema_input_type=ScoreLimits | list[ScoreLimits] | None)] = Field(
+        None, description='Scores of photographs with limits, one or a list of them; photographs beyond a limit, or '
+                          'without a score in a file, are set aside.')
     window_filters: WindowFilterOptions = Field(
         WindowFilterOptions(), description='Windows that are left out before the threshold is taken.')
     leak_check: list[str] = Field(
@@ -137,6 +177,9 @@ class ExtractOptions(Options):
                           'taken first.')
     max_patches: PositiveInt | None = Field(None, description='At most so many patches, drawn with seed.')
     seed: Count = Field(0, description='Of the draws of max_patches and of windows: poisson.')
+    thresholds: Annotated[Literal['apply', 'suggest'], Field(exclude=True)] = Field(
+        'apply', description='suggest prints the limits that would keep 50, 75 and 95 % of up to 1,000 photographs and '
+                             'of their windows, and makes nothing.')
     strict: bool = Field(False, description='Refuse broken images instead of setting them aside.')
     png_level: Annotated[int, Field(ge=0, le=12)] = Field(
         0, description='0 stores the patches as they are, which is fastest to write and to read; 1 (fast) to 12 '
@@ -154,6 +197,13 @@ class ExtractOptions(Options):
     def _whole_lr_pixels(self) -> 'ExtractOptions':
         if self.patch_size % self.scale:
             raise ValueError(f'patch_size {self.patch_size} is not a multiple of scale {self.scale}')
+        return self
+
+    @model_validator(mode='after')
+    def _scores_of_different_names(self) -> 'ExtractOptions':
+        names = [score.name for score in self.scores or ()]
+        if twice := [name for name in names if names.count(name) > 1]:
+            raise ValueError(f'two scores are called {twice[0]}; name their columns or files apart')
         return self
 
     @model_validator(mode='after')

@@ -23,7 +23,7 @@ from basicsr_distill.selection.thresholds import threshold_db
 
 _Pixels = NDArray[np.uint8]
 _Measure = Callable[[_Pixels], float]
-_Bounds = tuple[float | None, float | None]
+Bounds = tuple[float | None, float | None]
 
 
 def _grey(rgb: _Pixels) -> _Pixels:
@@ -93,9 +93,10 @@ class SourceFilters:
     def refuse_relative(self, measures: Sequence[NDArray[np.float32]]) -> list[tuple[str, str]]:
         """Reason and detail of each image by the limits that are quantiles of all that no number has set aside."""
         table = np.array(measures, np.float32).reshape(len(measures), len(self.limits))
-        bounds = [_quantiles(limits, values) for limits, values in zip(self.limits.values(), table.T)]
-        return [next(((name, detail) for name, value, bound in zip(self.limits, row, bounds)
-                      if (detail := _broken(value, bound))), ('', '')) for row in table.tolist()]
+        bounds = [resolve(limits, values) for limits, values in zip(self.limits.values(), table.T)]
+        reduces = [isinstance(limits, UpscaledLimits) and limits.reduce for limits in self.limits.values()]
+        return [next(((name, detail) for name, value, bound, spared in zip(self.limits, row, bounds, reduces)
+                      if not spared and (detail := _broken(value, bound))), ('', '')) for row in table.tolist()]
 
 
 class WindowFilters:
@@ -122,29 +123,40 @@ class WindowFilters:
         passed = np.ones(len(measures), bool)
         refused = {}
         for (name, limits), values in zip(self.limits.items(), measures.T):
-            bounds = zip(_numbers(limits), _quantiles(limits, values))
-            low, high = (number if number is not None else quantile for number, quantile in bounds)
+            low, high = resolve(limits, values)
             bad = (values < (-np.inf if low is None else low)) | (values > (np.inf if high is None else high))
             refused[name] = bad & passed
             passed &= ~bad
         return refused
 
 
+def refuse_by_score(limits: FilterLimits, values: NDArray[np.float32]) -> list[str]:
+    """What is wrong with the score of each image, empty where nothing is; a quantile is one of all images.
+
+    Args:
+        values: (N,), NaN for an image without a score, which is not refused here.
+    """
+    bounds = resolve(limits, values[~np.isnan(values)])
+    return [_broken(value, bounds) for value in values.tolist()]
+
+
+def resolve(limits: FilterLimits, values: NDArray[np.float32]) -> Bounds:
+    """The limits in numbers, of which quantiles are those of the values."""
+    low, high = (threshold_db(values, bound) if isinstance(bound, str) else bound
+                 for bound in (limits.min, limits.max))
+    return low, high
+
+
 def _switched_on(options: Options, measures: Mapping[str, _Measure]) -> dict[str, FilterLimits]:
     return {name: limits for name in measures if (limits := getattr(options, name)) is not None}
 
 
-def _numbers(limits: FilterLimits) -> _Bounds:
+def _numbers(limits: FilterLimits) -> Bounds:
     low, high = (bound if isinstance(bound, float) else None for bound in (limits.min, limits.max))
     return low, high
 
 
-def _quantiles(limits: FilterLimits, values: NDArray[np.float32]) -> _Bounds:
-    low, high = (threshold_db(values, bound) if isinstance(bound, str) else None for bound in (limits.min, limits.max))
-    return low, high
-
-
-def _broken(value: float, bounds: _Bounds) -> str:
+def _broken(value: float, bounds: Bounds) -> str:
     """``31.2 over 30``; empty within the bounds."""
     low, high = bounds
     if low is not None and value < low:

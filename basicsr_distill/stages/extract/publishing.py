@@ -19,16 +19,20 @@ from basicsr_distill.io.manifest import (
 )
 from basicsr_distill.stages.extract.choosing import Patches
 from basicsr_distill.stages.extract.layout import patch_name
-from basicsr_distill.stages.extract.scoring import Scored
+from basicsr_distill.stages.extract.scores import Scores
+from basicsr_distill.stages.extract.scoring import Scored, pack
 from basicsr_distill.stages.record import StageRun
+from basicsr_distill.stages.sharding import save_part
 
 QUARANTINE_NAME = 'quarantine.csv'
+# What was measured of every photograph and window: see scoring.pack.
+MEASURES_NAME = 'measures.npz'
 
 log = logging.getLogger(__name__)
 
 
 def publish(options: ExtractOptions, images: Sequence[FoundImage], scored: Sequence[Scored], patches: Patches,
-            stage: StageRun) -> None:
+            scores: Scores, stage: StageRun) -> None:
     """Write everything but the patches, which are there, and ``stage.json`` last."""
     folder = stage.folder
     places = [tuple(scored[owner].places[window].tolist())
@@ -36,7 +40,8 @@ def publish(options: ExtractOptions, images: Sequence[FoundImage], scored: Seque
     names = [patch_name(images[owner].relative, owner, *place) for owner, place in zip(patches.owner.tolist(), places)]
     write_table(folder / MANIFEST_NAME, _rows(options, images, scored, patches, zip(names, places)), PatchRow)
     write_meta_info(folder / META_INFO_NAME, names, (options.patch_size, options.patch_size, 3))
-    outputs = [MANIFEST_NAME, META_INFO_NAME]
+    save_part(folder / MEASURES_NAME, pack(scored))
+    outputs = [MANIFEST_NAME, META_INFO_NAME, MEASURES_NAME, *scores.publish(folder)]
     set_aside = [(images[index].relative, image.reason, image.detail)
                  for index, image in enumerate(scored) if image.reason]
     if set_aside:

@@ -22,6 +22,7 @@ from basicsr_distill.selection.duplicates import exact_fingerprint, perceptual_f
 from basicsr_distill.selection.scenes import SceneIndex
 from basicsr_distill.stages.extract.filters import SourceFilters, WindowFilters
 from basicsr_distill.stages.extract.layout import crop, num_parts, own_images, place_windows, reduced
+from basicsr_distill.stages.extract.scores import SetAside
 from basicsr_distill.stages.sharding import save_part
 
 # Images of a worker's task: files, and pixels decoded before they are scored.
@@ -96,11 +97,12 @@ class Scoring:
     ``take`` gets the number, the pixels and the windows of each image while it is at hand.
     """
 
-    def __init__(self, options: ExtractOptions, images: Sequence[FoundImage], scenes: SceneIndex, folder: Path,
-                 take: Callable[[int, NDArray[np.uint8], Scored], None]) -> None:
+    def __init__(self, options: ExtractOptions, images: Sequence[FoundImage], scenes: SceneIndex, aside: SetAside,
+                 folder: Path, take: Callable[[int, NDArray[np.uint8], Scored], None]) -> None:
         self.options = options
         self.images = images
         self.scenes = scenes
+        self.aside = aside
         self.folder = folder
         self.take = take
         self.filters = SourceFilters(options.source_filters)
@@ -165,6 +167,8 @@ class Scoring:
     def _read(self, index: int) -> tuple[Scored, NDArray[np.uint8] | None]:
         """Decode one image; an unusable one is a reason, not an error."""
         image = self.images[index]
+        if index in self.aside:
+            return Scored(reason=self.aside[index][0], detail=self.aside[index][1]), None
         try:
             data = read_bytes(image.path)
             decoded = decode_rgb(data, str(image.path))

@@ -1,4 +1,4 @@
-"""The first stage: grid patches of photographs that lose much when they are shrunk and enlarged again.
+"""The first stage: patches of photographs that lose much when they are shrunk and enlarged again.
 
 Two passes. The first (:mod:`scoring`) decodes every image once and scores all its windows; its results are kept in
 small parts, so an interrupted run goes on where it was. Then the threshold is known, every rank picks the same patches
@@ -19,6 +19,7 @@ from basicsr_distill.runtime.parallel import default_workers, one_thread_per_ope
 from basicsr_distill.selection.scenes import SceneIndex
 from basicsr_distill.stages.extract.choosing import choose, refuse_unusable, threshold_known_before
 from basicsr_distill.stages.extract.publishing import publish
+from basicsr_distill.stages.extract.scores import Scores, fingerprint_scores
 from basicsr_distill.stages.extract.scoring import Scoring
 from basicsr_distill.stages.extract.writing import Writing
 from basicsr_distill.stages.record import StageRun, refuse_overlap
@@ -29,8 +30,8 @@ def run(options: ExtractOptions) -> Path:
     """Extract patches into ``options.save_dir``; see DistilledPatchDataset for what can read them.
 
     Returns:
-        The folder, holding images/, manifest.csv, meta_info.txt, psnr.png, stage.json, and quarantine.csv if images
-        were set aside.
+        The folder, holding images/, manifest.csv, meta_info.txt, measures.npz, psnr.png, stage.json, quarantine.csv
+        if images were set aside, and scores.csv if they have scores.
 
     Raises:
         InputError: nothing to extract, a broken image under ``strict``, an image that changes meanwhile, or a folder
@@ -44,7 +45,8 @@ def run(options: ExtractOptions) -> Path:
                          'BMP, WebP, TIFF or PPM files.')
     tests = find_images([Path(root) for root in options.leak_check]) if options.leak_check else []
     folder = Path(options.save_dir)
-    inputs = {'dataroot': fingerprint_images(images), 'leak_check': fingerprint_images(tests)}
+    inputs = {'dataroot': fingerprint_images(images), 'leak_check': fingerprint_images(tests),
+              **fingerprint_scores(options)}
     with shared_stage_folder(folder, 'extract', options.model_dump(mode='json'), inputs) as stage:
         if not stage.finished:
             with one_thread_per_operation():
@@ -60,9 +62,14 @@ def _extract(options: ExtractOptions, images: Sequence[FoundImage], tests: Seque
     known_db = threshold_known_before(options)
     scenes = SceneIndex([test.relative for test in tests], [read_rgb(test.path) for test in tests])
     stage.parts.mkdir(exist_ok=True)
-    scoring = Scoring(options, images, scenes, stage.parts,
-                      writing.keep if known_db is None else partial(writing.write_below, known_db))
+    scores = Scores(options, images, stage.parts)
     try:
+        with distributed.broadcast_failure():
+            scores.compute_own(num_workers)
+        with distributed.broadcast_failure():
+            aside = scores.read()
+        scoring = Scoring(options, images, scenes, aside, stage.parts,
+                          writing.keep if known_db is None else partial(writing.write_below, known_db))
         with distributed.broadcast_failure():
             scoring.run(num_workers)
         with distributed.broadcast_failure():
@@ -78,4 +85,4 @@ def _extract(options: ExtractOptions, images: Sequence[FoundImage], tests: Seque
         raise
     with distributed.broadcast_failure():
         if distributed.is_main():
-            publish(options, images, scored, patches, stage)
+            publish(options, images, scored, patches, scores, stage)

@@ -1,6 +1,5 @@
 """Which patches are chosen: a method's pure function on the patches that are allowed, in all or cluster by cluster."""
 
-import csv
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,6 +8,7 @@ from numpy.typing import NDArray
 
 from basicsr_distill.config.sections import ScoreFileOptions, SelectOptions
 from basicsr_distill.errors import InputError
+from basicsr_distill.io.score_files import read_score_file
 from basicsr_distill.selection.choices import Indices
 from basicsr_distill.selection.core_sets import choose_by_herding, choose_k_center
 from basicsr_distill.selection.medoids import choose_medoids
@@ -91,36 +91,11 @@ def read_scores(options: ScoreFileOptions, pool: Pool) -> NDArray[np.float64]:
     """
     path = Path(options.path)
     where = f'select.scores.path: {path}'
-    try:
-        text = path.read_text(encoding='utf-8', errors='surrogateescape')
-    except OSError as error:
-        raise InputError(f'{where}: {error.strerror}; give a file of names and scores.') from error
-    by_name = {}
-    for number, (name, value) in enumerate(_score_lines(options, text, where), 1):
-        try:
-            by_name[name.strip().removesuffix('.png')] = float(value)
-        except ValueError:
-            raise InputError(f'{where}: score {number}, {value!r}, is not a number.') from None
+    by_name = {name.removesuffix('.png'): score for name, score
+               in read_score_file(path, options.name_column, options.score_column, where).items()}
     unknown = [row.name for row in pool.rows if row.name.removesuffix('.png') not in by_name]
     if unknown:
         raise InputError(f'{where}: no score for {unknown[0]} ({len(unknown)} of {len(pool.rows)} patches); names are '
                          f'those of {pool.folder / "manifest.csv"}.')
     scores = np.array([by_name[row.name.removesuffix('.png')] for row in pool.rows])
-    broken = np.flatnonzero(~np.isfinite(scores))
-    if broken.size:
-        raise InputError(f'{where}: the score of {pool.rows[broken[0]].name} is not finite.')
     return -scores if options.lowest_first else scores
-
-
-def _score_lines(options: ScoreFileOptions, text: str, where: str) -> list[tuple[str, str]]:
-    if Path(options.path).suffix.lower() != '.csv':
-        lines = (line.replace(',', ' ').replace('\t', ' ') for line in text.splitlines() if line.strip())
-        pairs = [line.rsplit(maxsplit=1) for line in lines]
-        if short := [pair for pair in pairs if len(pair) != 2]:
-            raise InputError(f'{where}: {" ".join(short[0])!r} is not a name and a number.')
-        return [(name, value) for name, value in pairs]
-    reader = csv.DictReader(text.splitlines())
-    for column in (options.name_column, options.score_column):
-        if column not in (reader.fieldnames or []):
-            raise InputError(f'{where}: has no column {column!r}; it has {", ".join(reader.fieldnames or [])}.')
-    return [(line[options.name_column] or '', line[options.score_column] or '') for line in reader]
