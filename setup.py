@@ -48,7 +48,7 @@ setup(
         'lmdb>=1.4',
         'huggingface_hub>=0.23',
         'pyyaml>=6',
-        'pydantic>=2.6',
+        'pydantic>=2.10',
         'tqdm>=4.66',
         'matplotlib>=3.8',
         'jinja2>=3.1',

@@ -38,7 +38,7 @@ def blockiness(grey: NDArray[np.floating]) -> float:
 
 
 def blockiness_at_any_size(grey: NDArray[np.uint8]) -> float:
-    """:func:`blockiness`, also of an image that was shrunk after its compression.
+    """:func:`blockiness` of the middle of an image (1024 px a side), also of one that was shrunk after its compression.
 
     Where rows and columns repeat every 5.6 to 7.7 pixels, the image is enlarged until its blocks have 8 again, and the
     larger of both values counts. Shrinking takes most of the artefacts away: photographs of quality 30 have 240, and 28
@@ -47,11 +47,11 @@ def blockiness_at_any_size(grey: NDArray[np.uint8]) -> float:
     Args:
         grey: (H, W), uint8.
     """
-    pixels = np.asarray(grey, np.float32)
+    pixels = middle(grey, multiple=_BLOCK_PX).astype(np.float32)
     own = blockiness(pixels)
-    if not has_room(grey):
+    if not has_room(pixels):
         return own
-    frequency, height = GridSpectrum(middle(grey), order=3).peak(*_SHRUNK_BLOCKS)
+    frequency, height = GridSpectrum(pixels, order=3).peak(*_SHRUNK_BLOCKS)
     if height < _LEAST_PEAK:
         return own
     factor = _BLOCK_PX * frequency
@@ -63,10 +63,20 @@ def _variation(grey: NDArray[np.floating]) -> NDArray[np.float64] | None:
     rows, columns = grey.shape[0] // _BLOCK_PX, grey.shape[1] // _BLOCK_PX
     if min(rows, columns) < 3:
         return None
-    blocks = np.asarray(grey[:rows * _BLOCK_PX, :columns * _BLOCK_PX], np.float32).reshape(
-        rows, _BLOCK_PX, columns, _BLOCK_PX)
-    coefficients = dct(dct(blocks, axis=1, norm='ortho'), axis=3, norm='ortho')
-    twice = 2 * coefficients[1:-1, :, 1:-1]
-    across = coefficients[1:-1, :, :-2] + coefficients[1:-1, :, 2:] - twice
-    down = coefficients[:-2, :, 1:-1] + coefficients[2:, :, 1:-1] - twice
-    return np.asarray(np.hypot(across, down).mean(axis=(0, 2), dtype=np.float64))
+    pixels = np.asarray(grey[:rows * _BLOCK_PX, :columns * _BLOCK_PX], np.float32)
+    # Two products of large matrices: several times as fast as the transform of every block by itself.
+    vertical = _DCT @ pixels.reshape(rows, _BLOCK_PX, -1).swapaxes(0, 1).reshape(_BLOCK_PX, -1)
+    coefficients = (vertical.reshape(-1, _BLOCK_PX) @ _DCT.T).reshape(_BLOCK_PX, rows, columns, _BLOCK_PX)
+    lines = coefficients.reshape(_BLOCK_PX * rows, -1)
+    sizes = cv2.magnitude(cv2.filter2D(lines, -1, _ACROSS), cv2.filter2D(lines, -1, _DOWN))
+    interior = sizes.reshape(coefficients.shape)[:, 1:-1, 1:-1]
+    # Short sums in float32, long ones in float64.
+    of_rows = np.einsum('vrch->vrh', interior)
+    return np.asarray(of_rows.sum(axis=1, dtype=np.float64) / ((rows - 2) * (columns - 2)))
+
+
+# Second differences of neighbouring blocks, where a line holds a block's coefficients and then the next one's.
+_DOWN = np.float32([[1], [-2], [1]])
+_ACROSS = np.zeros((1, 2 * _BLOCK_PX + 1), np.float32)
+_ACROSS[0, [0, _BLOCK_PX, -1]] = 1, -2, 1
+_DCT = np.ascontiguousarray(dct(np.eye(_BLOCK_PX), axis=0, norm='ortho'), np.float32)

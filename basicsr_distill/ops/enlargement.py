@@ -40,7 +40,7 @@ def enlargement_factor(grey: NDArray[np.uint8]) -> float:
     """
     if not has_room(grey):
         return 1.0
-    pixels = middle(grey)
+    pixels = middle(grey).astype(np.float32)
     spectrum_db = _spectrum_db(pixels)
     frequencies = rfftfreq(_SEGMENT_PX)
     used = frequencies[spectrum_db > _ROUNDING_DB]

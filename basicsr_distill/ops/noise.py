@@ -37,5 +37,6 @@ def noise_sigma(channel: NDArray[Any]) -> float:
     detail = np.abs(cv2.sepFilter2D(np.asarray(channel, np.float32), -1, _HIGH_PASS, _HIGH_PASS)[2:-1:2, 2:-1:2])
     rows, columns = detail.shape[0] // _TILE, detail.shape[1] // _TILE
     tiles = detail[:rows * _TILE, :columns * _TILE].reshape(rows, _TILE, columns, _TILE).swapaxes(1, 2)
-    medians = np.median(tiles.reshape(rows * columns, -1), axis=1)
+    ordered = np.sort(tiles.reshape(rows * columns, -1), axis=1)  # faster than a median
+    medians = ordered[:, _TILE * _TILE // 2 - 1:_TILE * _TILE // 2 + 1].mean(axis=1)
     return float(np.quantile(medians, _QUIET_TILE) / _MEDIAN_OF_NORMAL)

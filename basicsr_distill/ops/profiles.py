@@ -21,11 +21,10 @@ _SKIRT = 32
 _ROUNDING = 0.05
 
 
-def middle(grey: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """The middle of an image, at most 1024 px a side, as float32."""
-    rows, columns = (slice(max(0, (side - _MOST_PX) // 2), (side + _MOST_PX) // 2 if side > _MOST_PX else side)
-                     for side in grey.shape)
-    return np.ascontiguousarray(grey[rows, columns], np.float32)
+def middle(image: NDArray[np.uint8], multiple: int = 1) -> NDArray[np.uint8]:
+    """The middle of an image, at most 1024 px a side, from a place that is a multiple; a view."""
+    top, left = (max(0, side - _MOST_PX) // 2 // multiple * multiple for side in image.shape[:2])
+    return image[top:top + _MOST_PX, left:left + _MOST_PX]
 
 
 class GridSpectrum:
@@ -40,7 +39,7 @@ class GridSpectrum:
             grey: (H, W), at least 64 px a side.
             order: of the derivative.
         """
-        values = np.sqrt(_profile_spectrum(grey, order) * _profile_spectrum(np.ascontiguousarray(grey.T), order))
+        values = np.sqrt(_profile_spectrum(grey, order, axis=0) * _profile_spectrum(grey, order, axis=1))
         self.values = cv2.dilate(values[None].astype(np.float32), np.ones((1, 2 * _WIDTH + 1)))[0]
 
     def at(self, frequency: NDArray[np.float64] | float) -> NDArray[np.float32]:
@@ -65,11 +64,16 @@ def has_room(grey: NDArray[np.generic]) -> bool:
     return min(grey.shape) >= _LEAST_PX
 
 
-def _profile_spectrum(grey: NDArray[np.float32], order: int) -> NDArray[np.float64]:
-    difference = grey
-    for _ in range(order):
-        difference = difference[:, 1:] - difference[:, :-1]
-    profile = np.log(np.abs(difference).mean(axis=0, dtype=np.float64) + _ROUNDING)
+def _profile_spectrum(grey: NDArray[np.float32], order: int, axis: int) -> NDArray[np.float64]:
+    """Of the differences along an axis, averaged along the other one."""
+    taps = _TAPS[order]
+    difference = np.abs(cv2.filter2D(grey, -1, taps if axis else taps.T))
+    profile = np.log(cv2.reduce(difference, 1 - axis, cv2.REDUCE_AVG, dtype=cv2.CV_64F).ravel() + _ROUNDING)
+    profile = profile[2:-2]  # borders are mirrored
     profile -= cv2.blur(profile[None], (9, 1))[0]
     spectrum = np.abs(rfft(profile * np.hanning(profile.size), _BINS))
     return np.asarray(spectrum / max(float(np.median(spectrum[_BINS // 10:])), 1e-12))
+
+
+# Of the differences by order: binomial coefficients of alternating sign.
+_TAPS = {order: np.diff(np.eye(order + 1), order, axis=0) for order in (1, 2, 3)}

@@ -40,5 +40,22 @@ def saturated_share(rgb: NDArray[np.uint8]) -> float:
     >>> saturated_share(np.array([[[255, 255, 250], [0, 5, 0], [255, 0, 0], [128, 128, 128]]], np.uint8))
     0.5
     """
-    darkest, brightest = rgb.min(axis=2), rgb.max(axis=2)
-    return float(np.mean((darkest >= _WHITE) | (brightest <= _BLACK)))
+    darkest, brightest = channel_range(rgb)
+    return (cv2.countNonZero(cv2.inRange(darkest, _WHITE, 255)) + cv2.countNonZero(cv2.inRange(brightest, 0, _BLACK))
+            ) / darkest.size
+
+
+def channel_range(rgb: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    """The weakest and the strongest channel of every pixel, (H, W) each, uint8."""
+    red, green, blue = cv2.split(rgb)
+    return cv2.min(cv2.min(red, green), blue), cv2.max(cv2.max(red, green), blue)
+
+
+def colourfulness(rgb: NDArray[np.uint8]) -> float:
+    """Mean difference between the strongest and the weakest channel, of 255: 0 for a grey picture.
+
+    >>> colourfulness(np.array([[[255, 0, 5], [7, 7, 7]]], np.uint8))
+    127.5
+    """
+    weakest, strongest = channel_range(rgb)
+    return float(cv2.mean(strongest - weakest)[0])

@@ -1,9 +1,13 @@
 """Where the square windows of a photograph lie: on a grid, where most is lost, or at random with a least distance."""
 
+from typing import Any
+
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats.qmc import PoissonDisk
+
+# Darts that are looked at together.
+_DARTS = 256
 
 
 def grid_windows(height: int, width: int, size: int, stride: int) -> NDArray[np.int32]:
@@ -50,33 +54,50 @@ def best_windows(cells: NDArray[np.float32], size: int, max_overlap: float = 0.0
     least = 1e-9 * max(float(scores.max()), 1e-30)
     places = []
     while scores.flat[best := int(scores.argmax())] > least:
-        top, left = divmod(best, scores.shape[1])
-        places.append((top, left))
-        above, before = max(0, top - size + 1), max(0, left - size + 1)
-        region = scores[above:top + size, before:left + size]
-        first = above - top + size - 1, before - left + size - 1
-        region[near[first[0]:first[0] + region.shape[0], first[1]:first[1] + region.shape[1]]] = -1
+        place = divmod(best, scores.shape[1])
+        places.append(place)
+        region, mask = _around(scores, place, near)
+        region[mask] = -1
     return np.array(places, np.int32).reshape(-1, 2)
 
 
-def poisson_windows(height: int, width: int, size: int, distance: float,
+def poisson_windows(height: int, width: int, size: int, distance: float, step: int,
                     rng: np.random.Generator) -> NDArray[np.int32]:
-    """Random windows whose corners keep a distance, as many as find room (Poisson disk sampling, Bridson 2007).
+    """Random windows whose corners keep a distance, until no further one finds room (Poisson disk sampling by darts).
 
     Args:
         height: of the image, pixels.
         width: of the image, pixels.
         size: side of the windows, pixels.
         distance: least distance of two windows' corners, pixels.
+        step: windows start at its multiples, pixels.
         rng: draws.
 
     Returns:
         Top and left, pixels, (N, 2), int32, in the order of the draw.
     """
-    room = np.array([height - size, width - size])
-    if room.min() < 0:
+    if min(height, width) < size:
         return np.zeros((0, 2), np.int32)
-    # The library fills a square; rounding to pixels takes at most the square root of two from a distance.
-    side = float(max(room.max(), 1))
-    places = np.rint(PoissonDisk(d=2, radius=(distance + 2**0.5) / side, rng=rng).fill_space() * side)
-    return places[(places <= room).all(axis=1)].astype(np.int32)
+    free = np.ones(((height - size) // step + 1, (width - size) // step + 1), bool)
+    reach = int(distance // step)
+    offsets = np.arange(-reach, reach + 1) * step
+    near = np.hypot(offsets[:, None], offsets) < distance
+    places = []
+    for darts in np.split(rng.permutation(free.size), range(_DARTS, free.size, _DARTS)):
+        for dart in darts[free.flat[darts]].tolist():
+            if free.flat[dart]:
+                place = divmod(dart, free.shape[1])
+                places.append(place)
+                region, mask = _around(free, place, near)
+                region[mask] = False
+    return np.array(places, np.int32).reshape(-1, 2) * step
+
+
+def _around(values: NDArray[Any], place: tuple[int, int],
+            mask: NDArray[np.bool_]) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+    """What lies under a mask that is centred on a place: views of the values and of the mask, equal in shape."""
+    starts = [at - side // 2 for at, side in zip(place, mask.shape)]
+    within = tuple(slice(max(0, start), start + side) for start, side in zip(starts, mask.shape))
+    region = values[within]
+    top, left = (max(0, -start) for start in starts)
+    return region, mask[top:top + region.shape[0], left:left + region.shape[1]]

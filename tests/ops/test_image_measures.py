@@ -1,14 +1,25 @@
-"""Blockiness and noise of images against plain loops and known noise."""
+"""Measures of images against plain loops, and against what was done to photographs."""
+
+from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 import skimage.data
 from numpy.typing import NDArray
+from PIL import Image
 from scipy.fft import dctn
+from support import REPOSITORY
 
-from basicsr_distill.ops.blockiness import blockiness
+from basicsr_distill.io.images import find_images, read_rgb
+from basicsr_distill.ops.blockiness import blockiness, blockiness_at_any_size
+from basicsr_distill.ops.enlargement import enlargement_factor
 from basicsr_distill.ops.noise import noise_sigma
+from basicsr_distill.ops.periodicity import periodic_peak_db
+from basicsr_distill.ops.texture import colourfulness, flat_share, saturated_share
+
+PHOTOS = ('astronaut', 'coffee', 'chelsea', 'rocket')
+BSDS500 = REPOSITORY.parent / 'shared' / 'data' / 'bsds500'
 
 
 def grey(name: str) -> NDArray[np.float32]:
@@ -78,3 +89,102 @@ def test_it_is_the_estimate_of_wavelets() -> None:
 
     image = np.random.default_rng(5).normal(100, 8, (512, 512)).astype(np.float32)
     assert noise_sigma(image) == pytest.approx(estimate_sigma(image), rel=0.05)
+
+
+def jpeg(image: NDArray[np.uint8], quality: int) -> NDArray[np.uint8]:
+    return cv2.imdecode(cv2.imencode('.jpg', image, [cv2.IMWRITE_JPEG_QUALITY, quality])[1], cv2.IMREAD_UNCHANGED)
+
+
+def resized(image: NDArray[np.uint8], factor: float, by: str) -> NDArray[np.uint8]:
+    if by == 'opencv':
+        return cv2.resize(image, None, fx=factor, fy=factor, interpolation=cv2.INTER_CUBIC)
+    size = [round(side * factor) for side in image.shape[1::-1]]
+    return np.array(Image.fromarray(image).resize(size, Image.Resampling[by]))
+
+
+@pytest.mark.parametrize('name', ['astronaut', 'coffee', 'chelsea'])
+def test_blocks_that_were_shrunk_are_found(name: str) -> None:
+    image = grey(name).astype(np.uint8)
+    clean, blocky = resized(image, 0.75, 'BICUBIC'), resized(jpeg(image, 30), 0.75, 'BICUBIC')
+    assert blockiness_at_any_size(blocky) > 2.5 * blockiness_at_any_size(clean)
+    assert blockiness_at_any_size(blocky) > 2.5 * blockiness(blocky.astype(np.float32))
+
+
+def test_blockiness_of_a_large_image_is_that_of_its_middle() -> None:
+    rng = np.random.default_rng(0)
+    image = jpeg(cv2.GaussianBlur(rng.integers(0, 255, (1100, 1600), np.uint8), (0, 0), 2), 50)
+    rows, columns = (1100 - 1024) // 2 // 8 * 8, (1600 - 1024) // 2 // 8 * 8
+    expected = blockiness(image[rows:rows + 1024, columns:columns + 1024].astype(np.float32))
+    assert blockiness_at_any_size(image) == pytest.approx(expected) and expected > 30
+
+
+@pytest.mark.parametrize('by', ['BICUBIC', 'LANCZOS', 'opencv'])
+@pytest.mark.parametrize('factor', [1.5, 2, 3])
+def test_the_factor_of_an_enlargement_is_found_within_a_tenth(factor: float, by: str) -> None:
+    for name in PHOTOS:
+        found = enlargement_factor(resized(grey(name).astype(np.uint8)[:320, :320], factor, by))
+        assert found == pytest.approx(factor, rel=0.1), name
+
+
+@pytest.mark.parametrize('shrunk', [1, 0.75, 0.5])
+@pytest.mark.parametrize('quality', [None, 30])
+def test_what_was_compressed_or_shrunk_was_not_enlarged(quality: int | None, shrunk: float) -> None:
+    for name in PHOTOS:
+        image = grey(name).astype(np.uint8)
+        image = jpeg(image, quality) if quality else image
+        assert enlargement_factor(resized(image, shrunk, 'BICUBIC') if shrunk < 1 else image) == 1, name
+    assert enlargement_factor(np.zeros((40, 400), np.uint8)) == 1
+
+
+def test_a_blurred_image_holds_less_than_its_size() -> None:
+    image = grey('astronaut').astype(np.uint8)
+    found = [enlargement_factor(cv2.GaussianBlur(image, (0, 0), sigma)) for sigma in (0.3, 2, 4)]
+    assert found == sorted(found) and found[0] == 1 and found[1] > 1.5
+
+
+def halftoned(image: NDArray[np.uint8], period: float, angle: float) -> NDArray[np.uint8]:
+    """Dots of ink on a screen of this period, pixels, and angle, degrees, as a scanner sees them."""
+    y, x = np.mgrid[:image.shape[0], :image.shape[1]]
+    turned = [(x * np.cos(a) + y * np.sin(a)) * 2 * np.pi / period for a in np.deg2rad([angle, angle + 90])]
+    dots = image / 255 > (np.cos(turned[0]) + np.cos(turned[1])) / 4 + 0.5
+    return cv2.GaussianBlur(dots.astype(np.float32) * 255, (0, 0), 0.8).astype(np.uint8)
+
+
+@pytest.mark.parametrize(('period', 'angle'), [(3, 45), (4, 45), (5, 0), (6, 15), (8, 30)])
+def test_screens_of_print_are_periodic_and_photographs_are_not(period: float, angle: float) -> None:
+    for name in PHOTOS:
+        image = grey(name).astype(np.uint8)[20:276, 60:316]
+        assert periodic_peak_db(image) < 12 and periodic_peak_db(halftoned(image, period, angle)) > 16, name
+
+
+def test_small_type_is_periodic_and_a_flat_area_is_not() -> None:
+    page = np.full((256, 256), 245, np.uint8)
+    for line in range(10, 256, 11):
+        cv2.putText(page, 'the quick brown fox jumps over it', (2, line), cv2.FONT_HERSHEY_SIMPLEX, 0.35, 20, 1,
+                    cv2.LINE_AA)
+    assert periodic_peak_db(page) > 14
+    assert periodic_peak_db(np.full((256, 256), 9, np.uint8)) == periodic_peak_db(np.zeros((40, 400), np.uint8)) == 0
+
+
+@pytest.mark.skipif(not BSDS500.is_dir(), reason='no ../shared/data/bsds500')
+def test_false_alarms_on_photographs() -> None:
+    """Of 300: periodic over 14 dB in less than 2 %, enlarged by more than 1.2 in less than 1 %."""
+    images = [cv2.cvtColor(read_rgb(Path(image.path)), cv2.COLOR_RGB2GRAY) for image in find_images([BSDS500])[:300]]
+    assert np.mean([periodic_peak_db(image) > 14 for image in images]) < 0.02
+    assert np.mean([enlargement_factor(image) > 1.2 for image in images]) < 0.01
+
+
+def test_shares_of_a_window_against_loops() -> None:
+    rng = np.random.default_rng(0)
+    rgb = rng.integers(0, 256, (70, 90, 3)).astype(np.uint8)
+    rgb[:32, :48] = (252, 255, 250)
+    rgb[40:60, 60:80] = (0, 5, 2)
+    pixels = [all(value >= 250 for value in pixel) or all(value <= 5 for value in pixel)
+              for pixel in rgb.reshape(-1, 3).tolist()]
+    assert saturated_share(rgb) == pytest.approx(np.mean(pixels))
+    assert colourfulness(rgb) == pytest.approx(np.mean([max(p) - min(p) for p in rgb.reshape(-1, 3).tolist()]))
+    values = rgb[..., 1].copy()
+    values[16:32, 64:80] = 100 + rng.integers(-1, 2, (16, 16))
+    tiles = [values[16 * r:16 * r + 16, 16 * c:16 * c + 16].astype(float).std() < 2.5
+             for r in range(4) for c in range(5)]
+    assert flat_share(values) == pytest.approx(np.mean(tiles)) and 0 < np.mean(tiles) < 1

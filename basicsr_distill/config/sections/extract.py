@@ -54,7 +54,7 @@ class SourceFilterOptions(Options):
     upscaled: UpscaledLimits | None = Field(
         None, description='Factor by which an image was enlarged, 1 where no trace of it is found, such as {max: 1.2}.')
     noise: FilterLimits | None = Field(
-        None, description='Standard deviation of noise in the quietest fifth of an image, mean of the channels, of '
+        None, description='Standard deviation of noise in the quietest fifth of an image, of the green channel, of '
                           '255, such as {max: 12}.')
 
 
@@ -62,8 +62,8 @@ class ScoreLimits(FilterLimits):
     """Of a score of every photograph, read from a file or computed by pyiqa."""
 
     file: str | None = Field(
-        None, description='CSV file with a header, or lines of a name and a number. Names are paths below dataroot, file '
-                          'names, or those without their suffix.')
+        None, description='CSV file with a header, or lines of a name and a number. Names are paths below dataroot, '
+                          'file names, or those without their suffix.')
     column: str = Field('score', description='Column of a CSV file with the numbers.')
     name_column: str = Field('name', description='Column of a CSV file with the names.')
     metric: str | None = Field(

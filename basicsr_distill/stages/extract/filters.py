@@ -18,7 +18,8 @@ from basicsr_distill.ops.blockiness import blockiness_at_any_size
 from basicsr_distill.ops.enlargement import enlargement_factor
 from basicsr_distill.ops.noise import noise_sigma
 from basicsr_distill.ops.periodicity import periodic_peak_db
-from basicsr_distill.ops.texture import flat_share, saturated_share
+from basicsr_distill.ops.profiles import middle
+from basicsr_distill.ops.texture import colourfulness, flat_share, saturated_share
 from basicsr_distill.selection.thresholds import threshold_db
 
 _Pixels = NDArray[np.uint8]
@@ -31,17 +32,18 @@ def _grey(rgb: _Pixels) -> _Pixels:
 
 
 def _noise(rgb: _Pixels) -> float:
-    return float(np.mean([noise_sigma(channel) for channel in cv2.split(rgb)]))
+    # Green is half of a camera's samples and most of the luma; red and blue are interpolated, and stored at half size.
+    return noise_sigma(cv2.extractChannel(rgb, 1))
 
 
 # In the order in which they are asked: what the size alone tells comes first.
 SOURCE_MEASURES: dict[str, _Measure] = {
     'min_side': lambda rgb: float(min(rgb.shape[:2])),
     'aspect': lambda rgb: max(rgb.shape[:2]) / min(rgb.shape[:2]),
-    'grey': lambda rgb: float(np.mean(np.ptp(rgb, axis=2))),
+    'grey': colourfulness,
     'blockiness': lambda rgb: blockiness_at_any_size(_grey(rgb)),
     'upscaled': lambda rgb: enlargement_factor(_grey(rgb)),
-    'noise': _noise,
+    'noise': lambda rgb: _noise(middle(rgb)),
 }
 WINDOW_MEASURES: dict[str, _Measure] = {
     'flat': lambda rgb: flat_share(_grey(rgb)),

@@ -34,7 +34,7 @@ def place_windows(options: ExtractOptions, rgb: NDArray[np.uint8], relative: str
                  else bicubic_error_cells(rgb, options.scale, options.metric))
         return best_windows(cells, size // options.scale, windows.max_overlap) * options.scale
     rng = np.random.default_rng([options.seed, zlib.crc32(relative.encode('utf-8', 'surrogateescape'))])
-    return poisson_windows(height, width, size, windows.min_distance or size, rng)
+    return poisson_windows(height, width, size, windows.min_distance or size, options.scale, rng)
 
 
 def crop(rgb: NDArray[np.uint8], place: NDArray[np.int32], size: int) -> NDArray[np.uint8]:

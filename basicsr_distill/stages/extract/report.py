@@ -101,6 +101,11 @@ class _Sheet:
         self.scored = scored
         self.owner = np.repeat(np.arange(len(scored)), [image.psnr_db.size for image in scored])
         self.place = np.concatenate([image.places for image in scored])
+        self.window_limits = WindowFilters(options.window_filters)
+        count = len(self.window_limits.limits)
+        self.window_measures = np.concatenate([image.window_measures.reshape(image.psnr_db.size, count)
+                                               for image in scored])
+        self.refused = self.window_limits.refused(self.window_measures)
 
     def scores(self, path: Path) -> list[_Limit]:
         """A section for every score of photographs."""
@@ -139,21 +144,15 @@ class _Sheet:
 
     def window_filters(self) -> list[_Limit]:
         """A section for every filter of windows."""
-        filters = WindowFilters(self.options.window_filters)
-        measures = np.concatenate([image.window_measures.reshape(image.psnr_db.size, len(filters.limits))
-                                   for image in self.scored])
-        refused = filters.refused(measures)
-        return [self._limit(f'window_filters: {name}', values, resolve(limits, values), refused[name], self._window)
-                for (name, limits), values in zip(filters.limits.items(), measures.T)]
+        measured = zip(self.window_limits.limits.items(), self.window_measures.T)
+        return [self._limit(f'window_filters: {name}', values, resolve(limits, values), self.refused[name],
+                            self._window) for (name, limits), values in measured]
 
     def threshold(self, threshold_db: float) -> _Limit:
         """The section of the threshold, among the windows that no filter drops."""
-        filters = WindowFilters(self.options.window_filters)
         psnr_db = np.concatenate([image.psnr_db for image in self.scored])
-        measures = np.concatenate([image.window_measures.reshape(image.psnr_db.size, len(filters.limits))
-                                   for image in self.scored])
-        psnr_db[np.any([bad for bad in filters.refused(measures).values()], axis=0) & np.isfinite(psnr_db)] = np.nan
-        values = np.where(np.isfinite(psnr_db), psnr_db, np.nan).astype(np.float32)
+        passed = np.isfinite(psnr_db) & ~np.any(list(self.refused.values()), axis=0)
+        values = np.where(passed, psnr_db, np.nan).astype(np.float32)
         return self._limit('threshold: PSNR after bicubic down and up, dB', values, (None, threshold_db),
                            values >= np.float32(threshold_db), self._window)
 

@@ -61,19 +61,19 @@ def suggestions(measures: Mapping[str, NDArray[np.floating]], at_least: Mapping[
     """A table of limits, a line a measure.
 
     >>> print('\\n'.join(suggestions({'source_filters.noise': np.arange(101.0)}, {})))
-                                    keeps:    50 %    75 %    95 %
-    source_filters.noise.max                    50      75      95
+                            keeps:      50 %      75 %      95 %
+    source_filters.noise.max              50        75        95
 
     Args:
         measures: by their key in the section, (N,).
         at_least: measures of which small values are bad, beyond those where that is always so.
     """
-    lines = [f'{"keeps:":>38}{"".join(f"{100 * share:6.0f} %" for share in SHARES)}']
+    lines = [f'{"keeps:":>30}{"".join(f"{100 * share:8.0f} %" for share in SHARES)}']
     for name, values in measures.items():
         low = at_least.get(name, name in _AT_LEAST)
         key = name if name == 'threshold' else f'{name}.{"min" if low else "max"}'
         limits = [np.quantile(values, 1 - share if low else share) for share in SHARES] if values.size else []
-        lines.append(f'{key:<38}{"".join(f"{limit:8.4g}" for limit in limits)}')
+        lines.append(f'{key:<30}{"".join(f"{limit:10.3g}" for limit in limits)}')
     return lines
 
 
