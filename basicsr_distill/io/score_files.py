@@ -9,7 +9,7 @@ from basicsr_distill.errors import InputError
 
 
 def read_score_file(path: Path, name_column: str, score_column: str, where: str) -> dict[str, float]:
-    """Scores by name, as the file writes it.
+    """Scores by name, as the file writes it; a name whose cell is empty has none.
 
     Args:
         path: ``.csv`` with a header; else a name and a number a line, with a blank, a comma, a tab or a colon between.
@@ -43,7 +43,8 @@ def _table_rows(text: str, name_column: str, score_column: str, where: str) -> I
         if column not in (reader.fieldnames or []):
             raise InputError(f'{where}: has no column {column!r}; it has {", ".join(reader.fieldnames or [])}.')
     for line in reader:
-        yield line[name_column] or '', line[score_column] or ''
+        if (value := line[score_column] or '').strip():
+            yield line[name_column] or '', value
 
 
 def _line_rows(text: str, where: str) -> Iterator[tuple[str, str]]:

@@ -76,7 +76,7 @@ def _variation(grey: NDArray[np.floating]) -> NDArray[np.float64] | None:
 
 
 # Second differences of neighbouring blocks, where a line holds a block's coefficients and then the next one's.
-_DOWN = np.float32([[1], [-2], [1]])
+_DOWN = np.array([[1], [-2], [1]], np.float32)
 _ACROSS = np.zeros((1, 2 * _BLOCK_PX + 1), np.float32)
 _ACROSS[0, [0, _BLOCK_PX, -1]] = 1, -2, 1
 _DCT = np.ascontiguousarray(dct(np.eye(_BLOCK_PX), axis=0, norm='ortho'), np.float32)

@@ -40,18 +40,18 @@ class GridSpectrum:
             order: of the derivative.
         """
         values = np.sqrt(_profile_spectrum(grey, order, axis=0) * _profile_spectrum(grey, order, axis=1))
-        self.values = cv2.dilate(values[None].astype(np.float32), np.ones((1, 2 * _WIDTH + 1)))[0]
+        self.values = np.asarray(values, np.float32)
 
     def at(self, frequency: NDArray[np.float64] | float) -> NDArray[np.float32]:
-        """Values at frequencies in [0, 0.5], cycles a pixel."""
-        return self.values[np.rint(np.asarray(frequency) * _BINS).astype(int)]
+        """Highest values near frequencies in [0, 0.5], cycles a pixel."""
+        near = np.rint(np.asarray(frequency) * _BINS).astype(int)[..., None] + np.arange(-_WIDTH, _WIDTH + 1)
+        return np.asarray(self.values[near.clip(0, _BINS // 2)].max(axis=-1))
 
     def peak(self, least: float, most: float = 0.5) -> tuple[float, float]:
         """Frequency, cycles a pixel, and height of the highest value between two frequencies."""
         first = round(least * _BINS)
-        values = self.values[first:round(most * _BINS) + 1]
-        best = float(values.max())
-        return (first + float(np.flatnonzero(values == best).mean())) / _BINS, best
+        best = first + int(self.values[first:round(most * _BINS) + 1].argmax())
+        return best / _BINS, float(self.values[best])
 
     def suppress(self, frequencies: NDArray[np.float64]) -> None:
         """Forget what lies at these frequencies."""
