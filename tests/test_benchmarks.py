@@ -13,6 +13,7 @@ from support import REPOSITORY
 SMALLEST = {
     'archs': ['--archs', 'HiT_SIR', '--batch', '1', '--size_px', '16', '--rounds', '1'],
     'coverage': ['--points', '2000', '--dimensions', '8', '--few', '5', '--picks', '3'],
+    'curation': ['--photos', 'photos', '--workers', '1', '--rounds', '1', '--windows', '500'],
     'extract': ['--photos', 'photos', '--workers', '1', '--rounds', '1', '--patches', '2', '--exact_patches', '20'],
     'finetune': ['--size_px', '64', '--batch', '2', '--rounds', '1', '--precisions', 'fp32'],
     'overhead': ['--rounds', '1', '--iterations', '4'],

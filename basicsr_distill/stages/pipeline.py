@@ -37,22 +37,13 @@ def distill(recipe: Recipe, stages: Sequence[str] | None = None, report: bool = 
     if report and 'extract' not in stages:
         raise InputError('--report: shows what the stage extract keeps and drops; give it with --stage extract.')
     if 'extract' in stages and recipe.extract and recipe.extract.thresholds == 'suggest':
-        with uninterrupted_imports():
-            from basicsr_distill.stages.extract.suggesting import suggest
-
-        suggest(recipe.extract)
-        return
+        return _suggest(recipe.extract)
     if {'select', 'finetune', 'sample'} & set(stages):
         recipe.check_agreement()
     if 'finetune' in stages:
         _check_training(recipe)
     if 'extract' in stages and recipe.extract:
-        with uninterrupted_imports():
-            from basicsr_distill.stages.extract import stage as extract
-
-        _run('extract', partial(extract.run, recipe.extract))
-        if report:
-            _write_report(recipe.extract)
+        _extract(recipe.extract, report)
     if 'cluster' in stages and recipe.cluster and recipe.extract:
         with uninterrupted_imports():
             from basicsr_distill.stages import cluster
@@ -87,13 +78,23 @@ def _check_training(recipe: Recipe) -> None:
         check_components(recipe)
 
 
-def _write_report(options: ExtractOptions) -> None:
+def _extract(options: ExtractOptions, report: bool) -> None:
     with uninterrupted_imports():
+        from basicsr_distill.stages.extract import stage
         from basicsr_distill.stages.extract.report import write_report
 
-    with distributed.broadcast_failure():
-        if distributed.is_main():
-            write_report(options)
+    _run('extract', partial(stage.run, options))
+    if report:
+        with distributed.broadcast_failure():
+            if distributed.is_main():
+                write_report(options)
+
+
+def _suggest(options: ExtractOptions) -> None:
+    with uninterrupted_imports():
+        from basicsr_distill.stages.extract.suggesting import suggest
+
+    suggest(options)
 
 
 def _run(stage: str, work: Callable[[], Path]) -> None:
