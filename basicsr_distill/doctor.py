@@ -82,4 +82,8 @@ def _weights() -> None:
         print(f'  {name:<50}{"cached" if cached else "not here; downloaded at first use, or give a local folder"}')
     for path, use in _LOCAL_WEIGHTS.items():
         print(f'  {path:<56}{"found" if Path(path).is_file() else f"not here; needed for {use}"}')
+    pyiqa = ('is installed' if importlib.util.find_spec('pyiqa') else
+             'not installed: pip install basicsr-distill[iqa]')
+    print(f'  extract.scores.metric: pyiqa (PolyForm Noncommercial 1.0.0) {pyiqa};\n'
+          '    it downloads weights of chaofengc/IQA-PyTorch-Weights (CC BY-NC-SA 4.0) at first use')
     print('  options/distill/demo.yml needs none of them')

@@ -62,6 +62,7 @@ def test_doctor_reports(capsys: pytest.CaptureFixture[str]) -> None:
     report = capsys.readouterr().out
     assert f'torch             {torch.__version__.split("+")[0]}' in report
     assert 'sd-vae-ft-mse' in report and 'host: BasicSR 1.4.2' in report
+    assert 'IQA-PyTorch-Weights (CC BY-NC-SA 4.0)' in report
 
 
 @pytest.mark.parametrize(('launcher', 'variables', 'level'), [

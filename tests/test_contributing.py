@@ -107,8 +107,8 @@ def choose_last(num_patches, count):
 ''',
     # 4: a filter
     'ops/toy_measure.py': '''
-def is_dark(rgb):
-    return rgb.mean() < 100
+def brightness(rgb):
+    return float(rgb.mean())
 ''',
 }
 EDITS = [
@@ -120,12 +120,17 @@ EDITS = [
     ('config/registry.py', '    bind,\n', '    bind,\n    ToyDatasetOptions,\n    ToyOptions,\n'),
     # 3: a key
     ('config/sections/extract.py', '    drop_hardest:',
-     "    skip_dark: bool = Field(False, description='Leave dark images out.')\n    drop_hardest:"),
+     "    skip_first: bool = Field(False, description='Leave the first image out.')\n    drop_hardest:"),
+    ('stages/extract/stage.py', '    if not images:', """    if options.skip_first:
+        images = images[1:]
+    if not images:"""),
     # 4
-    ('stages/extract/stage.py', '    if not images:', '''    if options.skip_dark:
-        from basicsr_distill.ops.toy_measure import is_dark
-        images = [image for image in images if not is_dark(read_rgb(image.path))]
-    if not images:'''),
+    ('stages/extract/filters.py', "    'grey': colourfulness,",
+     "    'grey': colourfulness,\n    'bright': brightness,"),
+    ('stages/extract/filters.py', 'from basicsr_distill.ops.texture',
+     'from basicsr_distill.ops.toy_measure import brightness\nfrom basicsr_distill.ops.texture'),
+    ('config/sections/extract.py', '    grey: FilterLimits',
+     "    bright: FilterLimits | None = Field(None, description='Mean, of 255.')\n    grey: FilterLimits"),
     # 5
     ('config/sections/select.py', "'file']", "'file', 'last']"),
     ('stages/select/choose.py', "        'random': lambda",
@@ -167,7 +172,8 @@ def basicsr(root: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
 
 def test_every_line_leads_to_something_that_works(root: Path) -> None:
     (root / 'photos').mkdir()
-    cv2.imwrite(str(root / 'photos' / 'bright.png'), data.chelsea()[:128, :128])
+    for name in ('a_first.png', 'bright.png'):
+        cv2.imwrite(str(root / 'photos' / name), data.chelsea()[:128, :128])
     cv2.imwrite(str(root / 'photos' / 'dark.png'), data.chelsea()[:128, :128] // 4)
     train = {'name': 'toy', 'model_type': 'SRModel', 'scale': 4, 'num_gpu': 0,
              'datasets': {'train': {'name': 'grey', 'type': 'ToyDataset', 'length': 4, 'batch_size_per_gpu': 2,
@@ -178,7 +184,7 @@ def test_every_line_leads_to_something_that_works(root: Path) -> None:
              'logger': {'print_freq': 1, 'save_checkpoint_freq': 2, 'use_tb_logger': False}}
     recipe = {'name': 'toy', 'scale': 4, 'toy': {'save_dir': 'count'},
               'extract': {'dataroot': 'photos', 'save_dir': 'patches', 'patch_size': 32, 'threshold': 'q100',
-                          'skip_dark': True},
+                          'skip_first': True, 'source_filters': {'bright': {'min': 50}}},
               'select': {'method': 'last', 'num_images': 2, 'save_dir': 'set'}}
     (root / 'train.yml').write_text(yaml.safe_dump(train))
     (root / 'recipe.yml').write_text(yaml.safe_dump(recipe))
@@ -187,8 +193,9 @@ def test_every_line_leads_to_something_that_works(root: Path) -> None:
     assert (root / 'experiments' / 'toy' / 'models' / 'net_g_latest.pth').is_file()
     run = basicsr(root, 'distill', '-opt', 'recipe.yml')
     assert run.returncode == 0, run.stderr
-    assert 'counted 16' in run.stderr and 'dark' not in (root / 'patches' / 'manifest.csv').read_text()
+    assert 'counted 16' in run.stderr and 'first' not in (root / 'patches' / 'manifest.csv').read_text()
+    assert 'dark.png,bright,' in (root / 'patches' / 'quarantine.csv').read_text()
     assert len(list((root / 'set' / 'HR').iterdir())) == 2
     run = basicsr(root, 'train', '-opt', 'train.yml', '--force_yml', 'datasets:train:lenght=3')
     assert run.returncode == 2 and "did you mean 'length'" in run.stderr
-    assert '"skip_dark"' in basicsr(root, 'schema').stdout
+    assert '"skip_first"' in basicsr(root, 'schema').stdout

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import yaml
 from numpy.typing import NDArray
+from support import REPOSITORY
 
 from basicsr_distill.cli import main
 from basicsr_distill.config.sections import ExtractOptions
@@ -185,3 +186,20 @@ def test_the_page_in_a_browser(curated: ExtractOptions, tmp_path: Path) -> None:
         said = json.loads(shown.stdout.partition('<pre id="said">')[2].partition('</pre>')[0])
         assert said['missing'] == said['requests'] == 0 and said['images'] > 40
         assert said['width'] <= said['window'] == width and 'CONSOLE' not in shown.stderr
+
+
+@pytest.mark.parametrize('profile', sorted((REPOSITORY / 'options' / 'distill').glob('curated_*.yml')),
+                         ids=lambda path: path.stem)
+def test_profiles_run_on_a_folder_of_photographs(profile: Path, photo_folder: Path, photos: dict[str, NDArray[np.uint8]],
+                                                 capsys: pytest.CaptureFixture[str]) -> None:
+    cv2.imwrite(str(photo_folder / 'blocky.jpg'), photos['coffee.png'][..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 10])
+    out = photo_folder.parent / 'out'
+    small = ['extract:patch_size=64', f'extract:dataroot={photo_folder}', f'extract:save_dir={out}']
+    if profile.stem == 'curated_phone':
+        small.append('extract:source_filters:min_side:min=150')
+    command = ['distill', '-opt', str(profile), '--stage', 'extract']
+    assert main([*command, '--force_yml', *small, 'extract:thresholds=suggest']) == 0
+    assert 'source_filters.blockiness.max' in capsys.readouterr().out and not out.exists()
+    assert main([*command, '--report', '--force_yml', *small]) == 0
+    assert 'blocky.jpg,blockiness,' in (out / 'quarantine.csv').read_text()
+    assert list((out / 'images').iterdir()) and (out / 'report.html').is_file()
