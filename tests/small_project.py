@@ -19,6 +19,7 @@ def make_project(root: Path) -> Path:
     save_rgb(root / 'photos' / 'chelsea.png', skimage.data.chelsea()[60:188, 100:292])
     save_rgb(root / 'photos' / 'rocket.png', skimage.data.rocket()[100:228, 250:378])
     save_rgb(root / 'held' / 'coffee.png', skimage.data.coffee()[100:164, 200:264])
+    (root / 'scores.txt').write_text('astronaut 0.9\nchelsea 0.8\nrocket 0.7\n')
     for name, content in _files().items():
         (root / name).write_text(yaml.safe_dump(content, sort_keys=False))
     return root
@@ -27,6 +28,14 @@ def make_project(root: Path) -> Path:
 def _files() -> dict[str, dict[str, Any]]:
     extract = {'dataroot': 'photos', 'save_dir': 'out/patches', 'patch_size': 32, 'stride': 32, 'threshold': 'median',
                'num_workers': 1}
+    curated = {'name': 'curated', 'scale': 4, 'extract': extract | {
+        'save_dir': 'out/curated', 'stride': None, 'windows': 'best', 'deduplicate': 'perceptual', 'max_per_image': 9,
+        'scores': {'file': 'scores.txt', 'min': 'q1'},
+        'source_filters': {'min_side': {'min': 96}, 'aspect': {'max': 4}, 'grey': {'min': 1},
+                           'blockiness': {'max': 'q99'}, 'upscaled': {'max': 1.2, 'reduce': True},
+                           'noise': {'max': 20}},
+        'window_filters': {'flat': {'max': 0.9}, 'saturated': {'max': 0.5}, 'noise': {'max': 'q99'},
+                           'halftone': {'max': 20}}}}
     cluster = {'save_dir': 'out/clusters', 'encoder': {'type': 'texture'}, 'num_clusters': LABELS}
     labelled = {'dataroot': 'out/patches', 'labels_file': 'out/clusters/labels.csv', 'batch_size_per_gpu': 4}
     common = {'scale': 4, 'num_gpu': 0, 'manual_seed': 3, 'logger': {'print_freq': 10, 'save_checkpoint_freq': 5}}
@@ -60,7 +69,8 @@ def _files() -> dict[str, dict[str, Any]]:
         'recipe': 'recipe.yml', 'counts': [3], 'seeds': [0], 'sets': {'random': {'select': {'method': 'random'}}},
         'networks': {'sr': {'opt': 'train.yml'}}, 'budget': {'total_iter': 4}, 'tests': {'held': 'held'},
         'metrics': ['psnr_y'], 'jobs': {'processes': 1}}}
-    return {'recipe.yml': recipe, 'gsdd.yml': gsdd, 'train.yml': train, 'test.yml': test, 'benchmark.yml': benchmark}
+    return {'recipe.yml': recipe, 'curated.yml': curated, 'gsdd.yml': gsdd, 'train.yml': train, 'test.yml': test,
+            'benchmark.yml': benchmark}
 
 
 def distill(stage: str, file: str = 'recipe.yml') -> list[str]:
@@ -71,6 +81,7 @@ def distill(stage: str, file: str = 'recipe.yml') -> list[str]:
 # What must have run before, the command, and the files that it makes.
 COMMANDS: dict[str, tuple[list[list[str]], list[str], list[str]]] = {
     'extract': ([], distill('extract'), ['out/patches/**/*']),
+    'curated': ([], distill('extract', 'curated.yml'), ['out/curated/**/*']),
     'cluster': ([distill('extract')], distill('cluster'), ['out/clusters/**/*']),
     'select': ([distill('extract'), distill('cluster')], distill('select'), ['out/medoids/**/*']),
     'finetune': ([distill('extract'), distill('cluster')], distill('finetune'),

@@ -66,7 +66,7 @@ def test_keeps_the_half_that_bicubic_loses_most(photo_folder: Path, photos: dict
     assert record['counts']['patches_scored'] == len(scores)
     assert record['counts']['patches_kept'] + record['counts']['patches_over_threshold'] == len(scores)
     assert sorted(path.name for path in folder.iterdir()) == [
-        'images', 'manifest.csv', 'meta_info.txt', 'psnr.png', 'stage.json']
+        'images', 'manifest.csv', 'measures.npz', 'meta_info.txt', 'psnr.png', 'stage.json']
 
 
 @pytest.mark.parametrize('limits', [(0, 0), (1 << 30, 0), (1 << 30, 1 << 30)],
@@ -230,21 +230,31 @@ from basicsr_distill.stages.extract import layout
 from basicsr_distill.stages.extract import stage as extract
 layout._IMAGES_PER_PART = 1
 distributed.init('pytorch')
-extract.run(ExtractOptions(dataroot=sys.argv[1], save_dir=sys.argv[2], patch_size=64, stride=48, deduplicate='exact'))
+extract.run(ExtractOptions.model_validate_json(sys.argv[1]))
 distributed.cleanup()
 '''
 
 
-def test_the_result_does_not_depend_on_ranks_locale_or_timezone(photo_folder: Path, tmp_path: Path,
-                                                                tree_digests) -> None:
-    folder = extract.run(options(photo_folder, deduplicate='exact'))
+EVERY_FILTER = {
+    'stride': None, 'windows': 'poisson', 'max_per_image': 9, 'deduplicate': 'perceptual',
+    'source_filters': {'min_side': {'min': 96}, 'aspect': {'max': 4}, 'grey': {'min': 1}, 'blockiness': {'max': 'q95'},
+                       'upscaled': {'max': 1.2, 'reduce': True}, 'noise': {'max': 20}},
+    'window_filters': {'flat': {'max': 0.9}, 'saturated': {'max': 0.5}, 'noise': {'max': 'q99'},
+                       'halftone': {'max': 20}}}
+
+
+@pytest.mark.parametrize('changes', [{'deduplicate': 'exact'}, EVERY_FILTER], ids=['plain', 'every filter'])
+def test_the_result_does_not_depend_on_ranks_locale_or_timezone(
+        photo_folder: Path, tmp_path: Path, tree_digests, changes: dict[str, object]) -> None:
+    given = options(photo_folder, **changes)
+    folder = extract.run(given)
     one = tree_digests(folder)
     shutil.rmtree(folder)
     script = tmp_path / 'ranks.py'
     script.write_text(_RANKS)
     environment = {**os.environ, 'TZ': 'Asia/Kathmandu', 'LC_ALL': 'C', 'OMP_NUM_THREADS': '1'}
     subprocess.run([sys.executable, '-m', 'torch.distributed.run', '--nproc_per_node=2', '--standalone', script,
-                    photo_folder, folder], check=True, env=environment, capture_output=True)
+                    given.model_dump_json()], check=True, env=environment, capture_output=True)
     assert tree_digests(folder) == one
 
 
@@ -388,7 +398,7 @@ def test_the_lmdb_is_read_by_basicsr(photo_folder: Path) -> None:
                                       cv2.imread(str(folder / 'images' / row.name)))
     assert client is not None
     assert sorted(path.name for path in folder.iterdir()) == [
-        'images', 'images.lmdb', 'manifest.csv', 'meta_info.txt', 'psnr.png', 'stage.json']
+        'images', 'images.lmdb', 'manifest.csv', 'measures.npz', 'meta_info.txt', 'psnr.png', 'stage.json']
 
 
 def test_the_folder_feeds_a_stock_dataset(photo_folder: Path, tmp_path: Path) -> None:

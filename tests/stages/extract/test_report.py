@@ -190,7 +190,8 @@ def test_the_page_in_a_browser(curated: ExtractOptions, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize('profile', sorted((REPOSITORY / 'options' / 'distill').glob('curated_*.yml')),
                          ids=lambda path: path.stem)
-def test_profiles_run_on_a_folder_of_photographs(profile: Path, photo_folder: Path, photos: dict[str, NDArray[np.uint8]],
+def test_profiles_run_on_a_folder_of_photographs(profile: Path, photo_folder: Path,
+                                                 photos: dict[str, NDArray[np.uint8]],
                                                  capsys: pytest.CaptureFixture[str]) -> None:
     cv2.imwrite(str(photo_folder / 'blocky.jpg'), photos['coffee.png'][..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 10])
     out = photo_folder.parent / 'out'
