@@ -6,6 +6,7 @@ from numpy.typing import NDArray
 from scipy.fft import dct
 
 from basicsr_distill.ops.profiles import GridSpectrum, has_room, middle
+from basicsr_distill.ops.scratch import scratch
 
 _BLOCK_PX = 8
 # Frequencies of blocks that were shrunk, cycles a pixel, and the height of a peak that is worth a look.
@@ -44,6 +45,9 @@ def blockiness_at_any_size(grey: NDArray[np.uint8]) -> float:
     larger of both values counts. Shrinking takes most of the artefacts away: photographs of quality 30 have 240, and 28
     after shrinking to three quarters; nothing is found of them after shrinking to a half.
 
+    >>> blockiness_at_any_size(np.full((64, 64), 7, np.uint8))
+    0.0
+
     Args:
         grey: (H, W), uint8.
     """
@@ -63,15 +67,21 @@ def _variation(grey: NDArray[np.floating]) -> NDArray[np.float64] | None:
     rows, columns = grey.shape[0] // _BLOCK_PX, grey.shape[1] // _BLOCK_PX
     if min(rows, columns) < 3:
         return None
-    pixels = np.asarray(grey[:rows * _BLOCK_PX, :columns * _BLOCK_PX], np.float32)
+    first, second, third = scratch(3, _BLOCK_PX, rows, columns * _BLOCK_PX)
+    pixels = grey[:rows * _BLOCK_PX, :columns * _BLOCK_PX].reshape(rows, _BLOCK_PX, -1)
+    np.copyto(first, pixels.swapaxes(0, 1), casting='same_kind')
     # Two products of large matrices: several times as fast as the transform of every block by itself.
-    vertical = _DCT @ pixels.reshape(rows, _BLOCK_PX, -1).swapaxes(0, 1).reshape(_BLOCK_PX, -1)
-    coefficients = (vertical.reshape(-1, _BLOCK_PX) @ _DCT.T).reshape(_BLOCK_PX, rows, columns, _BLOCK_PX)
-    lines = coefficients.reshape(_BLOCK_PX * rows, -1)
-    sizes = cv2.magnitude(cv2.filter2D(lines, -1, _ACROSS), cv2.filter2D(lines, -1, _DOWN))
-    interior = sizes.reshape(coefficients.shape)[:, 1:-1, 1:-1]
-    # Short sums in float32, long ones in float64.
-    of_rows = np.einsum('vrch->vrh', interior)
+    np.matmul(_DCT, first.reshape(_BLOCK_PX, -1), out=second.reshape(_BLOCK_PX, -1))
+    np.matmul(second.reshape(-1, _BLOCK_PX), _DCT.T, out=first.reshape(-1, _BLOCK_PX))
+    lines, across, down = (array.reshape(_BLOCK_PX * rows, -1) for array in (first, second, third))
+    cv2.filter2D(lines, -1, _ACROSS, dst=across)
+    cv2.filter2D(lines, -1, _DOWN, dst=down)
+    cv2.magnitude(across, down, magnitude=across)
+    sizes = across.reshape(_BLOCK_PX, rows, columns, _BLOCK_PX)
+    sizes[:, [0, -1]] = 0
+    sizes[:, :, [0, -1]] = 0
+    # A product with ones is the fastest sum; of a row in float32, of the rows in float64.
+    of_rows = np.matmul(np.ones((1, columns), np.float32), sizes)[:, :, 0]
     return np.asarray(of_rows.sum(axis=1, dtype=np.float64) / ((rows - 2) * (columns - 2)))
 
 

@@ -46,6 +46,9 @@ def bicubic_error_cells(rgb: NDArray[np.uint8], scale: int, metric: PsnrMetric =
 
     Returns:
         (H // scale, W // scale), float32, of values in [0, 255].
+
+    >>> bicubic_error_cells(np.full((9, 12, 3), 9, np.uint8), scale=4).shape
+    (2, 3)
     """
     rows = rgb.shape[0] // scale
     rgb = rgb[:rows * scale, :rgb.shape[1] // scale * scale]

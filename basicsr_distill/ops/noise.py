@@ -6,6 +6,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from basicsr_distill.ops.scratch import scratch
+
 # Daubechies' wavelet with two vanishing moments (db2), high-pass.
 _HIGH_PASS = np.array([-0.48296291314453416, 0.8365163037378079, -0.2241438680420134, -0.12940952255126037])
 # The median of the absolute value of a standard normal number.
@@ -34,7 +36,10 @@ def noise_sigma(channel: NDArray[Any]) -> float:
     """
     if min(channel.shape) < 2 * _TILE + len(_HIGH_PASS):
         return 0.0
-    detail = np.abs(cv2.sepFilter2D(np.asarray(channel, np.float32), -1, _HIGH_PASS, _HIGH_PASS)[2:-1:2, 2:-1:2])
+    values, filtered = scratch(2, *channel.shape)
+    np.copyto(values, channel, casting='same_kind')
+    cv2.sepFilter2D(values, -1, _HIGH_PASS, _HIGH_PASS, dst=filtered)
+    detail = np.abs(filtered[2:-1:2, 2:-1:2])
     rows, columns = detail.shape[0] // _TILE, detail.shape[1] // _TILE
     tiles = detail[:rows * _TILE, :columns * _TILE].reshape(rows, _TILE, columns, _TILE).swapaxes(1, 2)
     ordered = np.sort(tiles.reshape(rows * columns, -1), axis=1)  # faster than a median

@@ -4,25 +4,33 @@ Where every n-th row or column was made in another way than its neighbours, the 
 repeats with that period, and its spectrum has a peak (Gallagher 2005; Mahdian and Saic 2008).
 """
 
+from functools import lru_cache
+
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 from scipy.fft import rfft
 
+from basicsr_distill.ops.scratch import scratch
+
 # Pixels of a side that are looked at: a grid covers the whole image.
 _MOST_PX = 1024
 _LEAST_PX = 64
-_BINS = 4096
+_BINS = 2048
 # Bins on either side that a peak may cover.
-_WIDTH = 4
+_WIDTH = 2
 # Bins on either side that a high peak's skirt covers.
-_SKIRT = 32
+_SKIRT = 16
 # Mean difference, of 255, below which a profile is rounding.
 _ROUNDING = 0.05
 
 
 def middle(image: NDArray[np.uint8], multiple: int = 1) -> NDArray[np.uint8]:
-    """The middle of an image, at most 1024 px a side, from a place that is a multiple; a view."""
+    """The middle of an image, at most 1024 px a side, from a place that is a multiple; a view.
+
+    >>> middle(np.zeros((100, 2000), np.uint8)).shape
+    (100, 1024)
+    """
     top, left = (max(0, side - _MOST_PX) // 2 // multiple * multiple for side in image.shape[:2])
     return image[top:top + _MOST_PX, left:left + _MOST_PX]
 
@@ -31,6 +39,10 @@ class GridSpectrum:
     """The spectrum of the profile of a derivative, of rows and columns together, over its median.
 
     Noise alone has no value above some 10 to 12.
+
+    >>> stripes = np.random.default_rng(0).normal(0, 20, (128, 128)) + 50 * (np.arange(128) % 4 == 0)
+    >>> GridSpectrum(np.float32(stripes + stripes.T), order=1).peak(least=0.1, most=0.3)[0]
+    0.25
     """
 
     def __init__(self, grey: NDArray[np.float32], order: int) -> None:
@@ -60,20 +72,30 @@ class GridSpectrum:
 
 
 def has_room(grey: NDArray[np.generic]) -> bool:
-    """Whether an image is large enough to be looked at, 64 px a side."""
+    """Whether an image is large enough to be looked at, 64 px a side.
+
+    >>> has_room(np.zeros((63, 200)))
+    False
+    """
     return min(grey.shape) >= _LEAST_PX
 
 
 def _profile_spectrum(grey: NDArray[np.float32], order: int, axis: int) -> NDArray[np.float64]:
     """Of the differences along an axis, averaged along the other one."""
     taps = _TAPS[order]
-    difference = np.abs(cv2.filter2D(grey, -1, taps if axis else taps.T))
-    profile = np.log(cv2.reduce(difference, 1 - axis, cv2.REDUCE_AVG, dtype=cv2.CV_64F).ravel() + _ROUNDING)
+    difference, = scratch(1, *grey.shape)
+    cv2.filter2D(grey, -1, taps if axis else taps.T, dst=difference)
+    np.abs(difference, out=difference)
+    # A product with ones is the fastest sum.
+    ones = np.ones(grey.shape[1 - axis], np.float32)
+    sums = ones @ difference if axis else difference @ ones
+    profile = np.log(sums.astype(np.float64) / ones.size + _ROUNDING)
     profile = profile[2:-2]  # borders are mirrored
     profile -= cv2.blur(profile[None], (9, 1))[0]
-    spectrum = np.abs(rfft(profile * np.hanning(profile.size), _BINS))
+    spectrum = np.abs(rfft(profile * _hann(profile.size), _BINS))
     return np.asarray(spectrum / max(float(np.median(spectrum[_BINS // 10:])), 1e-12))
 
 
+_hann = lru_cache(maxsize=64)(np.hanning)
 # Of the differences by order: binomial coefficients of alternating sign.
 _TAPS = {order: np.diff(np.eye(order + 1), order, axis=0) for order in (1, 2, 3)}

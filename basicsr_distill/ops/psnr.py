@@ -78,6 +78,9 @@ def scored_planes(patches: Tensor, metric: PsnrMetric, white: int) -> Tensor:
         metric: as there.
         white: their largest value.
 
+    >>> scored_planes(torch.ones(1, 3, 4, 4), 'matlab_y', white=1).shape
+    torch.Size([1, 1, 4, 4])
+
     For many at once: each step rounds each value once, so that no value depends on its place; ``add(alpha=)``, which
     fuses two steps in some places only, would not do.
     """

@@ -46,7 +46,11 @@ def saturated_share(rgb: NDArray[np.uint8]) -> float:
 
 
 def channel_range(rgb: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-    """The weakest and the strongest channel of every pixel, (H, W) each, uint8."""
+    """The weakest and the strongest channel of every pixel, (H, W) each, uint8.
+
+    >>> [part.tolist() for part in channel_range(np.array([[[1, 9, 5], [7, 7, 8]]], np.uint8))]
+    [[[1, 7]], [[9, 8]]]
+    """
     red, green, blue = cv2.split(rgb)
     return cv2.min(cv2.min(red, green), blue), cv2.max(cv2.max(red, green), blue)
 

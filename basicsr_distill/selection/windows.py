@@ -65,6 +65,9 @@ def poisson_windows(height: int, width: int, size: int, distance: float, step: i
                     rng: np.random.Generator) -> NDArray[np.int32]:
     """Random windows whose corners keep a distance, until no further one finds room (Poisson disk sampling by darts).
 
+    >>> poisson_windows(64, 64, size=64, distance=32, step=4, rng=np.random.default_rng(0)).tolist()
+    [[0, 0]]
+
     Args:
         height: of the image, pixels.
         width: of the image, pixels.
