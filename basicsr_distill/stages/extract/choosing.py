@@ -98,7 +98,6 @@ def choose(options: ExtractOptions, scored: Sequence[Scored]) -> Patches:
 def _by_filters(options: ExtractOptions, scored: Sequence[Scored], counts: dict[str, int]) -> NDArray[np.int64]:
     """The windows that the window filters let through."""
     filters = WindowFilters(options.window_filters)
-    # Flat windows are no patches whatever the limits, and no quantile is taken of them.
     measures = [image.window_measures.reshape(image.psnr_db.size, len(filters.limits)) for image in scored]
     refused = filters.refused(np.concatenate(measures))
     counts |= {f'patches_dropped_{name}': int(bad.sum()) for name, bad in refused.items()}

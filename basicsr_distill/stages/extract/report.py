@@ -20,7 +20,7 @@ from basicsr_distill.config.sections import ExtractOptions
 from basicsr_distill.errors import InputError
 from basicsr_distill.io.arrays import read_arrays
 from basicsr_distill.io.figures import COLOURS, as_svg, data_uri
-from basicsr_distill.io.files import write_atomic
+from basicsr_distill.io.files import sha256_file, write_atomic
 from basicsr_distill.io.images import FoundImage, UnreadableImageError, encode_jpeg, find_images, read_rgb
 from basicsr_distill.io.manifest import MANIFEST_NAME, PatchRow, read_table
 from basicsr_distill.io.score_files import read_score_file
@@ -73,6 +73,9 @@ def write_report(options: ExtractOptions) -> Path:
     record = read_stage(folder)
     if not record or not (folder / MEASURES_NAME).is_file():
         raise InputError(f'{folder}: holds no {MEASURES_NAME}; extract into another save_dir with this version first.')
+    if sha256_file(folder / MEASURES_NAME) != record['outputs'].get(MEASURES_NAME):
+        raise InputError(f'{folder / MEASURES_NAME}: is not the file that the extraction wrote; remove {folder}, and '
+                         'extract again.')
     images = find_images([Path(root) for root in options.dataroot])
     scored = unpack(read_arrays(folder / MEASURES_NAME))
     if len(images) != len(scored):

@@ -198,7 +198,7 @@ def _metric(entry: ScoreLimits) -> Callable[[Tensor], Tensor]:
 
 def _scored_by(metric: Callable[[Tensor], Tensor], device: torch.device, pixels: Tensor) -> Tensor:
     # Some metrics look at random crops: an image's score must not depend on those before it.
-    with torch.random.fork_rng(), torch.inference_mode():
+    with torch.random.fork_rng([device] if device.type == 'cuda' else []), torch.inference_mode():
         torch.manual_seed(0)
         return metric(pixels.to(device))
 

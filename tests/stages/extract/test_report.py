@@ -17,6 +17,7 @@ from support import REPOSITORY
 
 from basicsr_distill.cli import main
 from basicsr_distill.config.sections import ExtractOptions
+from basicsr_distill.errors import InputError
 from basicsr_distill.ops.noise import noise_sigma
 from basicsr_distill.stages.extract.report import write_report
 from basicsr_distill.stages.extract.stage import run
@@ -118,6 +119,12 @@ def test_it_is_written_by_the_command_and_says_so(curated: ExtractOptions, tmp_p
     (Path(curated.dataroot[0]) / 'coffee.png').rename(tmp_path / 'coffee.png')
     assert main(['distill', '-opt', str(recipe), '--stage', 'extract', '--report']) == 2
     assert 'dataroot' in capsys.readouterr().err
+
+
+def test_measures_of_a_stranger_are_refused(curated: ExtractOptions) -> None:
+    np.savez(Path(curated.save_dir) / 'measures.npz', other=np.zeros(3))
+    with pytest.raises(InputError, match=r'measures\.npz: is not the file that the extraction wrote'):
+        write_report(curated)
 
 
 def test_an_extraction_of_an_earlier_version_has_no_measures(curated: ExtractOptions, tmp_path: Path,
