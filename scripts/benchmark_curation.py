@@ -81,8 +81,8 @@ def memory(roots: list[str], count: int) -> dict[str, float]:
 def jpeg(quality: int, factor: float = 1.0) -> Callable[[Pixels], Pixels]:
     """Compress, then shrink."""
     def spoil(rgb: Pixels) -> Pixels:
-        data = cv2.imencode('.jpg', rgb, [cv2.IMWRITE_JPEG_QUALITY, quality])[1]
-        return resized(factor)(np.asarray(cv2.imdecode(data, cv2.IMREAD_COLOR), np.uint8))
+        data = cv2.imencode('.jpg', rgb[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, quality])[1]
+        return resized(factor)(np.ascontiguousarray(cv2.imdecode(data, cv2.IMREAD_COLOR)[..., ::-1]))
     return spoil
 
 

@@ -5,6 +5,7 @@ repeats with that period, and its spectrum has a peak (Gallagher 2005; Mahdian a
 """
 
 from functools import lru_cache
+from typing import Any
 
 import cv2
 import numpy as np
@@ -25,7 +26,7 @@ _SKIRT = 16
 _ROUNDING = 0.05
 
 
-def middle(image: NDArray[np.uint8], multiple: int = 1) -> NDArray[np.uint8]:
+def middle(image: NDArray[Any], multiple: int = 1) -> NDArray[Any]:
     """The middle of an image, at most 1024 px a side, from a place that is a multiple; a view.
 
     >>> middle(np.zeros((100, 2000), np.uint8)).shape
