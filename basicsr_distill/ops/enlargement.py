@@ -13,6 +13,9 @@ _LEAST_FREQUENCY = 0.18
 # Share of a peak's height from which others are harmonics of the same grid.
 _HARMONIC = 0.6
 _LEAST_FUNDAMENTAL = 12.0
+# Cycles a pixel around a frequency, and how much higher samples are in the third derivative there, at least.
+_NEAR = 0.005
+_OF_SAMPLES = 1.45
 # Grids of blocks that are looked past.
 _COMBS = 3
 # Decibels that the spectrum falls across half the rate of the enlarged samples, at least.
@@ -52,7 +55,7 @@ def enlargement_factor(grey: NDArray[np.uint8]) -> float:
     frequencies = rfftfreq(_SEGMENT_PX)
     used = frequencies[spectrum_db > _ROUNDING_DB]
     soft = 0.5 / max(float(used[-1]) if used.size else 0.0, frequencies[1])
-    frequency = _sample_frequency(pixels)
+    frequency = _sample_frequency(pixels, is_soft=soft >= _LEAST_FACTOR)
     if frequency is None:
         return soft if soft >= _LEAST_FACTOR else 1.0
     large, small = 1 / frequency, 1 / (1 - frequency)
@@ -63,22 +66,24 @@ def enlargement_factor(grey: NDArray[np.uint8]) -> float:
     return float(large if falls or soft > 1.05 * small else small)
 
 
-def _sample_frequency(pixels: NDArray[np.float32]) -> float | None:
+def _sample_frequency(pixels: NDArray[np.float32], is_soft: bool) -> float | None:
     """Frequency of the grid of samples, folded to at most 0.5 cycles a pixel; None without one."""
-    spectra = [GridSpectrum(pixels, order) for order in (2, 3)]
+    second, third = (GridSpectrum(pixels, order) for order in (2, 3))
     found, highest = None, _PEAK
-    for spectrum in spectra:
+    for spectrum in (second, third):
         for _ in range(_COMBS):
             frequency, height = spectrum.peak(_LEAST_FREQUENCY)
             if height < highest:
                 break
-            fundamental = _of_blocks(spectra[-1], frequency)
+            fundamental = _of_blocks(third, frequency)
+            if fundamental is None and not is_soft and _of_halved_blocks(second, third, frequency):
+                fundamental = frequency
             if fundamental is None:
                 # A grid of 4 samples may be strongest at its second harmonic.
                 is_second = frequency > 0.45 and spectrum.at(frequency / 2) >= _HARMONIC * height
                 found, highest = frequency / 2 if is_second else frequency, height
                 break
-            spectrum.suppress(_harmonics(fundamental))
+            spectrum.pass_over(_harmonics(fundamental))
     return found
 
 
@@ -88,6 +93,12 @@ def _of_blocks(third: GridSpectrum, frequency: float) -> float | None:
     height = max(_LEAST_FUNDAMENTAL, _HARMONIC * float(third.at(frequency)))
     return next((frequency / part for part in (2, 3, 4)
                  if frequency / part < _LEAST_FREQUENCY and third.at(frequency / part) >= height), None)
+
+
+def _of_halved_blocks(second: GridSpectrum, third: GridSpectrum, frequency: float) -> bool:
+    """Whether this is the fundamental of JPEG's blocks in a halved image. The samples of an image enlarged by 4/3 have
+    the same one, but they are higher by three quarters in the third derivative than in the second."""
+    return bool(abs(frequency - 0.25) < _NEAR and third.at(frequency) < _OF_SAMPLES * second.at(frequency))
 
 
 def _harmonics(fundamental: float) -> NDArray[np.float64]:

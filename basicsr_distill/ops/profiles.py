@@ -54,6 +54,7 @@ class GridSpectrum:
         """
         values = np.sqrt(_profile_spectrum(grey, order, axis=0) * _profile_spectrum(grey, order, axis=1))
         self.values = np.asarray(values, np.float32)
+        self.is_known = np.zeros(self.values.size, bool)
 
     def at(self, frequency: NDArray[np.float64] | float) -> NDArray[np.float32]:
         """Highest values near frequencies in [0, 0.5], cycles a pixel."""
@@ -61,15 +62,15 @@ class GridSpectrum:
         return np.asarray(self.values[near.clip(0, _BINS // 2)].max(axis=-1))
 
     def peak(self, least: float, most: float = 0.5) -> tuple[float, float]:
-        """Frequency, cycles a pixel, and height of the highest value between two frequencies."""
-        first = round(least * _BINS)
-        best = first + int(self.values[first:round(most * _BINS) + 1].argmax())
-        return best / _BINS, float(self.values[best])
+        """Frequency, cycles a pixel, and height of the highest value between two frequencies, of those not passed over."""
+        within = slice(round(least * _BINS), round(most * _BINS) + 1)
+        best = within.start + int(np.where(self.is_known, 0, self.values)[within].argmax())
+        return best / _BINS, 0.0 if self.is_known[best] else float(self.values[best])
 
-    def suppress(self, frequencies: NDArray[np.float64]) -> None:
-        """Forget what lies at these frequencies."""
+    def pass_over(self, frequencies: NDArray[np.float64]) -> None:
+        """Have :meth:`peak` look past what lies at these frequencies."""
         for bin_ in np.rint(frequencies * _BINS).astype(int):
-            self.values[max(0, bin_ - _SKIRT):bin_ + _SKIRT + 1] = 0
+            self.is_known[max(0, bin_ - _SKIRT):bin_ + _SKIRT + 1] = True
 
 
 def has_room(grey: NDArray[np.generic]) -> bool:
