@@ -62,7 +62,7 @@ class GridSpectrum:
         return np.asarray(self.values[near.clip(0, _BINS // 2)].max(axis=-1))
 
     def peak(self, least: float, most: float = 0.5) -> tuple[float, float]:
-        """Frequency, cycles a pixel, and height of the highest value between two frequencies, of those not passed over."""
+        """Frequency, cycles a pixel, and height of the highest value between two, of those not passed over."""
         within = slice(round(least * _BINS), round(most * _BINS) + 1)
         best = within.start + int(np.where(self.is_known, 0, self.values)[within].argmax())
         return best / _BINS, 0.0 if self.is_known[best] else float(self.values[best])
