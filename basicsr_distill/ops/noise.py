@@ -36,9 +36,9 @@ def noise_sigma(channel: NDArray[Any]) -> float:
     """
     if min(channel.shape) < 2 * _TILE + len(_HIGH_PASS):
         return 0.0
-    values, filtered = scratch(2, *channel.shape)
-    np.copyto(values, channel, casting='same_kind')
-    cv2.sepFilter2D(values, -1, _HIGH_PASS, _HIGH_PASS, dst=filtered)
+    values = channel if channel.dtype == np.uint8 else np.asarray(channel, np.float32)
+    filtered, = scratch(1, *channel.shape)
+    cv2.sepFilter2D(values, cv2.CV_32F, _HIGH_PASS, _HIGH_PASS, dst=filtered)
     detail = np.abs(filtered[2:-1:2, 2:-1:2])
     rows, columns = detail.shape[0] // _TILE, detail.shape[1] // _TILE
     tiles = detail[:rows * _TILE, :columns * _TILE].reshape(rows, _TILE, columns, _TILE).swapaxes(1, 2)

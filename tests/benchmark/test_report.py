@@ -17,6 +17,7 @@ from basicsr_distill.benchmark.report import figures, pictures
 from basicsr_distill.benchmark.sets import PlannedSet
 from basicsr_distill.benchmark.statistics import summarize
 from basicsr_distill.cli import main
+from basicsr_distill.io.figures import as_svg
 from basicsr_distill.io.manifest import SampleRow, write_table
 
 CHROMIUM = next(filter(None, map(shutil.which, ('chromium', 'chromium-browser', 'google-chrome'))), None)
@@ -39,8 +40,8 @@ def test_a_wave_stands_at_its_frequency() -> None:
 def test_figures_are_documents_that_do_not_change() -> None:
     points = {7: summarize([27.0, 27.2]), 70: summarize([28.0])}
     plot = figures.plot_against_count({'medoids': points}, {'full': summarize([28.5, 28.6])}, 'EDSR', 'PSNR, dB')
-    svg = figures.as_svg(plot)
-    assert svg.startswith('<?xml') and svg == figures.as_svg(figures.plot_against_count(
+    svg = as_svg(plot)
+    assert svg.startswith('<?xml') and svg == as_svg(figures.plot_against_count(
         {'medoids': points}, {'full': summarize([28.5, 28.6])}, 'EDSR', 'PSNR, dB'))
     assert cv2.imdecode(np.frombuffer(figures.as_png(plot), np.uint8), 1).shape[0] > 300
     axes = plot.axes[0]

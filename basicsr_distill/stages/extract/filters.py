@@ -14,7 +14,7 @@ from basicsr_distill.config.sections import (
     UpscaledLimits,
     WindowFilterOptions,
 )
-from basicsr_distill.ops.blockiness import JPEG_BLOCK_PX, blockiness_at_any_size
+from basicsr_distill.ops.blockiness import blockiness_at_any_size
 from basicsr_distill.ops.enlargement import enlargement_factor
 from basicsr_distill.ops.noise import noise_sigma
 from basicsr_distill.ops.periodicity import periodic_peak_db
@@ -23,22 +23,12 @@ from basicsr_distill.ops.texture import colourfulness, flat_share, saturated_sha
 from basicsr_distill.selection.thresholds import threshold_db
 
 _Pixels = NDArray[np.uint8]
-# ITU-R BT.601.
-_RED, _GREEN, _BLUE = 0.299, 0.587, 0.114
 _Measure = Callable[[_Pixels], float]
 Bounds = tuple[float | None, float | None]
 
 
 def _grey(rgb: _Pixels) -> _Pixels:
     return cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY)
-
-
-def _unrounded_grey(rgb: _Pixels) -> NDArray[np.float32]:
-    """Grey that is not rounded, float32, of [0, 255]: rounding hides the faint blocks of quality 90."""
-    red, green, blue = cv2.split(rgb)
-    grey = cv2.addWeighted(red, _RED / _BLUE, green, _GREEN / _BLUE, 0, dtype=cv2.CV_32F)
-    cv2.accumulate(blue, grey)
-    return np.multiply(grey, _BLUE, out=grey)
 
 
 def _noise(rgb: _Pixels) -> float:
@@ -51,8 +41,7 @@ SOURCE_MEASURES: dict[str, _Measure] = {
     'min_side': lambda rgb: float(min(rgb.shape[:2])),
     'aspect': lambda rgb: max(rgb.shape[:2]) / min(rgb.shape[:2]),
     'grey': colourfulness,
-    'blockiness': lambda rgb: blockiness_at_any_size(
-        _unrounded_grey(middle(rgb, multiple=JPEG_BLOCK_PX))),
+    'blockiness': blockiness_at_any_size,
     'upscaled': lambda rgb: enlargement_factor(_grey(rgb)),
     'noise': lambda rgb: _noise(middle(rgb)),
 }
