@@ -46,14 +46,15 @@ class GridSpectrum:
     0.25
     """
 
-    def __init__(self, grey: NDArray[np.float32], order: int) -> None:
+    def __init__(self, grey: NDArray[np.float32], order: int, axes: tuple[int, ...] = (0, 1)) -> None:
         """
         Args:
             grey: (H, W), at least 64 px a side.
             order: of the derivative.
+            axes: along which it is taken; of several the geometric mean counts.
         """
-        values = np.sqrt(_profile_spectrum(grey, order, axis=0) * _profile_spectrum(grey, order, axis=1))
-        self.values = np.asarray(values, np.float32)
+        spectra = [_profile_spectrum(grey, order, axis) for axis in axes]
+        self.values = np.asarray(np.prod(spectra, axis=0)**(1 / len(axes)), np.float32)
         self.is_known = np.zeros(self.values.size, bool)
 
     def at(self, frequency: NDArray[np.float64] | float) -> NDArray[np.float32]:
