@@ -13,14 +13,15 @@ import statistics
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
 import torch
+from benchmark_extract import measure
 from numpy.typing import NDArray
 from PIL import Image
 from sklearn.metrics import roc_auc_score
@@ -44,20 +45,15 @@ Pixels = NDArray[np.uint8]
 
 def costs(roots: list[str], workers: int, rounds: int) -> dict[str, float]:
     """Wall and processor time of the stage, each way in turns after a warm-up, over those of the plain one."""
-    wall: dict[str, list[float]] = {name: [] for name in WAYS}
-    cpu: dict[str, list[float]] = {name: [] for name in WAYS}
-    for number in range(rounds + 1):
-        for name, keys in WAYS.items():
-            with tempfile.TemporaryDirectory() as folder:
-                begun = time.perf_counter(), time.process_time()
-                extract.run(ExtractOptions(dataroot=roots, save_dir=folder, num_workers=workers, **keys))
-                if number:
-                    wall[name].append(time.perf_counter() - begun[0])
-                    cpu[name].append(time.process_time() - begun[1])
-    results = {'plain_s': statistics.median(wall['plain'])}
-    for name in list(WAYS)[1:]:
-        results[f'{name}_over_plain'] = statistics.median(a / b for a, b in zip(wall[name], wall['plain']))
-        results[f'{name}_over_plain_cpu'] = statistics.median(a / b for a, b in zip(cpu[name], cpu['plain']))
+    def stage(keys: dict[str, Any]) -> None:
+        with tempfile.TemporaryDirectory() as folder:
+            extract.run(ExtractOptions(dataroot=roots, save_dir=folder, num_workers=workers, **keys))
+
+    plain, *others = measure(rounds, *(partial(stage, keys) for keys in WAYS.values()))
+    results = {'plain_s': statistics.median(plain.wall_s)}
+    for name, times in zip(list(WAYS)[1:], others):
+        results[f'{name}_over_plain'] = times.wall_over(plain)
+        results[f'{name}_over_plain_cpu'] = times.cpu_over(plain)
     return results
 
 

@@ -26,14 +26,14 @@ _SKIRT = 16
 _ROUNDING = 0.05
 
 
-def middle(image: NDArray[Any], multiple: int = 1) -> NDArray[Any]:
-    """The middle of an image, at most 1024 px a side, from a place that is a multiple; a view.
+def middle(image: NDArray[Any], multiple: int = 1, most_px: int = _MOST_PX) -> NDArray[Any]:
+    """The middle of an image, at most 1024 px a side (``most_px``), from a place that is a multiple; a view.
 
     >>> middle(np.zeros((100, 2000), np.uint8)).shape
     (100, 1024)
     """
-    top, left = (max(0, side - _MOST_PX) // 2 // multiple * multiple for side in image.shape[:2])
-    return image[top:top + _MOST_PX, left:left + _MOST_PX]
+    top, left = (max(0, side - most_px) // 2 // multiple * multiple for side in image.shape[:2])
+    return image[top:top + most_px, left:left + most_px]
 
 
 class GridSpectrum:

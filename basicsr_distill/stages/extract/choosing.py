@@ -13,7 +13,7 @@ from basicsr_distill.errors import InputError
 from basicsr_distill.selection.duplicates import repeated
 from basicsr_distill.selection.thresholds import hardest_db, histogram_text, threshold_db
 from basicsr_distill.stages.extract.filters import SourceFilters, WindowFilters
-from basicsr_distill.stages.extract.scoring import Scored
+from basicsr_distill.stages.extract.scoring import Scored, all_window_measures
 
 
 @dataclass(frozen=True)
@@ -98,8 +98,7 @@ def choose(options: ExtractOptions, scored: Sequence[Scored]) -> Patches:
 def _by_filters(options: ExtractOptions, scored: Sequence[Scored], counts: dict[str, int]) -> NDArray[np.int64]:
     """The windows that the window filters let through."""
     filters = WindowFilters(options.window_filters)
-    measures = [image.window_measures.reshape(image.psnr_db.size, len(filters.limits)) for image in scored]
-    refused = filters.refused(np.concatenate(measures))
+    refused = filters.refused(all_window_measures(scored, filters))
     counts |= {f'patches_dropped_{name}': int(bad.sum()) for name, bad in refused.items()}
     dropped = np.zeros(counts['patches_scored'], bool)
     for bad in refused.values():

@@ -125,8 +125,7 @@ class WindowFilters:
         passed = np.ones(len(measures), bool)
         refused = {}
         for (name, limits), values in zip(self.limits.items(), measures.T):
-            low, high = resolve(limits, values)
-            bad = (values < (-np.inf if low is None else low)) | (values > (np.inf if high is None else high))
+            bad = outside(values, resolve(limits, values))
             refused[name] = bad & passed
             passed &= ~bad
         return refused
@@ -147,6 +146,12 @@ def resolve(limits: FilterLimits, values: NDArray[np.float32]) -> Bounds:
     low, high = (threshold_db(values, bound) if isinstance(bound, str) else bound
                  for bound in (limits.min, limits.max))
     return low, high
+
+
+def outside(values: NDArray[np.float32], bounds: Bounds) -> NDArray[np.bool_]:
+    """Which values break a limit, (N,); NaN breaks none."""
+    low, high = bounds
+    return (values < (-np.inf if low is None else low)) | (values > (np.inf if high is None else high))
 
 
 def _switched_on(options: Options, measures: Mapping[str, _Measure]) -> dict[str, FilterLimits]:

@@ -5,7 +5,7 @@ the size of their pixels where the measure is one of pixels.
 """
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,13 +22,14 @@ from basicsr_distill.io.arrays import read_arrays
 from basicsr_distill.io.figures import COLOURS, as_svg, data_uri
 from basicsr_distill.io.files import sha256_file, write_atomic
 from basicsr_distill.io.images import FoundImage, UnreadableImageError, encode_jpeg, find_images, read_rgb
-from basicsr_distill.io.manifest import MANIFEST_NAME, PatchRow, read_table
+from basicsr_distill.io.manifest import IMAGES_FOLDER, MANIFEST_NAME, PatchRow, read_table
 from basicsr_distill.io.score_files import read_score_file
-from basicsr_distill.stages.extract.filters import Bounds, SourceFilters, WindowFilters, resolve
+from basicsr_distill.ops.profiles import middle
+from basicsr_distill.stages.extract.filters import Bounds, SourceFilters, WindowFilters, outside, resolve
 from basicsr_distill.stages.extract.layout import crop, reduced
 from basicsr_distill.stages.extract.publishing import MEASURES_NAME
 from basicsr_distill.stages.extract.scores import SCORES_NAME
-from basicsr_distill.stages.extract.scoring import Scored, unpack
+from basicsr_distill.stages.extract.scoring import Scored, all_window_measures, unpack
 from basicsr_distill.stages.record import read_stage
 
 REPORT_NAME = 'report.html'
@@ -105,16 +106,14 @@ class _Sheet:
         self.owner = np.repeat(np.arange(len(scored)), [image.psnr_db.size for image in scored])
         self.place = np.concatenate([image.places for image in scored])
         self.window_limits = WindowFilters(options.window_filters)
-        count = len(self.window_limits.limits)
-        self.window_measures = np.concatenate([image.window_measures.reshape(image.psnr_db.size, count)
-                                               for image in scored])
+        self.window_measures = all_window_measures(scored, self.window_limits)
         self.refused = self.window_limits.refused(self.window_measures)
 
     def scores(self, path: Path) -> list[_Limit]:
         """A section for every score of photographs."""
         limits = []
         for entry in self.options.scores or ():
-            by_name = _written_scores(path, entry.name)
+            by_name = read_score_file(path, 'name', entry.name, str(path))
             values = np.array([by_name.get(image.relative, np.nan) for image in self.images], np.float32)
             bounds = resolve(entry, values[~np.isnan(values)])
             limits.append(self._limit(f'scores: {entry.name}', values, bounds, self._is(entry.name),
@@ -163,7 +162,7 @@ class _Sheet:
         """Patches from the hardest to the easiest, evenly chosen."""
         ordered = sorted(rows, key=lambda row: row.psnr_db)
         chosen = ordered[::max(1, -(-len(ordered) // _PATCHES))]
-        folder = Path(self.options.save_dir) / 'images'
+        folder = Path(self.options.save_dir) / IMAGES_FOLDER
         return [_picture(_fitted(read_rgb(folder / row.name)), f'{row.psnr_db:.1f} dB, {row.source}')
                 for row in chosen]
 
@@ -172,10 +171,9 @@ class _Sheet:
 
     def _limit(self, title: str, values: NDArray[np.float32], bounds: Bounds, dropped: NDArray[np.bool_],
                show: Callable[[int, float], _Picture]) -> _Limit:
-        low, high = bounds
         distance = np.min([np.abs(values - bound) for bound in bounds if bound is not None], axis=0)
         known = ~np.isnan(values)
-        within = known & ~(values < (-np.inf if low is None else low)) & ~(values > (np.inf if high is None else high))
+        within = known & ~outside(values, bounds)
         order = np.argsort(distance, kind='stable')
         sides = [order[side[order]][:_PICTURES].tolist() for side in (dropped & known, within & ~dropped)]
         pictures = [[show(number, float(values[number])) for number in side] for side in sides]
@@ -188,7 +186,7 @@ class _Sheet:
                 rgb = read_rgb(self.images[number].path)
             except UnreadableImageError:
                 return _picture(np.full((_SIDE_PX, _SIDE_PX, 3), 255, np.uint8), f'{caption} (cannot be read)')
-            return _picture(_fitted(rgb) if whole else _middle(rgb), caption)
+            return _picture(_fitted(rgb) if whole else middle(rgb, most_px=_SIDE_PX), caption)
         return show
 
     def _window(self, number: int, value: float) -> _Picture:
@@ -197,10 +195,6 @@ class _Sheet:
         top, left = self.place[number].tolist()
         return _picture(_fitted(crop(rgb, self.place[number], self.options.patch_size)),
                         f'{value:.4g}, {self.images[index].relative} at {top}, {left}')
-
-
-def _written_scores(path: Path, name: str) -> Mapping[str, float]:
-    return read_score_file(path, 'name', name, str(path))
 
 
 def _picture(rgb: NDArray[np.uint8], caption: str) -> _Picture:
@@ -212,11 +206,6 @@ def _fitted(rgb: NDArray[np.uint8]) -> NDArray[np.uint8]:
     factor = min(1.0, _SIDE_PX / max(rgb.shape[:2]))
     size = [max(1, round(side * factor)) for side in rgb.shape[1::-1]]
     return np.asarray(cv2.resize(rgb, size, interpolation=cv2.INTER_AREA), np.uint8)
-
-
-def _middle(rgb: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    top, left = (max(0, (side - _SIDE_PX) // 2) for side in rgb.shape[:2])
-    return rgb[top:top + _SIDE_PX, left:left + _SIDE_PX]
 
 
 def _histogram(values: NDArray[np.float32], bounds: Bounds) -> str:

@@ -213,6 +213,12 @@ class Scoring:
             self.take(index, rgb, scored)
 
 
+def all_window_measures(scored: Sequence[Scored], filters: WindowFilters) -> NDArray[np.float32]:
+    """What the filters measured of the windows of all images, (N, number of filters)."""
+    count = len(filters.limits)
+    return np.concatenate([image.window_measures.reshape(image.psnr_db.size, count) for image in scored])
+
+
 def pack(scored: Sequence[Scored]) -> dict[str, NDArray[Any]]:
     """The arrays of a part's file."""
     texts = {name: np.array([getattr(image, name).encode('utf-8', 'surrogateescape') for image in scored])
