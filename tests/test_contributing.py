@@ -86,13 +86,14 @@ class ToyOptions(Options):
 from pathlib import Path
 
 from basicsr_distill.io.manifest import MANIFEST_NAME, PatchRow, read_table
-from basicsr_distill.stages.record import fingerprint_stage
+from basicsr_distill.stages.record import StagePlan, fingerprint_stage
 from basicsr_distill.stages.sharding import shared_stage_folder
 
 
 def run(recipe) -> Path:
     patches, folder = Path(recipe.extract.save_dir), Path(recipe.toy.save_dir)
-    with shared_stage_folder(folder, 'toy', recipe.toy.model_dump(), {'patches': fingerprint_stage(patches)}) as stage:
+    plan = StagePlan(folder, 'toy', recipe.toy.model_dump(), {'patches': fingerprint_stage(patches)})
+    with shared_stage_folder(plan) as stage:
         if not stage.finished:
             stage.finish({'counted': len(read_table(patches / MANIFEST_NAME, PatchRow))})
     return folder

@@ -22,7 +22,7 @@ from basicsr_distill.runtime.parallel import one_thread_per_operation
 from basicsr_distill.selection.coverage import paired_distances
 from basicsr_distill.selection.kmeans import Clusters, choose_num_clusters, cluster
 from basicsr_distill.stages.features import encode_own_parts, join_parts
-from basicsr_distill.stages.record import StageRun, fingerprint_stage, photo_folders, refuse_overlap
+from basicsr_distill.stages.record import StagePlan, StageRun, fingerprint_stage, photo_folders, refuse_overlap
 from basicsr_distill.stages.sharding import shared_stage_folder
 
 LABELS_NAME = 'labels.csv'
@@ -52,14 +52,12 @@ def run(options: ClusterOptions, patches: Path) -> Path:
             than the number of patches.
         OSError: the disk is full.
     """
-    refuse_overlap(options.save_dir, photo_folders(patches), 'cluster.save_dir')
-    inputs = {'patches': fingerprint_stage(patches)}
+    asked = plan(options, patches)
     names = [row.name for row in read_table(patches / MANIFEST_NAME, PatchRow)]
     if isinstance(options.num_clusters, int) and options.num_clusters > len(names):
         raise InputError(f'cluster.num_clusters: {options.num_clusters} clusters of {len(names)} patches; ask for at '
                          f'most {len(names)}, or extract more patches.')
-    folder = Path(options.save_dir)
-    with shared_stage_folder(folder, 'cluster', options.model_dump(mode='json'), inputs) as stage:
+    with shared_stage_folder(asked) as stage:
         if not stage.finished:
             paths = [patches / IMAGES_FOLDER / name for name in names]
             with distributed.broadcast_failure(), one_thread_per_operation():
@@ -67,7 +65,18 @@ def run(options: ClusterOptions, patches: Path) -> Path:
             with distributed.broadcast_failure():
                 if distributed.is_main():
                     _publish(options, names, paths, stage)
-    return folder
+    return asked.folder
+
+
+def plan(options: ClusterOptions, patches: Path) -> StagePlan:
+    """Return what the stage is asked to make.
+
+    Raises:
+        InputError: the patches are not there, or the folder cannot be used.
+    """
+    refuse_overlap(options.save_dir, photo_folders(patches), 'cluster.save_dir')
+    return StagePlan(Path(options.save_dir), 'cluster', options.model_dump(mode='json'),
+                     {'patches': fingerprint_stage(patches)})
 
 
 def _publish(options: ClusterOptions, names: Sequence[str], paths: Sequence[Path], stage: StageRun) -> None:

@@ -6,11 +6,10 @@ from basicsr_distill.config.experiment import Experiment, to_experiment
 from basicsr_distill.config.recipe import Recipe
 from basicsr_distill.config.registry import STAGES
 from basicsr_distill.errors import InputError
-from basicsr_distill.io.files import sha256_file
 from basicsr_distill.runtime import distributed
 from basicsr_distill.runtime.device import resolve_num_gpu
 from basicsr_distill.runtime.interrupts import uninterrupted_imports
-from basicsr_distill.stages.record import fingerprint_stage
+from basicsr_distill.stages.record import StagePlan, fingerprint_stage
 from basicsr_distill.stages.sharding import shared_stage_folder
 
 # How often to log, save or validate does not change what is trained; what num_gpu does is in the batch.
@@ -30,9 +29,28 @@ def run(recipe: Recipe) -> Path:
     Raises:
         InputError: the recipe is wrong, or the folder holds the work of other options or inputs.
     """
+    experiment, asked = _plan(recipe)
+    with shared_stage_folder(asked) as stage:
+        if not stage.finished:
+            _train(experiment)
+            with distributed.broadcast_failure():
+                if distributed.is_main():
+                    stage.finish({'iterations': experiment.opt['train']['total_iter']}, [_CHECKPOINT])
+    return asked.folder
+
+
+def plan(recipe: Recipe) -> StagePlan:
+    """Return what the stage is asked to make.
+
+    Raises:
+        InputError: the recipe is wrong, or the stages before have not been run.
+    """
+    return _plan(recipe)[1]
+
+
+def _plan(recipe: Recipe) -> tuple[Experiment, StagePlan]:
     experiment = to_experiment(recipe, is_train=True, root=Path.cwd(), auto_resume=True)
     opt = experiment.opt
-    folder = Path(opt['path']['experiments_root'])
     train_set = opt['datasets']['train']
     if train_set['type'] not in ('LatentPatchDataset', 'LabelledPatchDataset'):
         raise InputError(
@@ -43,17 +61,7 @@ def run(recipe: Recipe) -> Path:
     trained = {key: value for key, value in recipe.options.items() if key not in _FREE_KEYS and key not in STAGES}
     opt['num_gpu'] = resolve_num_gpu(opt['num_gpu'])
     trained['global_batch'] = train_set['batch_size_per_gpu'] * max(distributed.world_size(), opt['num_gpu'], 1)
-    with shared_stage_folder(folder, 'finetune', trained, inputs) as stage:
-        if not stage.finished:
-            _train(experiment)
-            with distributed.broadcast_failure():
-                if distributed.is_main():
-                    stage.finish({'iterations': opt['train']['total_iter']}, [_CHECKPOINT])
-        elif stage.record['outputs'].get(_CHECKPOINT) != sha256_file(folder / _CHECKPOINT):
-            raise InputError(
-                f'{folder / _CHECKPOINT}: was changed after this stage finished; choose another name, or remove '
-                f'{folder} to train again.')
-    return folder
+    return experiment, StagePlan(Path(opt['path']['experiments_root']), 'finetune', trained, inputs)
 
 
 def _train(experiment: Experiment) -> None:

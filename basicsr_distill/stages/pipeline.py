@@ -13,7 +13,7 @@ from basicsr_distill.config.sections import ExtractOptions
 from basicsr_distill.errors import InputError
 from basicsr_distill.runtime import distributed
 from basicsr_distill.runtime.interrupts import uninterrupted_imports
-from basicsr_distill.stages.record import STAGE_NAME, read_stage
+from basicsr_distill.stages.record import STAGE_NAME, StagePlan, read_stage
 
 log = logging.getLogger(__name__)
 
@@ -64,6 +64,34 @@ def distill(recipe: Recipe, stages: Sequence[str] | None = None, report: bool = 
             from basicsr_distill.stages.sample import stage as sample
 
         _run('sample', partial(sample.run, recipe.sample, to_experiment(recipe, is_train=True, root=Path.cwd())))
+
+
+def plan(recipe: Recipe, stage: str) -> StagePlan:
+    """Return what a stage is asked to make, as the stage itself holds it against its folder.
+
+    Args:
+        recipe: a checked recipe with the sections of the stage.
+        stage: its name.
+
+    Raises:
+        InputError: what the stage needs is not there, or its folder cannot be used.
+    """
+    with uninterrupted_imports():
+        from basicsr_distill.stages import cluster, finetune
+        from basicsr_distill.stages.extract import stage as extract
+        from basicsr_distill.stages.sample import stage as sample
+        from basicsr_distill.stages.select import stage as select
+
+    if stage == 'extract' and recipe.extract:
+        return extract.plan(recipe.extract)
+    if stage == 'cluster' and recipe.cluster and recipe.extract:
+        return cluster.plan(recipe.cluster, Path(recipe.extract.save_dir))
+    if stage == 'select':
+        return select.plan(recipe)
+    if stage == 'finetune':
+        return finetune.plan(recipe)
+    assert stage == 'sample' and recipe.sample
+    return sample.plan(recipe.sample, to_experiment(recipe, is_train=True, root=Path.cwd()))
 
 
 def _check_training(recipe: Recipe) -> None:

@@ -28,6 +28,7 @@ from basicsr_distill.io.manifest import json_text, read_json, write_json
 STAGE_NAME = 'stage.json'
 STARTED_NAME = 'stage.started.json'
 PARTS_FOLDER = 'parts'
+_SHOWN_CHANGES = 6
 _RECORDED_PACKAGES = ('basicsr-distill', 'basicsr', 'torch', 'diffusers', 'open_clip_torch', 'scikit-learn', 'numpy',
                       'opencv-python', 'deflate')
 
@@ -76,6 +77,62 @@ def refuse_overlap(save_dir: str, photos: Iterable[str], where: str) -> None:
 
 
 @dataclass(frozen=True)
+class StagePlan:
+    """What a stage is asked to make, to be held against what its folder says about itself.
+
+    folder: of the stage.  stage: its name.  options: plain JSON values.  inputs: a fingerprint for every input.
+    """
+
+    folder: Path
+    stage: str
+    options: Mapping[str, Any]
+    inputs: Mapping[str, str]
+
+    @property
+    def header(self) -> dict[str, Any]:
+        """As the records hold it."""
+        header: dict[str, Any] = json.loads(json_text(
+            {'stage': self.stage, 'options': dict(self.options), 'inputs': dict(self.inputs)}))
+        return header
+
+    @property
+    def is_done(self) -> bool:
+        """Whether the folder holds exactly this, whole."""
+        return bool(read_stage(self.folder)) and not self.changes
+
+    @property
+    def changes(self) -> str:
+        """How this differs from what the folder holds, or has begun; empty where it does not, or nothing is there."""
+        done, header = read_stage(self.folder), self.header
+        earlier = done or read_json(self.folder / STARTED_NAME)
+        if not earlier:
+            return ''
+        found = list(differences({key: earlier.get(key) for key in header}, header))
+        if not found:
+            return next((f'{name} was changed after the stage finished' for name, digest
+                         in done.get('outputs', {}).items() if _digest(self.folder / name) != digest), '')
+        more = f' and {len(found) - _SHOWN_CHANGES} more' if len(found) > _SHOWN_CHANGES else ''
+        return describe(found[:_SHOWN_CHANGES]) + more
+
+    def begin(self) -> None:
+        """Record what the folder is about to hold; a stage that is entered with the same plan goes on from there."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        write_json(self.folder / STARTED_NAME, self.header)
+
+    @classmethod
+    def begun(cls, folder: Path) -> 'StagePlan':
+        """The plan of a folder, as it was begun or finished.
+
+        Raises:
+            InputError: nothing was begun there.
+        """
+        record = read_stage(folder) or read_json(folder / STARTED_NAME)
+        if not record:
+            raise InputError(f'{folder}: no {STARTED_NAME} there; run the benchmark again.')
+        return cls(folder, record['stage'], record['options'], record['inputs'])
+
+
+@dataclass(frozen=True)
 class StageRun:
     """A stage at work in ``folder``; ``finished`` says that an earlier run already did exactly this."""
 
@@ -108,30 +165,25 @@ class StageRun:
 
 
 @contextmanager
-def stage_folder(folder: Path, stage: str, options: Mapping[str, Any], inputs: Mapping[str, str]) -> Iterator[StageRun]:
+def stage_folder(plan: StagePlan) -> Iterator[StageRun]:
     """Enter a stage's output folder: make it, lock it, compare it with what is asked.
-
-    Args:
-        folder: output folder, made if absent.
-        stage: name of the stage.
-        options: its options as plain JSON values.
-        inputs: a fingerprint for every input.
 
     Raises:
         InputError: the folder cannot be written, another run holds it, or it holds the (half-)finished work of other
             options or inputs.
     """
-    header = json.loads(json_text({'stage': stage, 'options': dict(options), 'inputs': dict(inputs)}))
+    folder, header = plan.folder, plan.header
     with locked_folder(folder):
         done = read_stage(folder)
         started_path = folder / STARTED_NAME
         started = read_json(started_path)
-        earlier = done or started
-        if earlier:
-            _refuse_difference(folder, earlier, header)
+        if changes := plan.changes:
+            raise InputError(f'{folder}: was made with other options or inputs ({changes}); choose '
+                             f'{_elsewhere(plan.stage)} or remove the folder.')
         # A run killed at its very start leaves the first file unfinished.
-        elif {path.name for path in folder.iterdir()} - LOCK_FILES - {f'{STARTED_NAME}{TEMP_SUFFIX}'}:
-            raise InputError(f'{folder}: holds files of another origin; choose {_elsewhere(stage)}.')
+        if not (done or started) and ({path.name for path in folder.iterdir()} - LOCK_FILES
+                                      - {f'{STARTED_NAME}{TEMP_SUFFIX}'}):
+            raise InputError(f'{folder}: holds files of another origin; choose {_elsewhere(plan.stage)}.')
         if not done:
             remove_temporaries(folder)
             write_json(started_path, header)
@@ -140,11 +192,8 @@ def stage_folder(folder: Path, stage: str, options: Mapping[str, Any], inputs: M
         yield StageRun(folder, header, finished=bool(done), resumed=bool(started) and not done, record=done)
 
 
-def _refuse_difference(folder: Path, earlier: Mapping[str, Any], header: Mapping[str, Any]) -> None:
-    found = list(differences({key: earlier.get(key) for key in header}, header))
-    if found:
-        raise InputError(f'{folder}: was made with other options or inputs ({describe(found)}); '
-                         f'choose {_elsewhere(header["stage"])} or remove the folder.')
+def _digest(path: Path) -> str:
+    return sha256_file(path) if path.is_file() else ''
 
 
 def _elsewhere(stage: str) -> str:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from basicsr_distill.errors import InputError
 from basicsr_distill.io.files import replacing
 from basicsr_distill.runtime import distributed
-from basicsr_distill.stages.record import StageRun, read_stage, stage_folder
+from basicsr_distill.stages.record import StagePlan, StageRun, read_stage, stage_folder
 
 Item = TypeVar('Item')
 # What costs time to make: scores and features, latents, images, checkpoints.
@@ -23,8 +23,7 @@ _DISK_ERRORS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS})
 
 
 @contextmanager
-def shared_stage_folder(folder: Path, stage: str, options: Mapping[str, Any],
-                        inputs: Mapping[str, str]) -> Iterator[StageRun]:
+def shared_stage_folder(plan: StagePlan) -> Iterator[StageRun]:
     """:func:`stage_folder` for all ranks: rank 0 holds the folder, the others work in it, and a refusal reaches all.
 
     When a fresh run ends in an InputError before it has finished any part of its work, its folder is emptied, so that
@@ -34,11 +33,12 @@ def shared_stage_folder(folder: Path, stage: str, options: Mapping[str, Any],
         InputError: as :func:`stage_folder`.
         OSError: the disk is full or read-only; the message names the folder.
     """
+    folder = plan.folder
     with ExitStack() as stack:
         run = StageRun(folder, {}, finished=False, resumed=False)
         with distributed.broadcast_failure():
             if distributed.is_main():
-                run = stack.enter_context(stage_folder(folder, stage, options, inputs))
+                run = stack.enter_context(stage_folder(plan))
         if not distributed.is_main():
             done = read_stage(folder)
             run = StageRun(folder, {}, finished=bool(done), resumed=False, record=done)

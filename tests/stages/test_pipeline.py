@@ -138,7 +138,7 @@ def test_a_checkpoint_trained_further_is_not_taken_for_the_recipe(in_folder: Pat
     distill(Recipe.load(path), ('extract', 'cluster', 'finetune'))
     weights = Path('experiments/tiny/models/net_g_latest.pth')
     weights.write_bytes(weights.read_bytes() + b' ')
-    with pytest.raises(InputError, match='was changed after this stage finished'):
+    with pytest.raises(InputError, match='was changed after the stage finished'):
         distill(Recipe.load(path), ('finetune',))
 
 

@@ -22,7 +22,7 @@ from basicsr_distill.stages.extract.publishing import publish
 from basicsr_distill.stages.extract.scores import Scores, fingerprint_scores
 from basicsr_distill.stages.extract.scoring import Scoring
 from basicsr_distill.stages.extract.writing import Writing
-from basicsr_distill.stages.record import StageRun, refuse_overlap
+from basicsr_distill.stages.record import StagePlan, StageRun, refuse_overlap
 from basicsr_distill.stages.sharding import shared_stage_folder
 
 
@@ -38,20 +38,37 @@ def run(options: ExtractOptions) -> Path:
             that cannot be used.
         OSError: the disk is full, or too small for what is to come.
     """
+    images, tests = _find(options)
+    with shared_stage_folder(_plan(options, images, tests)) as stage:
+        if not stage.finished:
+            with one_thread_per_operation():
+                _extract(options, images, tests, stage)
+    return stage.folder
+
+
+def plan(options: ExtractOptions) -> StagePlan:
+    """Return what the stage is asked to make.
+
+    Raises:
+        InputError: nothing to extract, or a folder that cannot be used.
+    """
+    return _plan(options, *_find(options))
+
+
+def _find(options: ExtractOptions) -> tuple[list[FoundImage], list[FoundImage]]:
+    """The photographs and the images of the tests."""
     refuse_overlap(options.save_dir, options.dataroot, 'extract.save_dir')
     images = find_images([Path(root) for root in options.dataroot])
     if not images:
         raise InputError(f'{" and ".join(options.dataroot)}: no image found; extract.dataroot must hold PNG, JPEG, '
                          'BMP, WebP, TIFF or PPM files.')
-    tests = find_images([Path(root) for root in options.leak_check]) if options.leak_check else []
-    folder = Path(options.save_dir)
+    return images, find_images([Path(root) for root in options.leak_check]) if options.leak_check else []
+
+
+def _plan(options: ExtractOptions, images: Sequence[FoundImage], tests: Sequence[FoundImage]) -> StagePlan:
     inputs = {'dataroot': fingerprint_images(images), 'leak_check': fingerprint_images(tests),
               **fingerprint_scores(options)}
-    with shared_stage_folder(folder, 'extract', options.model_dump(mode='json'), inputs) as stage:
-        if not stage.finished:
-            with one_thread_per_operation():
-                _extract(options, images, tests, stage)
-    return folder
+    return StagePlan(Path(options.save_dir), 'extract', options.model_dump(mode='json'), inputs)
 
 
 def _extract(options: ExtractOptions, images: Sequence[FoundImage], tests: Sequence[FoundImage],

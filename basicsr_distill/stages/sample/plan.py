@@ -23,7 +23,7 @@ class Draw:
         return f'label{self.label:03d}_{self.index:05d}.png'
 
 
-def plan(options: SampleOptions, labels: NDArray[np.int64], features: NDArray[np.float32]) -> list[Draw]:
+def plan_draws(options: SampleOptions, labels: NDArray[np.int64], features: NDArray[np.float32]) -> list[Draw]:
     """Every image to draw, label after label; prototypes are used in turn.
 
     Args:

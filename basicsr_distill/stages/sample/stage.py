@@ -10,12 +10,12 @@ from basicsr_distill.config.experiment import Experiment
 from basicsr_distill.config.sections import SampleOptions
 from basicsr_distill.features.encoders import Encoder, build_encoder, encode_images
 from basicsr_distill.runtime import distributed
-from basicsr_distill.stages.record import StageRun
+from basicsr_distill.stages.record import StagePlan, StageRun
 from basicsr_distill.stages.sample import gsdd
 from basicsr_distill.stages.sample.choose import choose, read_candidates
 from basicsr_distill.stages.sample.denoiser import own_errors
 from basicsr_distill.stages.sample.draw import draw_own
-from basicsr_distill.stages.sample.plan import plan
+from basicsr_distill.stages.sample.plan import plan_draws
 from basicsr_distill.stages.sample.publish import publish
 from basicsr_distill.stages.sample.source import Source, find_checkpoint, fingerprints, open_source
 from basicsr_distill.stages.sharding import shared_stage_folder
@@ -37,24 +37,31 @@ def run(options: SampleOptions, experiment: Experiment) -> Path:
         InputError: nothing was trained there, or the folder holds the work of other options or inputs.
         OSError: the disk is full.
     """
+    with shared_stage_folder(plan(options, experiment)) as stage:
+        if not stage.finished:
+            _sample(options, experiment, open_source(experiment, find_checkpoint(experiment)), stage)
+    return stage.folder
+
+
+def plan(options: SampleOptions, experiment: Experiment) -> StagePlan:
+    """Return what the stage is asked to make.
+
+    Raises:
+        InputError: nothing was trained there, or the folder cannot be used.
+    """
     if gsdd.is_gsdd(experiment):
         gsdd.refuse_other_keys(options, experiment)
-    checkpoint = find_checkpoint(experiment)
-    inputs = fingerprints(experiment, checkpoint, options.save_dir)
+    inputs = fingerprints(experiment, find_checkpoint(experiment), options.save_dir)
     if options.targets is not None:
         inputs |= target_inputs(options.targets, 'sample.targets')
-    folder = Path(options.save_dir)
-    with shared_stage_folder(folder, 'sample', options.model_dump(mode='json'), inputs) as stage:
-        if not stage.finished:
-            _sample(options, experiment, open_source(experiment, checkpoint), stage)
-    return folder
+    return StagePlan(Path(options.save_dir), 'sample', options.model_dump(mode='json'), inputs)
 
 
 def _sample(options: SampleOptions, experiment: Experiment, source: Source, stage: StageRun) -> None:
     """Draw this rank's images; rank 0 publishes all."""
     trained_images = gsdd.is_gsdd(experiment)
     draws = (gsdd.plan_images(source, experiment) if trained_images
-             else plan(options, source.labels, source.features))
+             else plan_draws(options, source.labels, source.features))
     stage.parts.mkdir(exist_ok=True)
     encoder: Encoder | None = None
     with distributed.broadcast_failure():

@@ -9,7 +9,7 @@ from basicsr_distill.config.recipe import Recipe
 from basicsr_distill.io.arrays import read_arrays
 from basicsr_distill.runtime import distributed
 from basicsr_distill.runtime.parallel import one_thread_per_operation
-from basicsr_distill.stages.record import StageRun, photo_folders, refuse_overlap
+from basicsr_distill.stages.record import StagePlan, StageRun, photo_folders, refuse_overlap
 from basicsr_distill.stages.select.choose import choose, read_scores
 from basicsr_distill.stages.select.pool import Pool, encode_pool, open_pool, read_features
 from basicsr_distill.stages.select.publish import publish
@@ -33,19 +33,38 @@ def run(recipe: Recipe) -> Path:
         OSError: the disk is full.
     """
     options = recipe.select
-    assert options is not None and recipe.extract is not None
-    patches = Path(recipe.extract.save_dir)
-    refuse_overlap(options.save_dir, photo_folders(patches), 'select.save_dir')
-    pool = open_pool(patches, Path(recipe.cluster.save_dir) if recipe.cluster else None)
+    assert options is not None
+    pool = _open_pool(recipe)
     # What can be refused at once is, before features are computed.
     scores = read_scores(options.scores, pool) if options.scores else None
-    inputs = {**pool.fingerprints(), **target_inputs(options.targets, 'select.targets')}
-    folder = Path(options.save_dir)
-    with shared_stage_folder(folder, 'select', options.model_dump(mode='json'), inputs) as stage:
+    with shared_stage_folder(_plan(recipe, pool)) as stage:
         if not stage.finished:
             with one_thread_per_operation():
                 _select(recipe, pool, scores, stage)
-    return folder
+    return stage.folder
+
+
+def plan(recipe: Recipe) -> StagePlan:
+    """Return what the stage is asked to make.
+
+    Raises:
+        InputError: the stages before have not been run, or the folder cannot be used.
+    """
+    return _plan(recipe, _open_pool(recipe))
+
+
+def _open_pool(recipe: Recipe) -> Pool:
+    assert recipe.extract is not None and recipe.select is not None
+    patches = Path(recipe.extract.save_dir)
+    refuse_overlap(recipe.select.save_dir, photo_folders(patches), 'select.save_dir')
+    return open_pool(patches, Path(recipe.cluster.save_dir) if recipe.cluster else None)
+
+
+def _plan(recipe: Recipe, pool: Pool) -> StagePlan:
+    options = recipe.select
+    assert options is not None
+    return StagePlan(Path(options.save_dir), 'select', options.model_dump(mode='json'),
+                     {**pool.fingerprints(), **target_inputs(options.targets, 'select.targets')})
 
 
 def _select(recipe: Recipe, pool: Pool, scores: NDArray[np.float64] | None, stage: StageRun) -> None:
