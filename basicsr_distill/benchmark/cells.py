@@ -7,16 +7,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from basicsr_distill.benchmark.records import write_plan
-from basicsr_distill.benchmark.sets import PlannedSet
+import yaml
+
+from basicsr_distill.benchmark.sets import LIST_NAME, PlannedSet
 from basicsr_distill.config.benchmark_file import BenchmarkFile
 from basicsr_distill.config.recipe import Recipe
 from basicsr_distill.config.sections import METRIC_SECTIONS, BenchmarkOptions
 from basicsr_distill.errors import InputError
+from basicsr_distill.io.files import write_atomic
+from basicsr_distill.stages.record import StagePlan
 
 CELLS_FOLDER = 'cells'
-TRAIN_NAME = 'train.yml'
-TEST_NAME = 'test.yml'
+# The two parts of a cell, each a folder with its option file and its record.
+TRAIN, TEST = 'train', 'test'
 # Data sets of pairs, whose place a set takes by its keys.
 _PAIRED = ('DistilledPatchDataset', 'PairedImageDataset', 'RealESRGANPairedDataset')
 _KEPT_KEYS = ('gt_size', 'use_hflip', 'use_rot', 'mean', 'std', 'color', 'cache', 'batch_size_per_gpu',
@@ -105,7 +108,9 @@ def train_options(cell: Cell, network: Recipe, num_images: int) -> dict[str, Any
     dataset = {'name': cell.set.identity, 'type': 'DistilledPatchDataset', 'dataroot_gt': cell.set.folder.as_posix(),
                **{key: given[key] for key in _KEPT_KEYS if key in given},
                'dataset_enlarge_ratio': max(1, -(-_MIN_EPOCH_BATCHES * batch // num_images))}
-    if cell.set.count is not None:
+    if cell.set.listed is not None and cell.set.home is not None:
+        dataset['meta_info_file'] = (cell.set.home / LIST_NAME).as_posix()
+    elif cell.set.count is not None:
         dataset['num_images'] = cell.set.count
     train = deepcopy(network.options['train'])
     scale_schedule(train, cell.total_iter)
@@ -122,7 +127,7 @@ def test_options(cell: Cell, network: Recipe, options: BenchmarkOptions) -> dict
     own = {key: value for key, value in _without_data(network.options).items()
            if key not in ('train', 'path', 'logger', 'network_d')}
     averaged = bool(network.options['train'].get('ema_decay'))
-    weights = {'pretrain_network_g': f'experiments/{cell.identity}/models/net_g_latest.pth', 'strict_load_g': True,
+    weights = {'pretrain_network_g': f'../{TRAIN}/{weights_path(cell.identity)}', 'strict_load_g': True,
                'param_key_g': 'params_ema' if averaged else 'params'}
     datasets = {f'test_{number}': {'name': name, 'type': 'DistilledPatchDataset', 'dataroot_gt': folder,
                                    'cache': 'none'}
@@ -131,6 +136,11 @@ def test_options(cell: Cell, network: Recipe, options: BenchmarkOptions) -> dict
     return own | {'name': cell.identity, 'manual_seed': cell.train_seed, 'datasets': datasets, 'path': weights,
                   'val': {**val, 'save_img': cell.saves_images, 'suffix': None,
                           'metrics': {name: metric_section(name, network.scale) for name in options.metrics}}}
+
+
+def weights_path(name: str) -> str:
+    """Where a training leaves its network, below the folder that it runs in."""
+    return f'experiments/{name}/models/net_g_latest.pth'
 
 
 def metric_section(name: str, scale: int) -> dict[str, Any]:
@@ -172,21 +182,32 @@ def rebased(value: Any, folder: Path, key: str = '') -> Any:
     return value
 
 
-def write_cell(folder: Path, plan: Mapping[str, Any], options: Mapping[str, Mapping[str, Any]]) -> None:
-    """Write a cell's option files and its plan, and let it find the weights of losses and metrics.
-
-    BasicSR looks for these below the working folder.
+def plan_part(home: Path, part: str, options: Mapping[str, Any], inputs: Mapping[str, str]) -> StagePlan:
+    """Return the plan of a cell's training or test.
 
     Args:
-        folder: of the cell.
-        plan: as in :mod:`basicsr_distill.benchmark.records`.
-        options: of :func:`train_options` and :func:`test_options`, by the name of their file.
+        home: folder of the cell.
+        part: :data:`TRAIN` or :data:`TEST`.
+        options: of :func:`train_options` or :func:`test_options`.
+        inputs: fingerprints of what it reads.
     """
-    write_plan(folder, plan, {name: rebased(content, folder) for name, content in options.items()})
-    weights, link = Path('experiments', 'pretrained_models'), folder / 'experiments' / 'pretrained_models'
+    return StagePlan(home / part, part, rebased(options, home / part), inputs)
+
+
+def begin_part(plan: StagePlan) -> None:
+    """Write the option file and the record of a part that is about to run, and let it find weights of losses and
+    metrics, which BasicSR looks for below the working folder."""
+    plan.begin()
+    write_atomic(option_file(plan.folder), yaml.safe_dump(plan.header['options'], sort_keys=False, allow_unicode=True))
+    weights, link = Path('experiments', 'pretrained_models'), plan.folder / 'experiments' / 'pretrained_models'
     if weights.is_dir() and not link.is_symlink():
         link.parent.mkdir(exist_ok=True)
         link.symlink_to(weights.resolve(), target_is_directory=True)
+
+
+def option_file(folder: Path) -> Path:
+    """The option file of a part, in its folder."""
+    return folder / f'{folder.name}.yml'
 
 
 def _without_data(options: Mapping[str, Any]) -> dict[str, Any]:

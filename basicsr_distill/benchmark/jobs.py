@@ -23,6 +23,8 @@ from basicsr_distill.runtime.parallel import default_workers
 _LOGGER = logging.getLogger(__name__)
 _SUBMITIT_MISSING = ("benchmark.jobs.executor: {executor} needs the package submitit; install it by "
                      "`pip install 'basicsr-distill[slurm]'`.")
+# The purpose of the lock that a job holds on its folder.
+JOB_LOCK = 'job'
 _POLL_SECONDS = 1.0
 _WORKER = (sys.executable, '-m', 'basicsr_distill.benchmark.worker')
 
@@ -31,7 +33,7 @@ _WORKER = (sys.executable, '-m', 'basicsr_distill.benchmark.worker')
 class Job:
     """A process of :mod:`basicsr_distill.benchmark.worker`.
 
-    name: for messages.  home: folder of its option files, its plan and its log.  stages: of the recipe that lies there;
+    name: for messages.  home: folder of its option files and its log.  stages: of the recipe that lies there;
     none for a cell.
     """
 

@@ -8,22 +8,23 @@ from typing import Any
 
 import torch
 
-from basicsr_distill import __version__
-from basicsr_distill.benchmark.cells import CELLS_FOLDER, Cell, metric_section
-from basicsr_distill.benchmark.records import DONE_NAME, is_finished
-from basicsr_distill.benchmark.sets import PlannedSet, hr_folder
+from basicsr_distill.benchmark.cells import Cell, metric_section
+from basicsr_distill.benchmark.costs import read_cost
+from basicsr_distill.benchmark.sets import PlannedSet, images_of
 from basicsr_distill.config.benchmark_file import BenchmarkFile
 from basicsr_distill.errors import InputError
 from basicsr_distill.io.headers import ImageHeader, read_headers
 from basicsr_distill.io.images import file_bytes, find_images, read_rgb
 from basicsr_distill.io.manifest import read_json, write_csv, write_json
 from basicsr_distill.ops.bicubic import bicubic_upsample, make_lr
+from basicsr_distill.stages.record import StagePlan, read_stage
+from basicsr_distill.stages.select.choose import METHODS_WITHOUT_BAND
 
 RESULTS_NAME = 'results.csv'
 BICUBIC_NAME = 'bicubic.json'
 # The last three are times, which differ from run to run; the others do not.
 COLUMNS = ('set', 'count', 'network', 'set_seed', 'train_seed', 'test', 'metric', 'value', 'total_iter', 'images',
-           'pixels', 'set_bytes', 'set_fingerprint', 'weights_sha256', 'version', 'make_s', 'train_s', 'test_s')
+           'pixels', 'set_bytes', 'pool', 'set_fingerprint', 'weights_sha256', 'version', 'make_s', 'train_s', 'test_s')
 
 # (set seed, training seed); the first is None where nothing is drawn.
 Seeds = tuple[int | None, int]
@@ -32,24 +33,27 @@ Seeds = tuple[int | None, int]
 @dataclass(frozen=True)
 class SetFacts:
     """images, pixels, num_bytes: of the HR files in use.  make_s: of the set alone; None where it was there before, or
-    nothing is made.  shared_s: of the recipe's stages before it, likewise."""
+    nothing is made.  shared_s: of the recipe's stages that it needs, likewise.  pool: what it was taken from."""
 
     images: int
     pixels: int
     num_bytes: int
     make_s: float | None
     shared_s: float | None
+    pool: str
 
 
 @dataclass(frozen=True)
 class CellResult:
-    """One cell.  values: by test and metric; None where a metric could not be computed."""
+    """One cell.  values: by test and metric; None where a metric could not be computed.  version: of the package, when
+    it was measured.  train_s, test_s: seconds."""
 
     cell: Cell
     values: Mapping[str, Mapping[str, float | None]]
     facts: SetFacts
     set_fingerprint: str
     weights_sha256: str
+    version: str
     train_s: float
     test_s: float
 
@@ -119,33 +123,55 @@ def paired(ours: Mapping[Seeds, float], theirs: Mapping[Seeds, float]) -> tuple[
     return spread(ours), spread(theirs)
 
 
-def collect(file: BenchmarkFile, root: Path, cells: Sequence[Cell], scale: int,
+def collect(file: BenchmarkFile, root: Path, parts: Sequence[tuple[Cell, StagePlan, StagePlan]], scale: int,
             tests: Mapping[str, str]) -> Results:
-    """The results of the cells that are finished; ``tests`` are fingerprints of the tests, by name."""
+    """Gather the results of the cells that were measured as this run planned them.
+
+    Args:
+        file: the benchmark file.
+        root: of the benchmark.
+        parts: cells with the plans of their training and test.
+        scale: factor between LR and HR.
+        tests: fingerprints of the tests, by name.
+    """
     facts: dict[str, SetFacts] = {}
     found = []
-    for cell in cells:
-        folder = root / CELLS_FOLDER / cell.identity
-        if not is_finished(folder):
+    for cell, training, test in parts:
+        trained, tested = read_stage(training.folder), read_stage(test.folder)
+        if not (training.is_done and test.is_done and trained['weights_sha256'] == tested['weights_sha256']):
             continue
-        done = read_json(folder / DONE_NAME)
         if cell.set.identity not in facts:
-            facts[cell.set.identity] = set_facts(cell.set)
-        found.append(CellResult(cell, done['values'], facts[cell.set.identity], done['plan']['inputs']['set'],
-                                done['weights_sha256'], done['train_s'], done['test_s']))
+            facts[cell.set.identity] = set_facts(cell.set, scale)
+        found.append(CellResult(cell, tested['values'], facts[cell.set.identity], trained['inputs']['set'],
+                                trained['weights_sha256'], tested['versions'].get('basicsr-distill', ''),
+                                trained['seconds'], tested['seconds']))
     return Results(scale, found, _bicubic(file, root, scale, tests))
 
 
-def set_facts(planned: PlannedSet) -> SetFacts:
-    """Size and cost of a set."""
-    paths = [image.path for image in find_images([hr_folder(planned)])]
-    if planned.count is not None:
-        paths = paths[:planned.count]
+def set_facts(planned: PlannedSet, scale: int) -> SetFacts:
+    """Size, cost and origin of a set."""
+    paths = images_of(planned, scale)
     sizes = [header for header in read_headers([str(path) for path in paths]) if isinstance(header, ImageHeader)]
-    own = None if planned.home is None else read_json(planned.home / DONE_NAME).get('make_s')
-    shared = None if planned.shared is None else read_json(planned.shared.home / DONE_NAME).get('make_s')
-    return SetFacts(len(paths), sum(header.width * header.height for header in sizes), sum(map(file_bytes, paths)), own,
-                    shared)
+    shared = planned.shared
+    return SetFacts(
+        len(paths), sum(header.width * header.height for header in sizes), sum(map(file_bytes, paths)),
+        read_cost(planned.home, planned.recipe, planned.stages) if planned.home and planned.stages else None,
+        read_cost(shared.home, shared.recipe, planned.stages_before) if shared else None, pool_of(planned))
+
+
+def pool_of(planned: PlannedSet) -> str:
+    """What a set was taken from: a folder, or the patches of a recipe and the band of them that a choice allows."""
+    if planned.shared is None or planned.shared.recipe.extract is None:
+        return str(planned.folder)
+    extract = planned.shared.recipe.extract
+    counts = read_stage(Path(extract.save_dir)).get('counts', {})
+    threshold = f'under {extract.threshold} dB' if isinstance(extract.threshold, float) else (
+        'all' if extract.threshold == 'q100' else f'under the {extract.threshold}')
+    text = f'{extract.save_dir}: {counts.get("patches_kept")} of {counts.get("patches_scored")} windows ({threshold})'
+    select = planned.recipe.select if planned.stages == ('select',) else None
+    if select is None or select.method in METHODS_WITHOUT_BAND:
+        return text
+    return f'{text}, band {"all" if select.band is None else "{:g}-{:g}".format(*select.band)}'
 
 
 def write_results(root: Path, results: Results) -> None:
@@ -162,7 +188,7 @@ def _lines(result: CellResult) -> Iterable[Sequence[str | int]]:
         for metric, value in values.items():
             yield (cell.set.row, count, cell.network, seed, cell.train_seed, test, metric,
                    '' if value is None else f'{value:.6f}', cell.total_iter, facts.images, facts.pixels,
-                   facts.num_bytes, result.set_fingerprint, result.weights_sha256, __version__, *times)
+                   facts.num_bytes, facts.pool, result.set_fingerprint, result.weights_sha256, result.version, *times)
 
 
 def row_of(cell: Cell) -> Row:

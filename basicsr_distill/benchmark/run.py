@@ -1,47 +1,60 @@
-"""A benchmark from its file to its report: recipes, sets, cells, results; each goes on where it was interrupted."""
+"""A benchmark from its file to its report: recipes, sets, cells, results; each goes on where it was interrupted.
+
+Recipes, sets and cells are stages with records: what is asked now is held against what lies there, and nothing else
+counts. A set or a cell of other options or inputs is made again; a recipe's folders are its own, so that their stages
+refuse.
+"""
 
 import contextlib
+import hashlib
 import logging
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+
+import yaml
 
 from basicsr_distill.benchmark.cells import (
     CELLS_FOLDER,
-    TEST_NAME,
-    TRAIN_NAME,
+    TEST,
+    TRAIN,
     Cell,
+    begin_part,
     load_networks,
     plan_cells,
+    plan_part,
     test_options,
     train_options,
-    write_cell,
 )
-from basicsr_distill.benchmark.jobs import Job, Launcher, last_line, make_launcher, run_jobs
-from basicsr_distill.benchmark.records import (
-    DONE_NAME,
-    JOB_LOCK,
-    is_finished,
-    what_changed,
-    write_plan,
-)
+from basicsr_distill.benchmark.jobs import JOB_LOCK, Job, Launcher, last_line, make_launcher, run_jobs
 from basicsr_distill.benchmark.report.page import write_report
-from basicsr_distill.benchmark.results import collect, write_results
-from basicsr_distill.benchmark.sets import RECIPE_NAME, PlannedSet, SharedRecipe, hr_folder, plan_sets, stage_folder
+from basicsr_distill.benchmark.results import RESULTS_NAME, collect, write_results
+from basicsr_distill.benchmark.sets import (
+    LIST_NAME,
+    RECIPE_NAME,
+    PlannedSet,
+    images_of,
+    plan_sets,
+    stage_folder,
+)
 from basicsr_distill.benchmark.tables import shown
 from basicsr_distill.benchmark.trial import print_plan
 from basicsr_distill.config.benchmark_file import BenchmarkFile
 from basicsr_distill.config.recipe import Recipe
 from basicsr_distill.errors import InputError
+from basicsr_distill.io.files import write_atomic
 from basicsr_distill.io.images import find_images, fingerprint_images
 from basicsr_distill.io.locks import lock_beside, locked, locked_folder
-from basicsr_distill.io.manifest import read_json
+from basicsr_distill.io.manifest import json_text
 from basicsr_distill.runtime.device import resolve_num_gpu
-from basicsr_distill.stages.record import STAGE_NAME, fingerprint_stage
+from basicsr_distill.stages.pipeline import plan
+from basicsr_distill.stages.record import StagePlan, fingerprint_stage, read_stage
 from basicsr_distill.training.keys import check_components
 
 _LOGGER = logging.getLogger(__name__)
+
+# A cell with the plans of its training and its test.
+Parts = tuple[Cell, StagePlan, StagePlan]
 
 
 def benchmark(file: BenchmarkFile, dry_run: bool = False) -> int:
@@ -69,14 +82,15 @@ def benchmark(file: BenchmarkFile, dry_run: bool = False) -> int:
     with locked_folder(root):
         launcher = make_launcher(file.options.jobs, root / 'submitit', resolve_num_gpu('auto'))
         with contextlib.closing(launcher):
-            made, failed = _make_sets(sets, launcher)
-            failed += _run_cells(root, file, [cell for cell in cells if cell.set.identity in made], networks, tests,
-                                 launcher)
-        results = collect(file, root, cells, next(iter(networks.values())).scale, tests)
+            made, failed = _make_sets(root, sets, launcher)
+            parts, failed_cells = _run_cells(root, file, [cell for cell in cells if cell.set.identity in made],
+                                             networks, tests, launcher)
+        results = collect(file, root, parts, next(iter(networks.values())).scale, tests)
         write_results(root, results)
+        failed += failed_cells
         write_report(file, root, results, failed)
     left = len(cells) - len(results.cells)
-    _LOGGER.info('%s: %d of %d cells; %s', root / 'report.html', len(results.cells), len(cells), root / 'results.csv')
+    _LOGGER.info('%s: %d of %d cells; %s', root / 'report.html', len(results.cells), len(cells), root / RESULTS_NAME)
     for line in failed:
         _LOGGER.error('failed: %s', line)
     return 1 if left else 0
@@ -97,114 +111,149 @@ def _check(file: BenchmarkFile, networks: Mapping[str, Recipe], sets: Sequence[P
     if len(set(scales.values())) > 1:
         listed = ', '.join(f'{name} is for x{scale}' for name, scale in scales.items())
         raise InputError(f'{where}: {listed}; let them agree.')
-    for planned in sets:
-        if planned.shared is None and planned.count is not None:
-            available = len(find_images([hr_folder(planned)]))
-            if available < planned.count:
-                raise InputError(f'{where}.sets.{planned.row}.path: {planned.folder} has {available} images, but '
-                                 f'counts names {planned.count}; leave that count out.')
     for recipe in (*networks.values(), *{planned.shared.home: planned.shared.recipe for planned in sets
                                          if planned.shared}.values()):
         check_components(recipe)
 
 
-def _make_sets(sets: Sequence[PlannedSet], launcher: Launcher) -> tuple[set[str], list[str]]:
+def _make_sets(root: Path, sets: Sequence[PlannedSet], launcher: Launcher) -> tuple[set[str], list[str]]:
     """Run the shared stages and make the sets; the identities of those that are there, and what failed."""
     shared = {planned.shared.home: planned.shared for planned in sets if planned.shared is not None}
-    jobs = [_shared_job(recipe) for recipe in shared.values() if not _has_run(recipe)]
-    failures = _run('recipe', jobs, launcher)
-    usable = [planned for planned in sets if planned.shared is None or str(planned.shared.home) not in failures]
-    set_jobs = {planned.identity: _set_job(planned) for planned in usable if planned.stages}
-    failures |= _run('set', [job for job in set_jobs.values() if not is_finished(job.home)], launcher)
-    made = {planned.identity for planned in usable
-            if planned.identity not in set_jobs or is_finished(set_jobs[planned.identity].home)}
-    return made, list(failures.values())
+    jobs = [Job(str(recipe.recipe.path), _written(recipe.home, recipe.recipe.options), recipe.stages)
+            for recipe in shared.values() if not _stands(recipe.recipe, recipe.stages)]
+    broken = _run(root, 'recipe', jobs, launcher)
+    usable = [planned for planned in sets
+              if planned.shared is None or str(planned.shared.recipe.path) not in broken]
+    failed = []
+    for path, cause in broken.items():
+        rows = dict.fromkeys(planned.row for planned in sets if planned.shared
+                             and str(planned.shared.recipe.path) == path)
+        failed.append(f'{", ".join(rows)}: {cause}')
+    jobs = []
+    for planned in usable:
+        if planned.home is None:
+            continue
+        if planned.listed is not None:
+            planned.home.mkdir(parents=True, exist_ok=True)
+            write_atomic(planned.home / LIST_NAME, '\n'.join(planned.listed) + '\n')
+        elif not _stands(planned.recipe, planned.stages, removes=planned.home):
+            jobs.append(Job(planned.identity, _written(planned.home, planned.options), planned.stages))
+    broken = _run(root, 'set', jobs, launcher)
+    return {planned.identity for planned in usable} - broken.keys(), failed + list(broken.values())
 
 
-def _shared_plan(recipe: SharedRecipe) -> dict[str, Any]:
-    return {'options': dict(recipe.recipe.options), 'stages': list(recipe.stages)}
+def _written(home: Path, options: Mapping[str, object]) -> Path:
+    """A job's folder, with its recipe."""
+    home.mkdir(parents=True, exist_ok=True)
+    write_atomic(home / RECIPE_NAME, yaml.safe_dump(dict(options), sort_keys=False, allow_unicode=True))
+    return home
 
 
-def _has_run(recipe: SharedRecipe) -> bool:
-    """Whether a recipe's stages stand; they themselves say so, for their folders are the recipe's own."""
-    return (is_finished(recipe.home) and not what_changed(recipe.home, _shared_plan(recipe))
-            and all((stage_folder(recipe.recipe, stage) / STAGE_NAME).is_file() for stage in recipe.stages))
+def _stands(recipe: Recipe, stages: Sequence[str], removes: Path | None = None) -> bool:
+    """Whether stages have made what a recipe asks now.
 
-
-def _shared_job(recipe: SharedRecipe) -> Job:
-    plan = _shared_plan(recipe)
-    _say_what_changed(recipe.home, plan)
-    write_plan(recipe.home, plan, {RECIPE_NAME: recipe.recipe.options})
-    return Job(str(recipe.home), recipe.home, recipe.stages)
-
-
-def _set_job(planned: PlannedSet) -> Job:
-    assert planned.home is not None and planned.shared is not None
-    inputs = {stage: fingerprint_stage(stage_folder(planned.shared.recipe, stage)) for stage in planned.shared.stages
-              if planned.stages != ('select',) or stage != 'finetune'}
-    plan = {'options': dict(planned.options), 'inputs': inputs}
-    _remove_other(planned.home, plan)
-    write_plan(planned.home, plan, {RECIPE_NAME: planned.options})
-    return Job(planned.identity, planned.home, planned.stages)
+    Args:
+        removes: folder of a set, which is the benchmark's own: what others than these options or inputs made of it is
+            removed.
+    """
+    for number, stage in enumerate(stages):
+        try:
+            asked = plan(recipe, stage)
+        except InputError:  # the job will say so
+            return False
+        if asked.is_done:
+            continue
+        if removes is not None and (changes := asked.changes):
+            for later in stages[number:]:
+                _remove(removes, stage_folder(recipe, later), changes)
+        return False
+    return True
 
 
 def _run_cells(root: Path, file: BenchmarkFile, cells: Sequence[Cell], networks: Mapping[str, Recipe],
-               tests: Mapping[str, str], launcher: Launcher) -> list[str]:
-    trained_on = {planned.identity: _fingerprint_and_size(planned)
-                  for planned in {cell.set.identity: cell.set for cell in cells}.values()}
-    first = file.options.metrics[0]
-    jobs = []
+               tests: Mapping[str, str], launcher: Launcher) -> tuple[list[Parts], list[str]]:
+    """Train and test; the cells as they are planned, and what failed."""
+    inputs = {planned.identity: _fingerprint_and_size(planned, networks[cells[0].network].scale)
+              for planned in {cell.set.identity: cell.set for cell in cells}.values()}
+    parts, jobs, failed = [], [], []
     for cell in cells:
-        folder = root / CELLS_FOLDER / cell.identity
-        fingerprint, num_images = trained_on[cell.set.identity]
-        options = {TRAIN_NAME: train_options(cell, networks[cell.network], num_images),
-                   TEST_NAME: test_options(cell, networks[cell.network], file.options)}
-        plan = {**options, 'inputs': {'set': fingerprint, **tests}}
-        _remove_other(folder, plan)
-        write_cell(folder, plan, options)
-        if not is_finished(folder):
-            jobs.append(Job(cell.identity, folder))
-    if len(jobs) < len(cells):
-        _LOGGER.info('cells: %d of %d were done before.', len(cells) - len(jobs), len(cells))
-
-    def ended(job: Job) -> str:
-        done = read_json(job.home / DONE_NAME)
-        values = ', '.join(f'{test} {shown(metrics[first], first)}' for test, metrics in done['values'].items()
-                           if metrics.get(first) is not None)
-        return f'{first} {values} ({done["train_s"] + done["test_s"]:.0f} s)'
-
-    return list(_run('cell', jobs, launcher, ended).values())
+        home, (fingerprint, num_images) = root / CELLS_FOLDER / cell.identity, inputs[cell.set.identity]
+        training = plan_part(home, TRAIN, train_options(cell, networks[cell.network], num_images),
+                             {'set': fingerprint})
+        test = plan_part(home, TEST, test_options(cell, networks[cell.network], file.options),
+                         {'training': hashlib.sha256(json_text(training.header).encode()).hexdigest(), **tests})
+        try:
+            is_done = _prepare(home, training, test)
+        except InputError as error:
+            failed.append(f'cell {cell.identity}: {error}')
+            continue
+        parts.append((cell, training, test))
+        if not is_done:
+            jobs.append(Job(cell.identity, home))
+    if len(jobs) < len(parts):
+        _LOGGER.info('cells: %d of %d were done before.', len(parts) - len(jobs), len(cells))
+    ended = _Ended(file.options.metrics[0])
+    return parts, failed + list(_run(root, 'cell', jobs, launcher, ended).values())
 
 
-def _run(kind: str, jobs: Sequence[Job], launcher: Launcher, ended: Any = lambda job: 'made') -> dict[str, str]:
+def _prepare(home: Path, training: StagePlan, test: StagePlan) -> bool:
+    """Begin the parts of a cell that are not done; whether both are.
+
+    Raises:
+        InputError: a job of an earlier run, on a cluster, is still at it.
+    """
+    if training.is_done and test.is_done:
+        return True
+    if changes := training.changes:
+        _remove(home, home, changes)
+    elif not training.is_done or (changes := test.changes):
+        _remove(home, test.folder, changes)
+    for part in (training, test):
+        if not part.is_done:
+            begin_part(part)
+    return False
+
+
+def _remove(home: Path, folder: Path, changes: str) -> None:
+    """Remove what other options or inputs made, and say so.
+
+    Raises:
+        InputError: a job of an earlier run, on a cluster, is still at it.
+    """
+    if folder.exists():
+        with locked(lock_beside(home, JOB_LOCK), home):
+            if changes:
+                _LOGGER.info('%s: made again (%s).', home.name, changes)
+            shutil.rmtree(folder)
+
+
+class _Ended:
+    """What is said of a cell that has ended: the first metric, by test, and its time."""
+
+    def __init__(self, metric: str) -> None:
+        self.metric = metric
+
+    def __call__(self, job: Job) -> str:
+        training, test = (read_stage(job.home / part) for part in (TRAIN, TEST))
+        values = ', '.join(f'{name} {shown(metrics[self.metric], self.metric)}' for name, metrics
+                           in test['values'].items() if metrics.get(self.metric) is not None)
+        return f'{self.metric} {values} ({training["seconds"] + test["seconds"]:.0f} s)'
+
+
+def _run(root: Path, kind: str, jobs: Sequence[Job], launcher: Launcher,
+         ended: Callable[[Job], str] = lambda job: 'made') -> dict[str, str]:
     """Run jobs; what failed, by name, with the last line that it printed."""
+    if jobs:  # what an earlier run reported is no longer what there is
+        (root / RESULTS_NAME).unlink(missing_ok=True)
     logs = {job.name: job.log for job in jobs}
     return {name: f'{kind} {name} (exit code {code}): {last_line(logs[name])}'
             for name, code in run_jobs(jobs, launcher, ended).items()}
 
 
-def _say_what_changed(home: Path, plan: Mapping[str, Any]) -> bool:
-    if changed := what_changed(home, plan):
-        _LOGGER.info('%s: made again (%s).', home.name, changed)
-    return bool(changed)
-
-
-def _remove_other(home: Path, plan: Mapping[str, Any]) -> None:
-    """Remove what another plan left in a folder, and say so.
-
-    Raises:
-        InputError: a job of an earlier run, on a cluster, is still at it.
-    """
-    if _say_what_changed(home, plan):
-        with locked(lock_beside(home, JOB_LOCK), home):
-            shutil.rmtree(home)
-
-
-def _fingerprint_and_size(planned: PlannedSet) -> tuple[str, int]:
+def _fingerprint_and_size(planned: PlannedSet, scale: int) -> tuple[str, int]:
     """Of what a cell is trained on: a fingerprint, and how many images it uses."""
-    folder = planned.folder
-    if planned.is_full and planned.shared:
-        folder = stage_folder(planned.shared.recipe, 'extract')
-    images = find_images([hr_folder(planned)])
-    fingerprint = fingerprint_stage(folder) if (folder / STAGE_NAME).is_file() else fingerprint_images(images)
-    return fingerprint, planned.count or len(images)
+    num_images = len(images_of(planned, scale))
+    if planned.shared is None:  # somebody else's folder: its record says nothing of what was done to it since
+        return fingerprint_images(find_images([planned.folder])), num_images
+    made = stage_folder(planned.shared.recipe, 'extract') if planned.is_full else planned.folder
+    return fingerprint_stage(made), num_images

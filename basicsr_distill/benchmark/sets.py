@@ -5,14 +5,20 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from basicsr_distill.config.benchmark_file import BenchmarkFile
 from basicsr_distill.config.recipe import Recipe
-from basicsr_distill.config.sections import SetOptions
+from basicsr_distill.config.sections import DistilledPatchDatasetOptions, SetOptions
+from basicsr_distill.data._pairs import find_pairs
 from basicsr_distill.errors import InputError
-from basicsr_distill.io.manifest import HR_FOLDER, IMAGES_FOLDER
+from basicsr_distill.io.images import find_images
+from basicsr_distill.io.manifest import HR_FOLDER, IMAGES_FOLDER, MANIFEST_NAME
 
 SETS_FOLDER = 'sets'
 RECIPE_NAME = 'recipe.yml'
+# The images of a plain folder that a set of it consists of.
+LIST_NAME = 'meta_info.txt'
 # The published set within its folder, which holds its recipe and records too.
 SET_FOLDER = 'set'
 
@@ -36,7 +42,8 @@ class PlannedSet:
     row: its name in the benchmark file.  identity: names its files.  count: how many of its images are used, None for
     all.  seed: of choosing or drawing it; None where nothing is drawn.  is_real: real patches, a row that a drawn set
     has to beat.  is_full: the full pool.  folder: what is trained on.  home, stages, options: where its recipe lies and
-    what makes it, where it is made here.  shared: the recipe of the stages before.
+    what makes it, where it is made here.  shared: the recipe of the stages before.  stages_before: those of them that
+    this set needs.  listed: the images of ``folder`` that it consists of, below it; None where it is not a choice.
     """
 
     row: str
@@ -50,6 +57,14 @@ class PlannedSet:
     home: Path | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
     shared: SharedRecipe | None = None
+    stages_before: tuple[str, ...] = ()
+    listed: tuple[str, ...] | None = None
+
+    @property
+    def recipe(self) -> Recipe:
+        """The option file that makes it."""
+        assert self.home is not None
+        return Recipe.parse(self.home / RECIPE_NAME, self.options)
 
 
 def stage_folder(recipe: Recipe, stage: str) -> Path:
@@ -62,6 +77,15 @@ def stage_folder(recipe: Recipe, stage: str) -> Path:
 def hr_folder(planned: PlannedSet) -> Path:
     """Where the HR images of a set lie."""
     return planned.folder / HR_FOLDER if (planned.folder / HR_FOLDER).is_dir() else planned.folder
+
+
+def images_of(planned: PlannedSet, scale: int) -> list[Path]:
+    """The HR images that are trained on, by the rule of the data set that trains on them."""
+    if planned.listed is not None:
+        return [planned.folder / relative for relative in planned.listed]
+    options = DistilledPatchDatasetOptions(name=planned.identity, dataroot_gt=str(planned.folder),
+                                           num_images=planned.count)
+    return [pair.hr for pair in find_pairs(options, scale)]
 
 
 def plan_sets(file: BenchmarkFile, root: Path) -> list[PlannedSet]:
@@ -87,16 +111,13 @@ def plan_sets(file: BenchmarkFile, root: Path) -> list[PlannedSet]:
 def _planned(file: BenchmarkFile, folder: Path, name: str, row: SetOptions,
              shared: SharedRecipe | None) -> Iterator[PlannedSet]:
     if row.path is not None:
-        if not Path(row.path).is_dir():
-            raise InputError(f'path: {row.path} does not exist; correct the path.')
-        for count in [None] if row.full else file.options.counts:
-            yield PlannedSet(name, f'{name}__{"full" if count is None else count}', count, None, row.real, row.full,
-                             Path(row.path))
+        yield from _of_folder(file, folder, name, row, Path(row.path))
         return
     assert shared is not None
     if row.full:
         images = stage_folder(shared.recipe, 'extract') / IMAGES_FOLDER
-        yield PlannedSet(name, f'{name}__full', None, None, False, True, images, shared=shared)
+        yield PlannedSet(name, f'{name}__full', None, None, False, True, images, shared=shared,
+                         stages_before=('extract',))
         return
     for count in file.options.counts:
         for seed in file.options.seeds:
@@ -112,8 +133,43 @@ def _planned(file: BenchmarkFile, folder: Path, name: str, row: SetOptions,
             recipe.check_agreement()
             is_real = row.select is not None and recipe.select is not None and recipe.select.codec is None \
                 and recipe.select.targets.type == 'hr'
+            before = tuple(stage for stage in shared.stages if row.select is None or stage != 'finetune')
             yield PlannedSet(name, identity, count, seed, is_real, False, folder / identity / SET_FOLDER, stages,
-                             folder / identity, options, shared)
+                             folder / identity, options, shared, before)
+
+
+def _of_folder(file: BenchmarkFile, folder: Path, name: str, row: SetOptions, root: Path) -> Iterator[PlannedSet]:
+    """The sets of a row that names a folder: a published set as it is, of any other folder a choice by seed."""
+    if not root.is_dir():
+        raise InputError(f'path: {root} does not exist; correct the path.')
+    is_published = (root / MANIFEST_NAME).is_file()
+    if (root / HR_FOLDER).is_dir() and not is_published:
+        root = root / HR_FOLDER
+    if row.full:
+        yield PlannedSet(name, f'{name}__full', None, None, row.real, True, root)
+        return
+    images = find_images([root / HR_FOLDER if is_published else root])
+    for count in file.options.counts:
+        if count > len(images):
+            raise InputError(f'path: {root} has {len(images)} images, but counts names {count}; leave that count out.')
+        # A published set is ranked: its first images are evenly of its clusters.
+        if count == len(images) or is_published:
+            yield PlannedSet(name, f'{name}__{count}', count, None, row.real, False, root)
+            continue
+        for seed in file.options.seeds:
+            identity = f'{name}__{count}_s{seed}'
+            listed = tuple(images[number].relative for number in evenly(len(images), count, seed))
+            yield PlannedSet(name, identity, count, seed, row.real, False, root, home=folder / identity, listed=listed)
+
+
+def evenly(available: int, count: int, seed: int) -> list[int]:
+    """Numbers below ``available`` at equal distances, the first by seed.
+
+    >>> len(set(evenly(30, 7, seed=0)))
+    7
+    """
+    start = np.random.default_rng(seed).random()
+    return [int((number + start) * available / count) for number in range(count)]
 
 
 def _set_options(recipe: Mapping[str, Any], row: SetOptions, count: int, seed: int, folder: Path) -> dict[str, Any]:

@@ -9,16 +9,15 @@ from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
 
-from basicsr_distill.benchmark.cells import TEST_NAME, TRAIN_NAME, Cell, test_options, train_options, write_cell
+from basicsr_distill.benchmark.cells import TEST, TRAIN, Cell, begin_part, plan_part, test_options, train_options
 from basicsr_distill.benchmark.jobs import Job, LocalLauncher, last_line
-from basicsr_distill.benchmark.records import DONE_NAME
 from basicsr_distill.benchmark.sets import PlannedSet
 from basicsr_distill.config.benchmark_file import BenchmarkFile
 from basicsr_distill.config.recipe import Recipe
 from basicsr_distill.config.sections import JobOptions
 from basicsr_distill.io.images import file_bytes, find_images
-from basicsr_distill.io.manifest import read_json
 from basicsr_distill.runtime.device import resolve_num_gpu
+from basicsr_distill.stages.record import read_stage
 
 TRIAL_ITERATIONS = 20
 _WARM_UP_ITERATIONS = 2
@@ -76,14 +75,14 @@ def measure_cost(file: BenchmarkFile, name: str, network: Recipe) -> Cost | str:
         times = []
         for total_iter in (_WARM_UP_ITERATIONS, TRIAL_ITERATIONS):
             job = Job('trial', home / str(total_iter))
-            options = {TRAIN_NAME: train_options(replace(cell, total_iter=total_iter), network, images),
-                       TEST_NAME: test_options(cell, network, file.options)}
-            write_cell(job.home, {'trial': total_iter}, options)
+            for part, options in ((TRAIN, train_options(replace(cell, total_iter=total_iter), network, images)),
+                                  (TEST, test_options(cell, network, file.options))):
+                begin_part(plan_part(job.home, part, options, {}))
             started = time.perf_counter()
             if launcher(job):
                 return last_line(job.log)
-            done = read_json(job.home / DONE_NAME)
-            times.append((time.perf_counter() - started, done['train_s'], done['test_s']))
+            times.append((time.perf_counter() - started,
+                          *(read_stage(job.home / part)['seconds'] for part in (TRAIN, TEST))))
         (_, few_s, _), (whole_s, many_s, test_s) = times
         iteration_s = max(0.0, many_s - few_s) / (TRIAL_ITERATIONS - _WARM_UP_ITERATIONS)
         num_bytes = sum(file_bytes(path) for path in job.home.rglob('*') if path.is_file() and not path.is_symlink())

@@ -22,62 +22,75 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from basicsr_distill.benchmark.cells import TEST_NAME, TRAIN_NAME
-from basicsr_distill.benchmark.records import JOB_LOCK, finish, is_finished
-from basicsr_distill.benchmark.sets import RECIPE_NAME, stage_folder
+from basicsr_distill.benchmark.cells import TEST, TRAIN, option_file, weights_path
+from basicsr_distill.benchmark.costs import write_cost
+from basicsr_distill.benchmark.jobs import JOB_LOCK
+from basicsr_distill.benchmark.sets import RECIPE_NAME
 from basicsr_distill.config.experiment import to_experiment
 from basicsr_distill.config.recipe import Recipe
 from basicsr_distill.errors import InputError
 from basicsr_distill.io.files import sha256_file
 from basicsr_distill.io.locks import lock_beside, locked
 from basicsr_distill.runtime.interrupts import unwinding_signals
-from basicsr_distill.stages.record import STAGE_NAME
+from basicsr_distill.stages.record import StagePlan, stage_folder
 
 
 def run_stages(folder: Path, stages: Sequence[str]) -> None:
-    """Run stages of the recipe in ``folder``, as ``basicsr distill`` does, and note how long they took.
+    """Run stages of the recipe in ``folder``, as ``basicsr distill`` does, and note how long each took.
 
     Stages that had been run before the benchmark was have no time.
-    """
-    from basicsr_distill.stages.pipeline import distill
 
-    started = time.time()
+    Raises:
+        InputError: what ``basicsr distill`` refuses.
+    """
+    from basicsr_distill.stages.pipeline import distill, plan
+
     recipe = Recipe.load(folder / RECIPE_NAME)
-    distill(recipe, stages)
-    is_new = any((stage_folder(recipe, stage) / STAGE_NAME).stat().st_mtime >= started for stage in stages)
-    if not is_finished(folder):
-        finish(folder, {'make_s': round(time.time() - started, 1) if is_new else None})
+    for stage in stages:
+        started, was_done = time.perf_counter(), plan(recipe, stage).is_done
+        distill(recipe, [stage])
+        if not was_done:
+            write_cost(folder, recipe, stage, time.perf_counter() - started)
 
 
 def run_cell(folder: Path) -> None:
-    """Train and test a cell whose option files and plan lie in ``folder``; one that is finished is left as it is.
+    """Train and test a cell whose two parts were begun in ``folder``; what is finished is left as it is.
 
     Raises:
         InputError: what ``basicsr train`` or ``basicsr test`` refuses.
     """
-    os.chdir(folder)
-    here = Path.cwd()
-    if not is_finished(here):
-        _train_and_test(here)
-
-
-def _train_and_test(folder: Path) -> None:
     from basicsr_distill.host import hooks
 
     hooks.require_host()
-    from basicsr_distill.training.test import test
+    folder = folder.resolve()  # the parts run in folders of their own
+    for part, work in ((TRAIN, _train), (TEST, _test)):
+        home = folder / part
+        with stage_folder(StagePlan.begun(home)) as stage:
+            if not stage.finished:
+                os.chdir(home)
+                started = time.perf_counter()
+                facts = work(home)
+                stage.finish({}, **facts, seconds=round(time.perf_counter() - started, 1))
+
+
+def _train(home: Path) -> dict[str, Any]:
+    """Train; what the record keeps of it."""
     from basicsr_distill.training.train import train
 
-    started = time.perf_counter()
-    recipe = Recipe.load(Path(TRAIN_NAME))
-    train(to_experiment(recipe, is_train=True, root=folder, auto_resume=True))
-    trained = time.perf_counter()
-    test(to_experiment(Recipe.load(Path(TEST_NAME)), is_train=False, root=folder))
-    tested = time.perf_counter()
-    weights = folder / 'experiments' / recipe.name / 'models' / 'net_g_latest.pth'
-    values = json.loads((folder / 'results' / recipe.name / 'metrics.json').read_text(encoding='utf-8'))
-    finish(folder, {'values': values, 'weights_sha256': sha256_file(weights), 'train_s': round(trained - started, 1),
-                    'test_s': round(tested - trained, 1)})
+    recipe = Recipe.load(option_file(home))
+    train(to_experiment(recipe, is_train=True, root=home, auto_resume=True))
+    return {'weights_sha256': sha256_file(home / weights_path(recipe.name))}
+
+
+def _test(home: Path) -> dict[str, Any]:
+    """Test; what the record keeps of it."""
+    from basicsr_distill.training.test import test
+
+    recipe = Recipe.load(option_file(home))
+    test(to_experiment(recipe, is_train=False, root=home))
+    values = (home / 'results' / recipe.name / 'metrics.json').read_text(encoding='utf-8')
+    return {'values': json.loads(values),
+            'weights_sha256': sha256_file(home.parent / TRAIN / weights_path(recipe.name))}
 
 
 def die_with_stdin() -> None:

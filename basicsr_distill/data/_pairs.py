@@ -1,6 +1,7 @@
 """The files of ``DistilledPatchDataset``: HR images and their LR partners."""
 
 import logging
+import re
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,9 @@ from basicsr_distill.io.images import find_images, image_shape, read_rgb
 from basicsr_distill.io.manifest import HR_FOLDER, MANIFEST_NAME, SetRow, read_table
 from basicsr_distill.io.pairs import pair_fault
 from basicsr_distill.ops.bicubic import make_lr
+
+# What BasicSR writes behind a name in its lists, as ``name (h,w,c)``.
+_SHAPE = re.compile(r' \(\d+,\s?\d+,\s?\d+\)$')
 
 
 @dataclass(frozen=True)
@@ -82,14 +86,15 @@ def _pairs_of_folder(options: DistilledPatchDatasetOptions, root: Path) -> list[
             lines = table.read_text(encoding='utf-8').splitlines()
         except OSError as error:
             raise InputError(f'meta_info_file: {table} cannot be read ({error.strerror}).') from error
-        paths = [safe_join(root, line.split(' (')[0].strip(), listed_in=table) for line in lines if line.strip()]
+        paths = [safe_join(root, _SHAPE.sub('', line.strip()), listed_in=table) for line in lines if line.strip()]
     else:
         paths = [image.path for image in find_images([root])]
     if (several := Counter(path.name for path in paths).most_common(1)) and several[0][1] > 1:
         logging.getLogger('basicsr').warning(
             '%s: %s lies in %d of its folders; all are read, so point dataroot_gt at one of '
             'them if they are versions of the same images.', root, *several[0])
-    paths = paths[:_count(options, len(paths))]
+    count = _count(options, len(paths))
+    paths = [paths[number * len(paths) // count] for number in range(count)]  # evenly: neighbours are often alike
     if options.dataroot_lq is None:
         return [Pair(path, None) for path in paths]
     lq_root = Path(options.dataroot_lq)

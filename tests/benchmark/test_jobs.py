@@ -36,8 +36,8 @@ def test_killed_at_three_points_and_run_again(seed: int, tmp_path: Path, undistu
     make_toy(tmp_path, processes=2)
     draw = random.Random(seed)
     root = tmp_path / 'experiments' / 'toy'
-    waits_for = [lambda: (root / 'sets' / 'recipe_pool' / 'plan.json').is_file(),
-                 lambda: any(root.glob('cells/*/plan.json')), lambda: any(root.glob('cells/*/done.json'))]
+    waits_for = [lambda: (root / 'sets' / 'recipe_pool' / 'recipe.yml').is_file(),
+                 lambda: any(root.glob('cells/*/train/train.yml')), lambda: any(root.glob('cells/*/test/stage.json'))]
     for reached in waits_for:
         run = start(tmp_path)
         while not reached() and run.poll() is None:

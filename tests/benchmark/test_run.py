@@ -7,7 +7,7 @@ import pytest
 from skimage import data
 from support import save_rgb
 
-from basicsr_distill.benchmark.records import JOB_LOCK
+from basicsr_distill.benchmark.jobs import JOB_LOCK
 from basicsr_distill.cli import main
 from basicsr_distill.io.locks import lock_beside, locked
 
@@ -25,15 +25,15 @@ def test_a_toy_from_file_to_report(toy: Path, capsys: pytest.CaptureFixture[str]
     assert 'is the best real row' in page and 'src="http' not in page and '<link rel="icon" href="data:,">' in page
     assert (root / 'tables' / 'headline__edsr.tex').is_file() and '![' in (root / 'report.md').read_text()
 
-    finished = {path: path.stat().st_mtime_ns for path in root.glob('cells/*/done.json')}
+    finished = {path: path.stat().st_mtime_ns for path in root.glob('cells/*/test/stage.json')}
     assert len(finished) == 6
     assert main(['benchmark', '-opt', 'toy.yml']) == 0
     assert (root / 'results.csv').read_text() == results
-    assert {path: path.stat().st_mtime_ns for path in root.glob('cells/*/done.json')} == finished
+    assert {path: path.stat().st_mtime_ns for path in root.glob('cells/*/test/stage.json')} == finished
 
     assert main(['benchmark', '-opt', 'toy.yml', '--force_yml', 'benchmark:budget:full_total_iter=4']) == 0
     assert {path: path.stat().st_mtime_ns for path in finished} == finished  # the others are as they were
-    assert len(list(root.glob('cells/*4iter/done.json'))) == 2
+    assert len(list(root.glob('cells/*4iter/test/stage.json'))) == 2
 
 
 @pytest.mark.parametrize(('change', 'message'), [
@@ -54,7 +54,7 @@ def test_what_is_wrong_is_refused_before_any_work(change: str, message: str, toy
 
 def test_a_failed_cell_is_reported_and_the_rest_goes_on(toy: Path, caplog: pytest.LogCaptureFixture) -> None:
     name = 'random__3_s0__edsr_t0'
-    in_the_way = toy / 'experiments' / 'toy' / 'cells' / name / 'experiments'
+    in_the_way = toy / 'experiments' / 'toy' / 'cells' / name / 'train' / 'experiments'
     in_the_way.parent.mkdir(parents=True)
     in_the_way.write_text('a file where BasicSR wants a folder')
     few = ['--force_yml', 'benchmark:budget:full_total_iter=~']
@@ -65,9 +65,9 @@ def test_a_failed_cell_is_reported_and_the_rest_goes_on(toy: Path, caplog: pytes
     assert '3 of 4 cells' in caplog.text and f'failed: cell {name}' in caplog.text
 
     in_the_way.unlink()
-    before = {path: path.stat().st_mtime_ns for path in root.glob('cells/*/done.json')}
+    before = {path: path.stat().st_mtime_ns for path in root.glob('cells/*/test/stage.json')}
     assert main(['benchmark', '-opt', 'toy.yml', *few]) == 0
-    assert len(list(root.glob('cells/*/done.json'))) == 4
+    assert len(list(root.glob('cells/*/test/stage.json'))) == 4
     assert {path: path.stat().st_mtime_ns for path in before} == before
     assert 'What failed' not in (root / 'report.md').read_text()
 
@@ -85,7 +85,7 @@ def test_another_test_image_reruns_every_cell_and_says_so(toy: Path, caplog: pyt
     assert main(['benchmark', '-opt', 'toy.yml', *few]) == 0
     results = toy / 'experiments' / 'toy' / 'results.csv'
     before = [row['value'] for row in csv.DictReader(results.open())]
-    sets = {path: path.stat().st_mtime_ns for path in results.parent.glob('sets/*/done.json')}
+    sets = {path: path.stat().st_mtime_ns for path in results.parent.glob('sets/*/set/stage.json')}
     save_rgb(toy / 'held' / 'chelsea.png', data.chelsea()[100:164, 100:196])
     caplog.clear()
     assert main(['benchmark', '-opt', 'toy.yml', *few]) == 0
@@ -95,11 +95,12 @@ def test_another_test_image_reruns_every_cell_and_says_so(toy: Path, caplog: pyt
     assert len(after) == 2 and all(one != other for one, other in zip(before, after))
 
 
-def test_a_changed_cell_that_still_runs_somewhere_is_not_removed(toy: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_changed_cell_that_still_runs_somewhere_is_not_removed(toy: Path, caplog: pytest.LogCaptureFixture) -> None:
     few = ['--force_yml', 'benchmark:seeds=[0]', 'benchmark:budget:full_total_iter=~']
     assert main(['benchmark', '-opt', 'toy.yml', *few]) == 0
     cell = toy / 'experiments' / 'toy' / 'cells' / 'random__3_s0__edsr_t0'
     with locked(lock_beside(cell, JOB_LOCK), cell):
-        assert main(['benchmark', '-opt', 'toy.yml', *few, 'benchmark:budget:total_iter=1']) == 2
-    assert f'{cell.name}: in use by process' in capsys.readouterr().err.splitlines()[-1]
-    assert (cell / 'done.json').is_file()
+        assert main(['benchmark', '-opt', 'toy.yml', *few, 'benchmark:budget:total_iter=1']) == 1
+    assert f'failed: cell {cell.name}: ' in caplog.text and f'{cell.name}: in use by process' in caplog.text
+    assert (cell / 'test' / 'stage.json').is_file()
+    assert {row['set'] for row in csv.DictReader((toy / 'experiments/toy/results.csv').open())} == {'full'}

@@ -19,7 +19,7 @@ from basicsr_distill.stages.select.pool import Pool
 # Methods that look at features.
 FEATURE_METHODS = frozenset({'medoids', 'herding', 'k_center'})
 # Methods that choose from all patches, whatever the band.
-_WITHOUT_BAND = frozenset({'random', 'threshold'})
+METHODS_WITHOUT_BAND = frozenset({'random', 'threshold'})
 
 # From indices of the patches allowed and a count to numbers among them.
 Method = Callable[[Indices, int], Indices]
@@ -37,7 +37,7 @@ def choose(options: SelectOptions, pool: Pool, features: NDArray[np.float32] | N
         InputError: more patches are asked for than there are, or a cluster is empty.
     """
     allowed = np.arange(len(pool.rows))
-    if options.band is not None and options.method not in _WITHOUT_BAND:
+    if options.band is not None and options.method not in METHODS_WITHOUT_BAND:
         allowed = np.flatnonzero(in_band(pool.psnr_db, *options.band))
     method = _method(options, pool, features, scores)
     if options.num_images is not None:
@@ -52,7 +52,7 @@ def _pick(options: SelectOptions, method: Method, allowed: Indices, count: int, 
     try:
         return allowed[method(allowed, count)].tolist()
     except ValueError as error:
-        band = '' if options.band is None or options.method in _WITHOUT_BAND else ', widen select.band'
+        band = '' if options.band is None or options.method in METHODS_WITHOUT_BAND else ', widen select.band'
         raise InputError(f'{where}: {error}; ask for fewer{band} or extract more patches.') from error
 
 
