@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -163,13 +164,14 @@ def _of_folder(file: BenchmarkFile, folder: Path, name: str, row: SetOptions, ro
 
 
 def evenly(available: int, count: int, seed: int) -> list[int]:
-    """Numbers below ``available`` at equal distances, the first by seed.
+    """Draw one number of each of ``count`` equal parts of the numbers below ``available``.
 
-    >>> len(set(evenly(30, 7, seed=0)))
-    7
+    >>> [number // 10 for number in evenly(70, 7, seed=0)]
+    [0, 1, 2, 3, 4, 5, 6]
     """
-    start = np.random.default_rng(seed).random()
-    return [int((number + start) * available / count) for number in range(count)]
+    draw = np.random.default_rng(seed)
+    bounds = [number * available // count for number in range(count + 1)]
+    return [int(draw.integers(low, high)) for low, high in pairwise(bounds)]
 
 
 def _set_options(recipe: Mapping[str, Any], row: SetOptions, count: int, seed: int, folder: Path) -> dict[str, Any]:
