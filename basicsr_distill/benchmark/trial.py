@@ -9,13 +9,16 @@ from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
 
+import numpy as np
+
 from basicsr_distill.benchmark.cells import TEST, TRAIN, Cell, begin_part, plan_part, test_options, train_options
 from basicsr_distill.benchmark.jobs import Job, LocalLauncher, last_line
-from basicsr_distill.benchmark.sets import PlannedSet
+from basicsr_distill.benchmark.sets import PlannedSet, images_of
 from basicsr_distill.config.benchmark_file import BenchmarkFile
 from basicsr_distill.config.recipe import Recipe
 from basicsr_distill.config.sections import JobOptions
-from basicsr_distill.io.images import file_bytes, find_images
+from basicsr_distill.io.headers import ImageHeader, read_headers
+from basicsr_distill.io.images import file_bytes, write_png
 from basicsr_distill.runtime.device import resolve_num_gpu
 from basicsr_distill.stages.record import read_stage
 
@@ -40,7 +43,8 @@ class Cost:
 
 def print_plan(file: BenchmarkFile, cells: Sequence[Cell], networks: Mapping[str, Recipe]) -> None:
     """Print every cell and, by network, what it costs; nothing is left behind."""
-    costs = {name: measure_cost(file, name, recipe) for name, recipe in networks.items()}
+    side_px = _side_px([cell.set for cell in cells], next(iter(networks.values())).scale)
+    costs = {name: measure_cost(file, name, recipe, side_px) for name, recipe in networks.items()}
     seconds, num_bytes, unknown = 0.0, 0, 0
     for cell in cells:
         cost = costs[cell.network]
@@ -63,19 +67,36 @@ def print_plan(file: BenchmarkFile, cells: Sequence[Cell], networks: Mapping[str
           + '; the making of the sets is not in it.')
 
 
-def measure_cost(file: BenchmarkFile, name: str, network: Recipe) -> Cost | str:
-    """Train a network for 20 iterations on the images of the first test and test it; what failed, where it does."""
-    folder = Path(next(iter(file.options.tests.values())))
-    images = len(find_images([folder]))
-    planned = PlannedSet('trial', 'trial', None, None, False, False, folder)
-    cell = Cell(planned, name, 0, TRIAL_ITERATIONS, False, True)
+def _side_px(sets: Sequence[PlannedSet], scale: int) -> int:
+    """Side of the images that most trainings will see, which bounds their crop: of the first set's."""
+    for planned in sets:
+        if planned.shared and planned.shared.recipe.extract:
+            return planned.shared.recipe.extract.patch_size
+    headers = read_headers([str(path) for path in images_of(sets[0], scale)])
+    return min(min(header.width, header.height) for header in headers if isinstance(header, ImageHeader))
+
+
+def measure_cost(file: BenchmarkFile, name: str, network: Recipe, side_px: int) -> Cost | str:
+    """Train a network for 20 iterations and test it; what failed, where it does.
+
+    Args:
+        file: the benchmark file, with the tests.
+        name: of the network.
+        network: its option file.
+        side_px: of the images that are trained on; what they show has no say in the time.
+    """
     home = Path(tempfile.mkdtemp(prefix='.trial_', dir='.'))
+    noise = np.random.default_rng(0).integers(256, size=(side_px, side_px, 3), dtype=np.uint8)
+    (home / 'images').mkdir()
+    write_png(home / 'images' / 'noise.png', noise)
+    planned = PlannedSet('trial', 'trial', None, None, False, False, home / 'images')
+    cell = Cell(planned, name, 0, TRIAL_ITERATIONS, False, True)
     launcher = LocalLauncher(JobOptions(processes=1), resolve_num_gpu('auto'))
     try:
         times = []
         for total_iter in (_WARM_UP_ITERATIONS, TRIAL_ITERATIONS):
             job = Job('trial', home / str(total_iter))
-            for part, options in ((TRAIN, train_options(replace(cell, total_iter=total_iter), network, images)),
+            for part, options in ((TRAIN, train_options(replace(cell, total_iter=total_iter), network, 1)),
                                   (TEST, test_options(cell, network, file.options))):
                 begin_part(plan_part(job.home, part, options, {}))
             started = time.perf_counter()

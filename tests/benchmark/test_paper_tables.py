@@ -18,15 +18,16 @@ from basicsr_distill.config.yaml_files import load_option_file
 
 CLASSES = ('animal', 'building', 'grass', 'mountain', 'plant', 'sky', 'water')
 SMALL_POOL = ['extract:patch_size=64', 'extract:stride=64']
+SMALL_CLUSTERS = [*SMALL_POOL, 'extract:threshold=q60', 'cluster:encoder={type: texture}']
 # For each recipe: the same stages at a size for a test, without anyone's weights.
 SMALL_RECIPES = {
-    'paper_OST': [*SMALL_POOL, 'extract:threshold=q60', 'cluster:encoder={type: texture}', 'network_g:pretrained=~', 'network_g:tuning=full',
+    'paper_OST': [*SMALL_CLUSTERS, 'network_g:pretrained=~', 'network_g:tuning=full',
                   'network_g:from_scratch={num_layers: 1, num_attention_heads: 2, attention_head_dim: 16, '
                   'patch_size: 2, in_channels: 16, sample_size: 8, learn_variance: true}',
                   'datasets:train:codec={type: block_pca, components: 16}', 'datasets:train:num_worker_per_gpu=0',
                   'train:total_iter=2', 'train:scheduler:milestones=[2]', 'sample:num_steps=2',
                   'sample:scheduler=dpmsolver++'],
-    'gsdd_OST': [*SMALL_POOL, 'extract:threshold=q60', 'cluster:encoder={type: texture}', 'network_g:size_px=16', 'train:total_iter=2', 'train:scheduler:milestones=[2]',
+    'gsdd_OST': [*SMALL_CLUSTERS, 'network_g:size_px=16', 'train:total_iter=2', 'train:scheduler:milestones=[2]',
                  'train:generator=~', 'train:generator_weights=~', 'train:extractor={type: random_conv}',
                  'datasets:train:batch_size_per_gpu=2', 'datasets:train:num_worker_per_gpu=0'],
     'coreset_OST': [*SMALL_POOL, 'select:encoder={type: texture}'],

@@ -7,8 +7,12 @@ import pytest
 from skimage import data
 from support import save_rgb
 
-from basicsr_distill.benchmark.jobs import JOB_LOCK
+from basicsr_distill.benchmark.jobs import JOB_LOCK, Job, LocalLauncher
+from basicsr_distill.benchmark.run import benchmark
 from basicsr_distill.cli import main
+from basicsr_distill.config.benchmark_file import BenchmarkFile
+from basicsr_distill.config.yaml_files import load_option_file
+from basicsr_distill.io.images import find_images, read_rgb
 from basicsr_distill.io.locks import lock_beside, locked
 
 
@@ -104,3 +108,22 @@ def test_a_changed_cell_that_still_runs_somewhere_is_not_removed(toy: Path, capl
     assert f'failed: cell {cell.name}: ' in caplog.text and f'{cell.name}: in use by process' in caplog.text
     assert (cell / 'test' / 'stage.json').is_file()
     assert {row['set'] for row in csv.DictReader((toy / 'experiments/toy/results.csv').open())} == {'full'}
+
+
+def test_a_dry_run_times_the_crop_that_is_trained_on(toy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The test's photograph has 64 x 96 pixels, the patches 128."""
+    seen = []
+
+    class Looking(LocalLauncher):
+        def __call__(self, job: Job) -> int:
+            options = load_option_file(job.home / 'train' / 'train.yml')['datasets']['train']
+            images = [read_rgb(image.path) for image in find_images([job.home / 'train' / options['dataroot_gt']])]
+            seen.append((options['gt_size'], {image.shape for image in images}))
+            return 1
+
+    monkeypatch.setattr('basicsr_distill.benchmark.trial.LocalLauncher', Looking)
+    recipe = (toy / 'pool.yml').read_text()
+    (toy / 'pool.yml').write_text(recipe.replace('patch_size: 64', 'patch_size: 128'))
+    file = BenchmarkFile.load(Path('toy.yml'), ['benchmark:networks:edsr:force_yml=[datasets:train:gt_size=96]'])
+    assert benchmark(file, dry_run=True) == 0
+    assert seen == [(96, {(128, 128, 3)})]

@@ -1,6 +1,7 @@
 """Whatever is changed between two runs, results.csv holds what the last one measured or would measure, and no more."""
 
 import csv
+import json
 import signal
 import time
 from pathlib import Path
@@ -9,7 +10,7 @@ import pytest
 import yaml
 from benchmark_toy import make_toy, start
 from skimage import data
-from support import save_rgb
+from support import REPOSITORY, save_rgb
 
 from basicsr_distill.cli import main
 
@@ -107,3 +108,19 @@ def test_smaller_sets_of_a_plain_folder_are_drawn_evenly_by_seed(toy: Path) -> N
         assert [int(name[:2]) // 4 for name in names] == [0, 1, 2]
         assert int(rows(toy)[seed]['pixels']) == sum(64 * (64 + int(name[:2])) for name in names)
     assert len({row['weights_sha256'] for row in rows(toy)}) == 2
+
+
+def test_a_set_that_is_trained_itself_is_made_again_with_other_options(toy: Path, caplog: pytest.LogCaptureFixture,
+                                                                       ) -> None:
+    """GSDD: its training lies in experiments/, beside the benchmark."""
+    small = ['extract:dataroot=photos', 'extract:patch_size=64', 'extract:threshold=q100', 'network_g:size_px=16',
+             'network_g:num_labels=2', 'cluster:num_clusters=2', 'datasets:train:batch_size_per_gpu=2']
+    for total_iter in (2, 3):
+        recipe = {'recipe': str(REPOSITORY / 'options/distill/gsdd_demo.yml'), 'sample': {},
+                  'force_yml': [*small, f'train:total_iter={total_iter}']}
+        change = f'benchmark:sets={{gsdd: {json.dumps(recipe)}}}'
+        assert main(['benchmark', '-opt', 'toy.yml', *FEW, change]) == 0
+        record = json.loads((toy / 'experiments/toy__gsdd__3_s0/stage.json').read_text())
+        assert record['options']['train']['total_iter'] == total_iter and len(rows(toy)) == 1
+    assert 'gsdd__3_s0: made again (options.train.total_iter: was 2, now 3)' in caplog.text
+    assert 'gsdd__3_s0__edsr_t0: made again (inputs.set' in caplog.text
