@@ -6,8 +6,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-# Scores this near to the best are its equals: float32's rounding of the cells, up to 3e-6, depends on their place and on
-# the processor.
+# Scores this near to the best are its equals: rounding of the cells, up to 3e-6, depends on their place and on the
+# processor.
 _EQUAL = 1e-5
 # Darts that are looked at together.
 _DARTS = 256
