@@ -13,12 +13,15 @@ from torch import Tensor, nn
 _NEIGHBOURS = 3
 # Ridge of the decoder's least squares, relative to the mean square of a latent; it softens the errors of drawn latents.
 _RIDGE = 1e-2
+# Variance of pixels in [0, 1] that is none: rounding leaves 1e-14 of it, one that 8 bits can show is 1e-6.
+_LEAST_VARIANCE = 1e-10
 
 
 class BlockPca(nn.Module):
     """Codec from (N, 3, H, W) in [0, 1] to (N, components, H / block_px, W / block_px) of unit mean square.
 
-    Encoding is deterministic. Whitening w divides a component of standard deviation s by s ** w before a common scale.
+    Encoding is deterministic. Whitening w divides a component of standard deviation s by s ** w before a common scale;
+    a component without variance (colour, of grey images) is 0.
 
     >>> codec = BlockPca(block_px=2, components=12, whitening=0.5)
     >>> images = torch.rand(64, 3, 8, 8, generator=torch.Generator().manual_seed(0))
@@ -87,10 +90,12 @@ class BlockPca(nn.Module):
         variances, vectors = (part.flip(-1)[..., : self.components] for part in (variances, vectors))
         # An eigenvector's sign is arbitrary; the largest entry is made positive.
         largest = vectors.gather(0, vectors.abs().argmax(0, keepdim=True))
-        divisor = variances.clamp(min=1e-12).sqrt() ** self.whitening
-        common = (variances / divisor.square()).mean().sqrt()
+        # Directions without variance are those that rounding chose, and whitening would enlarge its noise.
+        varies = variances > _LEAST_VARIANCE
+        divisor = variances.clamp(min=_LEAST_VARIANCE).sqrt() ** self.whitening
+        common = torch.where(varies, variances / divisor.square(), 0).mean().sqrt()
         self.mean.copy_(mean)
-        self.basis.copy_(vectors * largest.sign() / (divisor * common))
+        self.basis.copy_(torch.where(varies, vectors * largest.sign() / (divisor * common), 0))
 
         features = len(self.synthesis)
         gram, target = torch.zeros(features, features).double(), torch.zeros(features, block).double()
@@ -99,7 +104,8 @@ class BlockPca(nn.Module):
             pixels = F.unfold(batch, self.block_px, stride=self.block_px).transpose(1, 2).reshape(-1, block).double()
             gram += seen.T @ seen
             target += seen.T @ (pixels - mean)
-        ridge = _RIDGE * gram.diagonal().mean() * torch.eye(features).double()
+        # More than one of a block's latents squared, but for images that are all flat: their latents are all 0.
+        ridge = _RIDGE * gram.diagonal().mean().clamp(min=1) * torch.eye(features).double()
         self.synthesis.copy_(torch.linalg.solve(gram + ridge, target))
 
 

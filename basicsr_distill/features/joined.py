@@ -5,6 +5,9 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+# Variance, as a share of the mean square, that the rounding of an encoder's float32 may leave of none.
+_ROUNDING = 1e-10
+
 
 def join_features(blocks: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:
     """Concatenate features after centring each block and scaling it to a total variance of 1.
@@ -19,7 +22,7 @@ def join_features(blocks: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:
 
     Args:
         blocks: one encoder's features each, (N, D_b), float32, finite, rows in the same order. A block without variance
-            becomes zeros.
+            (1e-10 of its mean square or less: rounding) becomes zeros.
 
     Returns:
         (N, sum of D_b), float32.
@@ -38,5 +41,6 @@ def join_features(blocks: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:
         centred = joined[:, start:end]
         np.subtract(block, mean, out=centred, casting='same_kind')
         variance = float(np.einsum('nd,nd->', centred, centred, dtype=np.float64)) / len(block)
-        centred *= np.float32(variance**-0.5 if variance > 0 else 0)
+        mean_square = variance + float(np.square(mean).sum())
+        centred *= np.float32(variance**-0.5 if variance > _ROUNDING * mean_square else 0)
     return joined

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from basicsr_distill.ops.bicubic import bicubic_downsample, bicubic_upsample
 from basicsr_distill.ops.high_pass import high_pass
 
-# Flat samples have no high frequencies; their logarithm stays finite.
+# Mean square below which high frequencies are rounding (1e-14 of it) and a sample is flat; the logarithm stays finite.
 _ENERGY_FLOOR = 1e-12
 # ``literal`` rewards a distance without end; this many times the real latents' own ends it.
 _LITERAL_CEILING = 4.0
@@ -70,7 +70,7 @@ class HighFrequencyLoss(nn.Module):
         return self.loss_weight * (alpha_bar_t * gap.abs()).mean()
 
     def _log_energy(self, x: Tensor) -> Tensor:
-        return high_pass(x, self.scale).square().flatten(1).sum(1).clamp(min=_ENERGY_FLOOR).log()
+        return high_pass(x, self.scale).square().flatten(1).mean(1).clamp(min=_ENERGY_FLOOR).log()
 
     def _literal(self, x0_pred: Tensor, x0: Tensor) -> Tensor:
         height, width = x0.shape[-2:]

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from basicsr_distill.config.sections import PsnrMetric
 from basicsr_distill.ops.bicubic import bicubic_downsample, bicubic_upsample
-from basicsr_distill.ops.psnr import scored_planes
+from basicsr_distill.ops.psnr import FLAT_MSE, scored_planes
 from basicsr_distill.runtime.parallel import one_thread_per_operation
 
 # LR rows computed at once, and LR rows beside them that have a say in them: two of each of both kernels.
@@ -28,8 +28,9 @@ def laplacian_cells(rgb: NDArray[np.uint8], scale: int) -> NDArray[np.float32]:
     >>> laplacian_cells(np.full((8, 12, 3), 9, np.uint8), scale=4).tolist()
     [[0.0, 0.0, 0.0], [0.0, 0.0, 0.0]]
     """
-    grey = cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY).astype(np.float32) / 255
-    return _cell_means(np.abs(cv2.Laplacian(grey, cv2.CV_32F, ksize=1)), scale)
+    # Of whole numbers, so that it is exact: zero on slopes.
+    laplacian = cv2.Laplacian(cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY), cv2.CV_32F, ksize=1)
+    return _cell_means(np.abs(laplacian), scale) / np.float32(255)
 
 
 def bicubic_error_cells(rgb: NDArray[np.uint8], scale: int, metric: PsnrMetric = 'matlab_rgb') -> NDArray[np.float32]:
@@ -45,7 +46,7 @@ def bicubic_error_cells(rgb: NDArray[np.uint8], scale: int, metric: PsnrMetric =
             here.
 
     Returns:
-        (H // scale, W // scale), float32, of values in [0, 255].
+        (H // scale, W // scale), float32, of values in [0, 255]; 0 where there is nothing but rounding.
 
     >>> bicubic_error_cells(np.full((9, 12, 3), 9, np.uint8), scale=4).shape
     (2, 3)
@@ -62,7 +63,9 @@ def bicubic_error_cells(rgb: NDArray[np.uint8], scale: int, metric: PsnrMetric =
             error = planes - bicubic_upsample(bicubic_downsample(planes, scale), scale)
             squares = error.square_().mean(dim=0)[(first - above) * scale:(first - above + _ROWS) * scale]
             parts.append(_cell_means(squares.numpy(), scale))
-    return np.concatenate(parts)
+    cells = np.concatenate(parts)
+    cells[cells < 255**2 * FLAT_MSE] = 0
+    return cells
 
 
 def _cell_means(values: NDArray[np.float32], scale: int) -> NDArray[np.float32]:

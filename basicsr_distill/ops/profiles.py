@@ -24,6 +24,9 @@ _WIDTH = 2
 _SKIRT = 16
 # Mean difference, of 255, below which a profile is rounding.
 _ROUNDING = 0.05
+# Median of a spectrum below which float32's rounding of the pixels alone, which depends on the processor, can make
+# peaks, of 0.01; photographs have a median of 0.25 and more.
+_LEAST_LEVEL = 0.05
 
 
 def middle(image: NDArray[Any], multiple: int = 1, most_px: int = _MOST_PX) -> NDArray[Any]:
@@ -96,7 +99,7 @@ def _profile_spectrum(grey: NDArray[np.float32], order: int, axis: int) -> NDArr
     profile = profile[2:-2]  # borders are mirrored
     profile -= cv2.blur(profile[None], (9, 1))[0]
     spectrum = np.abs(rfft(profile * _hann(profile.size), _BINS))
-    return np.asarray(spectrum / max(float(np.median(spectrum[_BINS // 10:])), 1e-12))
+    return np.asarray(spectrum / max(float(np.median(spectrum[_BINS // 10:])), _LEAST_LEVEL))
 
 
 _hann = lru_cache(maxsize=64)(np.hanning)

@@ -27,7 +27,7 @@ _Y_WEIGHTS = (65.481 / 255, 128.553 / 255, 24.966 / 255)
 # Pillow's convert('L'): fixed-point BT.601 of 8-bit values, 16 fractional bits, rounded.
 _GREY_WEIGHTS = (19595, 38470, 7471)
 # Rounding noise of the filter is far below half an 8-bit step: what is flat in the picture counts as flat.
-_FLAT_MSE = 1e-12
+FLAT_MSE = 1e-12
 # Values turned to luma or grey at once: few enough to stay in a core's own cache.
 _VALUES_AT_ONCE = 1 << 18
 # LR rows computed in one step; see _Band.
@@ -67,7 +67,7 @@ def psnr_after_bicubic(patches: Tensor, scale: int = 4, metric: PsnrMetric = 'ma
         errors = [_mean_square_error(planes, scale, metric == 'cv2_grey') / white**2
                   for part in patches.cpu().split(few) for planes in scored_planes(part, metric, white)]
     # One logarithm at a time: a vectorized one may differ from it in the last bit at the end of a batch.
-    return torch.tensor([math.inf if mse < _FLAT_MSE else -10 * math.log10(mse) for mse in errors], dtype=torch.float32)
+    return torch.tensor([math.inf if mse < FLAT_MSE else -10 * math.log10(mse) for mse in errors], dtype=torch.float32)
 
 
 def scored_planes(patches: Tensor, metric: PsnrMetric, white: int) -> Tensor:

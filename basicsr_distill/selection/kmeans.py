@@ -60,8 +60,11 @@ def cluster(features: NDArray[np.float32], num_clusters: int, seed: int, balance
             model = KMeans(num_clusters, random_state=seed, n_init=_STARTS)
         labels = model.fit_predict(features).astype(np.int64)
         if balance:
-            labels = equal_sizes(distances(features, model.cluster_centers_))
-    return _by_size(features, labels)
+            return _by_size(features, equal_sizes(distances(features, model.cluster_centers_)))
+    found = _by_size(features, labels)
+    # Where there are fewer distinct features than clusters, rounding deals equal ones out to equal centres.
+    distinct, owner = np.unique(found.centers, axis=0, return_inverse=True)
+    return found if len(distinct) == len(found.centers) else _by_size(features, owner.reshape(-1)[found.labels])
 
 
 def choose_num_clusters(features: NDArray[np.float32], seed: int) -> int:

@@ -6,6 +6,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+# Scores this near to the best are its equals: rounding of the cells, up to 3e-6, depends on their place and on the
+# processor.
+_EQUAL = 1e-5
 # Darts that are looked at together.
 _DARTS = 256
 
@@ -42,7 +45,8 @@ def best_windows(cells: NDArray[np.float32], size: int, max_overlap: float = 0.0
         max_overlap: share of a window's area that it may have in common with an earlier one, in [0, 1).
 
     Returns:
-        Top and left, cells, (N, 2), int32, best first; among equals the upper, then the left one first.
+        Top and left, cells, (N, 2), int32, best first; among equals (within 1e-5) the upper, then the left one
+        first.
     """
     if min(cells.shape) < size:
         return np.zeros((0, 2), np.int32)
@@ -53,8 +57,8 @@ def best_windows(cells: NDArray[np.float32], size: int, max_overlap: float = 0.0
     # What rounding leaves of nothing is nothing.
     least = 1e-9 * max(float(scores.max()), 1e-30)
     places = []
-    while scores.flat[best := int(scores.argmax())] > least:
-        place = divmod(best, scores.shape[1])
+    while (highest := float(scores.max())) > least:
+        place = divmod(int((scores >= (1 - _EQUAL) * highest).argmax()), scores.shape[1])
         places.append(place)
         region, mask = _around(scores, place, near)
         region[mask] = -1

@@ -62,6 +62,27 @@ def test_whitening_sets_the_spread_of_the_components(patches):
             assert spread[0] > 10 * spread[-1]
 
 
+@pytest.mark.parametrize('whitening', [0.5, 1.0])
+def test_components_without_variance_are_zero(patches, whitening):
+    """Grey images have none of colour; rounding must not be enlarged to some."""
+    grey = patches.mean(1, keepdim=True).expand(-1, 3, -1, -1)
+    for rounding in (0, 1e-7):
+        codec = BlockPca(block_px=2, components=12, whitening=whitening)
+        codec.fit(lambda: [grey + rounding * torch.randn(grey.shape, generator=torch.Generator().manual_seed(0))])  # noqa: B023
+        latents = codec.encode(grey)[0]
+        assert not latents[:, 4:].any() and float(latents.square().mean()) == pytest.approx(1, rel=1e-3)
+        assert psnr_db(codec.decode(latents), grey) > 40
+
+
+def test_flat_images_are_their_mean():
+    flat = torch.full((4, 3, 8, 8), 0.3)
+    codec = BlockPca(block_px=2, components=12)
+    codec.fit(lambda: [flat])
+    latents = codec.encode(flat)[0]
+    assert not latents.any()
+    torch.testing.assert_close(codec.decode(latents), flat)
+
+
 def test_decoding_beats_the_plain_inverse_and_follows_its_definition(patches, block_pca):
     latents, _ = block_pca.encode(patches)
     decoded = block_pca.decode(latents)

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import scipy.linalg
 import torch
 
 from basicsr_distill.diffusion.guidance import latent_bounds, tangent_part, towards_modes, within_bounds
@@ -99,6 +100,17 @@ def test_tangent_part_projects_onto_the_neighbours_plane():
         expected.append(sum((axis @ vector) * axis for axis in axes.T[-2:]))
     found = tangent_part(*(torch.tensor(each) for each in (vectors, points, latents)), neighbors=8, dimensions=2)
     np.testing.assert_allclose(found, expected, atol=1e-9)
+
+
+@pytest.mark.parametrize('distinct', [1, 2, 3])
+def test_directions_in_which_the_data_do_not_extend_are_not_along_it(distinct):
+    """Few latents, or copies, span fewer directions than are asked for; rounding must not choose the others."""
+    generator = torch.Generator().manual_seed(0)
+    latents = torch.randn(distinct, 16, generator=generator)
+    vector, rounding = torch.randn(1, 16, generator=generator), 1e-7 * torch.randn(12, 16, generator=generator)
+    axes = scipy.linalg.orth((latents - latents.mean(0)).double().T.numpy(), rcond=1e-5)
+    found = tangent_part(vector, torch.zeros(1, 16), latents[torch.arange(12) % distinct] + rounding)
+    np.testing.assert_allclose(found, vector.double().numpy() @ axes @ axes.T, atol=1e-4)
 
 
 def test_with_a_manifold_the_pull_stays_in_it():

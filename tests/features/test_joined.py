@@ -39,6 +39,11 @@ def test_a_block_that_says_nothing_has_no_say(blocks):
     assert not joined[:, :3].any() and np.isfinite(joined).all()
 
 
+def test_nor_has_one_in_which_rounding_alone_differs(blocks):
+    rounded = 7 * (1 + 1e-6 * np.random.default_rng(1).uniform(-1, 1, (40, 3)))
+    assert not join_features([rounded.astype(np.float32), blocks[1]])[:, :3].any()
+
+
 def test_blocks_of_other_patches_are_refused(blocks):
     with pytest.raises(ValueError, match=r'blocks of \[40, 39\] rows'):
         join_features([blocks[0], blocks[1][1:]])

@@ -67,6 +67,13 @@ def test_off_is_zero_with_a_zero_gradient(batch):
     assert loss.item() == 0 and not x0_pred.grad.any()
 
 
+def test_flat_latents_are_alike_whatever_their_rounding():
+    flat = torch.tensor([0.0, 0.3, -7.7]).view(3, 1, 1, 1).expand(3, 2, 16, 16)
+    rounded = flat + 1e-7 * torch.randn(flat.shape, generator=torch.Generator().manual_seed(0))
+    loss = high_frequency_loss(loss_weight=1.0)
+    assert loss(rounded, flat.roll(1, 0), torch.ones(3), torch.zeros(3), decode=None) == 0
+
+
 def test_flat_latents_stay_finite():
     flat = torch.zeros(1, 1, 8, 8, requires_grad=True)
     loss = high_frequency_loss()(flat, torch.ones(1, 1, 8, 8), torch.ones(1), torch.zeros(1), decode=None)

@@ -16,6 +16,7 @@ from basicsr_distill.ops.blockiness import blockiness, blockiness_at_any_size
 from basicsr_distill.ops.enlargement import enlargement_factor
 from basicsr_distill.ops.noise import noise_sigma
 from basicsr_distill.ops.periodicity import periodic_peak_db
+from basicsr_distill.ops.profiles import GridSpectrum
 from basicsr_distill.ops.texture import colourfulness, flat_share, saturated_share
 
 PHOTOS = ('astronaut', 'coffee', 'chelsea', 'rocket')
@@ -61,7 +62,23 @@ def test_blockiness_grows_as_quality_falls(name: str) -> None:
 
 def test_of_too_little_there_is_no_blockiness_and_no_noise() -> None:
     assert blockiness(np.zeros((20, 400))) == blockiness(np.full((64, 64), 7.0)) == 0
-    assert noise_sigma(np.zeros((20, 400))) == 0 and noise_sigma(np.full((64, 64), 7.0)) < 1e-6
+    assert noise_sigma(np.zeros((20, 400))) == 0 and noise_sigma(np.full((64, 64), 7.0)) < 1e-5
+
+
+@pytest.mark.parametrize('white', [1.0, 255.0])
+def test_rounding_has_no_blocks(white: float) -> None:
+    """Nor has a slope, whose terms are zero in theory; the noise is what another processor's rounding may do."""
+    slope = np.mgrid[:128, :128].sum(axis=0) / 254
+    for image in (np.ones((128, 128)), np.full((128, 128), 7 / 255), slope):
+        rounded = white * image * (1 + 2e-7 * np.random.default_rng(0).uniform(-1, 1, image.shape))
+        assert blockiness(rounded.astype(np.float32)) == 0
+
+
+def test_rounding_has_no_grid() -> None:
+    """A slope of which every sixth column is rounded up, as vectors of another length may do."""
+    slope = np.mgrid[:256, :256].sum(axis=0).astype(np.float32)
+    rounded = np.where(np.arange(256) % 6 == 0, np.nextafter(slope, np.float32(np.inf)), slope)
+    assert GridSpectrum(rounded, order=3, axes=(1,)).peak(0.13, 0.18)[1] < 6
 
 
 @pytest.mark.parametrize('sigma', [2.0, 5.0, 10.0, 20.0])

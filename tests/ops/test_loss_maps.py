@@ -41,3 +41,14 @@ def test_laplacian_of_cells(chelsea: NDArray[np.uint8]) -> None:
     grey = cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY).astype(np.float64) / 255
     expected = cell_means(np.abs(laplace(grey, mode='mirror')), 4)
     np.testing.assert_allclose(laplacian_cells(rgb, 4), expected, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize('metric', ['matlab_rgb', 'matlab_y', 'cv2_grey'])
+def test_flat_areas_lose_nothing_but_rounding(metric: PsnrMetric) -> None:
+    for value in range(3, 256, 9):
+        assert not bicubic_error_cells(np.full((64, 96, 3), value, np.uint8), 4, metric).any(), value
+
+
+def test_a_slope_has_no_laplacian() -> None:
+    slope = np.repeat(np.arange(200, dtype=np.uint8)[None, :, None], 3, axis=2).repeat(40, axis=0)
+    assert not laplacian_cells(slope, 4)[:, 1:-1].any()

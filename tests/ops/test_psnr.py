@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 from skimage import data
 from skimage.metrics import peak_signal_noise_ratio
-from support import REPOSITORY
+from support import PROCESSORS, REPOSITORY
 
 from basicsr_distill.ops.bicubic import bicubic_downsample, bicubic_upsample
 from basicsr_distill.ops.psnr import psnr_after_bicubic
@@ -132,13 +132,11 @@ for size in (64, 128, 256, 512):
 
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
-@pytest.mark.parametrize('instructions', ['AVX512', 'AVX2', 'SSE4_2'])
+@pytest.mark.parametrize('instructions', PROCESSORS)
 def test_scores_are_the_same_in_batches_of_1_to_64_on_one_thread_and_two(instructions: str) -> None:
-    # MKL and torch are held to the instructions of other processors: kernels of other shapes.
-    limits = {'MKL_ENABLE_INSTRUCTIONS': instructions,
-              'ATEN_CPU_CAPABILITY': {'AVX512': 'avx512', 'AVX2': 'avx2', 'SSE4_2': 'default'}[instructions]}
     path = os.pathsep.join(str(folder) for folder in (Path(__file__).parent, REPOSITORY / 'tests', REPOSITORY))
-    printed = [subprocess.run([sys.executable, '-c', _SCORES], check=True, capture_output=True, text=True, env={
-        **os.environ, **limits, 'PYTHONPATH': path, 'OMP_NUM_THREADS': threads}).stdout for threads in ('1', '2')]
+    limits = {**os.environ, **PROCESSORS[instructions], 'PYTHONPATH': path}
+    printed = [subprocess.run([sys.executable, '-c', _SCORES], check=True, capture_output=True, text=True,
+                              env={**limits, 'OMP_NUM_THREADS': threads}).stdout for threads in ('1', '2')]
     assert printed[0] == printed[1]
     assert len(printed[0].splitlines()) == 24

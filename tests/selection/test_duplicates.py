@@ -2,6 +2,8 @@ import cv2
 import numpy as np
 import pytest
 import skimage.data
+from numpy.typing import NDArray
+from scipy.fft import dctn
 
 from basicsr_distill.selection.duplicates import NEAR_BITS, exact_fingerprint, perceptual_fingerprint, repeated
 
@@ -46,3 +48,17 @@ def test_perceptual_fingerprint_survives_what_does_not_change_the_picture() -> N
         assert (perceptual_fingerprint(same) ^ print_).bit_count() <= NEAR_BITS
     for other in (rgb[::-1], skimage.data.coffee()[:256, :256], skimage.data.chelsea()[:256, :256]):
         assert (perceptual_fingerprint(np.ascontiguousarray(other)) ^ print_).bit_count() > 12
+
+
+def test_rounding_has_no_say_in_a_fingerprint(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A flat picture and a symmetric one have terms that are zero in theory."""
+    def on_another_processor(grey: NDArray[np.float32]) -> NDArray[np.float64]:
+        return dctn(grey, norm='ortho') + rng.uniform(-1e-3, 1e-3, grey.shape)
+
+    rng = np.random.default_rng(0)
+    monkeypatch.setattr(cv2, 'dct', on_another_processor)
+    flat = np.full((64, 64, 3), 9, np.uint8)
+    stripes = np.repeat(np.uint8([9, 200, 200, 9]), 16)[None, :, None].repeat(64, axis=0).repeat(3, axis=2)
+    for rgb in (flat, stripes):
+        assert len({perceptual_fingerprint(rgb) for _ in range(5)}) == 1
+    assert perceptual_fingerprint(flat).bit_count() == 1, 'its mean'

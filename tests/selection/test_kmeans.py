@@ -66,6 +66,15 @@ def test_identical_features_give_fewer_clusters_densely_numbered() -> None:
     assert cluster(np.ones((6, 3), np.float32), 4, seed=0).sizes == [6]
 
 
+def test_rounding_does_not_part_equal_features(monkeypatch: pytest.MonkeyPatch) -> None:
+    features = np.float32([[0, 0], [0, 0], [5, 0.1], [5, 0.1], [5, 0.1]])
+    # Centres 1 and 2 are equal: a difference in a last bit may decide for either.
+    monkeypatch.setattr(kmeans.KMeans, 'fit_predict', lambda self, features: np.array([0, 0, 1, 2, 1]))
+    found = cluster(features, 3, seed=0)
+    assert found.labels.tolist() == [1, 1, 0, 0, 0] and found.sizes == [3, 2]
+    np.testing.assert_array_equal(found.centers, features[[2, 0]])
+
+
 @pytest.mark.parametrize('groups', [2, 3, 6])
 def test_auto_finds_the_number_of_groups(groups: int) -> None:
     assert choose_num_clusters(blobs([12] * groups)[0], seed=0) == groups

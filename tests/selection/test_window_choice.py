@@ -37,6 +37,13 @@ def test_where_there_is_nothing_no_window_is_taken() -> None:
     assert best_windows(np.ones((3, 3), np.float32), 3).tolist() == [[0, 0]]
 
 
+def test_rounding_does_not_choose_among_equals() -> None:
+    cells = np.tile(np.random.default_rng(0).uniform(1, 9, (4, 4)), (6, 9))
+    rounded = cells * (1 + 2e-6 * np.random.default_rng(1).uniform(-1, 1, cells.shape))
+    found = best_windows(rounded.astype(np.float32), 8)
+    assert found.tolist() == [[top, left] for top in (0, 8, 16) for left in (0, 8, 16, 24)]
+
+
 @pytest.mark.parametrize('shape', [(300, 500), (64, 400), (64, 64)])
 def test_random_windows_keep_their_distance_and_leave_no_room(shape: tuple[int, int]) -> None:
     found = poisson_windows(*shape, size=64, distance=48, step=4, rng=np.random.default_rng(1))
