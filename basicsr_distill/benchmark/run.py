@@ -41,6 +41,8 @@ from basicsr_distill.benchmark.tables import shown
 from basicsr_distill.benchmark.trial import print_plan
 from basicsr_distill.config.benchmark_file import BenchmarkFile
 from basicsr_distill.config.recipe import Recipe
+from basicsr_distill.config.sections import DistilledPatchDatasetOptions
+from basicsr_distill.data._pairs import find_pairs
 from basicsr_distill.errors import InputError
 from basicsr_distill.io.files import write_atomic
 from basicsr_distill.io.images import find_images, fingerprint_images
@@ -106,6 +108,10 @@ def _check(file: BenchmarkFile, networks: Mapping[str, Recipe], sets: Sequence[P
     for name, folder in file.options.tests.items():
         if not Path(folder).is_dir() or not find_images([Path(folder)]):
             raise InputError(f'{where}.tests.{name}: {folder} holds no images; correct the path.')
+        try:
+            find_pairs(DistilledPatchDatasetOptions(name=name, dataroot_gt=folder), next(iter(networks.values())).scale)
+        except InputError as error:
+            raise InputError(f'{where}.tests.{name}: {str(error).removeprefix("dataroot_gt: ")}') from None
     scales = {f'networks.{name}': recipe.scale for name, recipe in networks.items()}
     scales |= {f'sets.{planned.row}': planned.shared.recipe.scale for planned in sets if planned.shared}
     if len(set(scales.values())) > 1:

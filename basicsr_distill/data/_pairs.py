@@ -3,6 +3,7 @@
 import logging
 import re
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,6 +20,11 @@ from basicsr_distill.ops.bicubic import make_lr
 
 # What BasicSR writes behind a name in its lists, as ``name (h,w,c)``.
 _SHAPE = re.compile(r' \(\d+,\s?\d+,\s?\d+\)$')
+
+# DIV2K's names of LR images: ``0001x4``.
+_SIZE_SUFFIX = re.compile(r'x\d+$')
+# Pictures whose sizes are compared in two folders.
+_PROBES = 16
 
 
 @dataclass(frozen=True)
@@ -89,6 +95,7 @@ def _pairs_of_folder(options: DistilledPatchDatasetOptions, root: Path) -> list[
         paths = [safe_join(root, _SHAPE.sub('', line.strip()), listed_in=table) for line in lines if line.strip()]
     else:
         paths = [image.path for image in find_images([root])]
+    _refuse_versions(root, paths)
     if (several := Counter(path.name for path in paths).most_common(1)) and several[0][1] > 1:
         logging.getLogger('basicsr').warning(
             '%s: %s lies in %d of its folders; all are read, so point dataroot_gt at one of '
@@ -107,6 +114,33 @@ def _pairs_of_folder(options: DistilledPatchDatasetOptions, root: Path) -> list[
                              'correct dataroot_lq or filename_tmpl, or leave dataroot_lq out.')
         pairs.append(Pair(path, lr))
     return pairs
+
+
+def _refuse_versions(root: Path, paths: Sequence[Path]) -> None:
+    """Refuse a folder whose sub-folders hold the same pictures at several sizes, as BasicSR's downloads do.
+
+    Raises:
+        InputError: names the sub-folder with the largest ones.
+    """
+    by_folder: dict[Path, dict[str, Path]] = {}
+    holders: dict[str, list[Path]] = {}
+    for path in paths:
+        name = _SIZE_SUFFIX.sub('', path.stem)
+        by_folder.setdefault(path.parent, {})[name] = path
+        holders.setdefault(name, []).append(path.parent)
+    for small, theirs in by_folder.items():
+        for large in holders[next(iter(theirs))]:
+            own = by_folder[large]
+            if large != small and theirs.keys() <= own.keys() and all(
+                    _is_reduced(image_shape(own[name]), image_shape(theirs[name])) for name in [*theirs][:_PROBES]):
+                raise InputError(f'dataroot_gt: {root}: {small.relative_to(root)} holds the pictures of '
+                                 f'{large.relative_to(root)} at a smaller size; point it at {large}.')
+
+
+def _is_reduced(large: tuple[int, int], small: tuple[int, int]) -> bool:
+    """Whether a (height, width) is another one's divided by a whole number of at least 2."""
+    factor = round(large[0] / small[0])
+    return factor >= 2 and all(one // factor == other or -(-one // factor) == other for one, other in zip(large, small))
 
 
 def _count(options: DistilledPatchDatasetOptions, available: int) -> int:

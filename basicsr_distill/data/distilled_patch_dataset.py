@@ -1,9 +1,11 @@
 """``DistilledPatchDataset``: HR images with LR partners, from a distilled set or any folder of photos."""
 
 import logging
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
+import cv2
 import numpy as np
 import torch
 from basicsr.utils import bgr2ycbcr
@@ -23,6 +25,7 @@ from basicsr_distill.runtime.parallel import default_workers, ordered_map
 MAX_CACHE_BYTES = 4 << 30
 # Without being asked, only sets that are smaller as a whole: a distilled set takes a few megabytes.
 MAX_AUTO_CACHE_BYTES = 512 << 20
+_NAMED = 3
 
 
 @DATASET_REGISTRY.register()
@@ -42,8 +45,8 @@ class DistilledPatchDataset(Dataset[dict[str, Any]]):
             up to 4 GiB, and ``auto`` (the default) does so for sets that take less than 512 MiB.
 
     Items: ``lq`` (3, h, w) and ``gt`` (3, h*scale, w*scale), float32, RGB (or one luma channel with ``color: y``), [0,
-    1] before ``mean`` and ``std``; ``lq_path``, ``gt_path``. In training a random crop of ``gt_size`` (at most the
-    smallest image), flips and rotations are drawn from torch's generator.
+    1] before ``mean`` and ``std``; ``lq_path``, ``gt_path``. In training a random crop of ``gt_size`` (of sets of
+    smaller images: of their usual side, see :func:`crop_side`), flips and rotations are drawn from torch's generator.
 
     Raises:
         InputError: a key is wrong, a folder is missing or empty, a partner is missing or of the wrong size, an image is
@@ -67,7 +70,8 @@ class DistilledPatchDataset(Dataset[dict[str, Any]]):
                                                  self.options.dataroot_gt, self._decoded_bytes / 2**30,
                                                  MAX_CACHE_BYTES / 2**30)
         if self.is_train:
-            self.gt_size = self._usable_gt_size(gt_size, min(min(shape) for shape in shapes))
+            self.gt_size = crop_side(gt_size, [min(shape) for shape in shapes])
+            self._say_what_is_smaller(gt_size, [min(shape) for shape in shapes])
 
     def __getstate__(self) -> dict[str, Any]:
         # A spawned worker gets the list of files, not a copy of every image.
@@ -114,16 +118,21 @@ class DistilledPatchDataset(Dataset[dict[str, Any]]):
             raise InputError(f'gt_size: {self.options.gt_size} is not a multiple of the scale {self.scale}.')
         return self.options.gt_size
 
-    def _usable_gt_size(self, gt_size: int, smallest: int) -> int:
-        if smallest < gt_size:
-            logging.getLogger('basicsr').warning(
-                'gt_size: %d is larger than the smallest image of %s; cropping %d instead.',
-                gt_size, self.options.dataroot_gt, smallest)
-        return min(gt_size, smallest)
+    def _say_what_is_smaller(self, gt_size: int, sides: Sequence[int]) -> None:
+        logger = logging.getLogger('basicsr')
+        if self.gt_size < gt_size:
+            logger.warning('gt_size: %d is larger than the images of %s; cropping %d instead.', gt_size,
+                           self.options.dataroot_gt, self.gt_size)
+        small = [pair.hr.name for pair, side in zip(self.pairs, sides) if side < self.gt_size]
+        if small:
+            listed = ', '.join(small[:_NAMED]) + (f' and {len(small) - _NAMED} more' if len(small) > _NAMED else '')
+            logger.warning('%s: %d of %d images are smaller than the crop of %d and are continued by their mirror '
+                           'image: %s.', self.options.dataroot_gt, len(small), len(sides), self.gt_size, listed)
 
     def _crop_and_turn(self, hr: NDArray[np.uint8], lr: NDArray[np.uint8]) -> tuple[NDArray[np.uint8],
                                                                                     NDArray[np.uint8]]:
         size = self.gt_size // self.scale
+        hr, lr = continued(hr, self.gt_size), continued(lr, size)
         top, left = (int(torch.randint(length - size + 1, ())) for length in lr.shape[:2])
         flip, turn_over, transpose = (torch.rand(3) < 0.5).tolist()
 
@@ -145,3 +154,34 @@ class DistilledPatchDataset(Dataset[dict[str, Any]]):
         if self.options.mean is not None and self.options.std is not None:
             normalize(tensor, self.options.mean, self.options.std, inplace=True)
         return tensor
+
+
+def crop_side(gt_size: int, sides: Sequence[int]) -> int:
+    """Return the side of training crops: ``gt_size``, or what half of the images have where that is less.
+
+    So a set of 128-px patches is cropped to 128, and one small image among larger ones has no say.
+
+    >>> crop_side(256, [128, 128, 40]), crop_side(96, [128, 128, 40])
+    (128, 96)
+
+    Args:
+        gt_size: as asked for, pixels.
+        sides: the shorter side of every image, pixels.
+    """
+    return min(gt_size, sorted(sides)[len(sides) // 2])
+
+
+def continued(image: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
+    """Continue an image by its mirror image to the right and below until both sides have ``side`` pixels.
+
+    The edge is mirrored with its pixels, as bicubic resizing takes what lies beyond it: the continued LR image is that
+    of the continued HR image.
+
+    Args:
+        image: (H, W, 3), uint8; returned as it is where it is large enough.
+        side: pixels.
+    """
+    below, right = (max(0, side - length) for length in image.shape[:2])
+    if not below and not right:
+        return image
+    return np.asarray(cv2.copyMakeBorder(image, 0, below, 0, right, cv2.BORDER_REFLECT), np.uint8)

@@ -42,6 +42,8 @@ def test_a_toy_from_file_to_report(toy: Path, capsys: pytest.CaptureFixture[str]
 
 @pytest.mark.parametrize(('change', 'message'), [
     ('benchmark:tests={held: nowhere}', 'benchmark.tests.held: nowhere holds no images'),
+    ('benchmark:tests={held: downloaded}', 'benchmark.tests.held: '),
+    ('benchmark:tests={held: downloaded}', 'LRbicx4 holds the pictures of GTmod12 at a smaller size; point it at'),
     ('benchmark:sets={mine: {path: nowhere}}', 'benchmark.sets.mine: path: nowhere does not exist'),
     ('benchmark:sets={mine: {path: photos}}', 'photos has 1 images, but counts names 3'),
     ('benchmark:sets={mine: {}}', 'give one of path, select and sample, or full: true'),
@@ -50,6 +52,8 @@ def test_a_toy_from_file_to_report(toy: Path, capsys: pytest.CaptureFixture[str]
 ])
 def test_what_is_wrong_is_refused_before_any_work(change: str, message: str, toy: Path,
                                                   capsys: pytest.CaptureFixture[str]) -> None:
+    save_rgb(toy / 'downloaded' / 'GTmod12' / 'chelsea.png', data.chelsea()[:96, :96])
+    save_rgb(toy / 'downloaded' / 'LRbicx4' / 'chelsea.png', data.chelsea()[:96:4, :96:4])
     assert main(['benchmark', '-opt', 'toy.yml', '--force_yml', change]) == 2
     error = capsys.readouterr().err
     assert message in error and error.count('\n') == 1

@@ -265,3 +265,61 @@ def test_the_folder_feeds_stock_datasets(distilled_set: Path) -> None:
         'meta_info': str(distilled_set / 'meta_info.txt'), 'io_backend': {'type': 'disk'}, 'use_hflip': True,
         'use_rot': False, 'final_sinc_prob': 0.8, **kernels, **{f'{key}2': value for key, value in kernels.items()}})
     assert len(blind) == 6 and blind[0]['gt'].shape == (3, 400, 400)
+
+
+def test_one_small_image_does_not_cut_the_crops_of_all(tmp_path: Path, astronaut: NDArray[np.uint8],
+                                                       caplog: pytest.LogCaptureFixture) -> None:
+    for number in range(4):
+        save_rgb(tmp_path / f'{number}.png', astronaut[:128, 64 * number:64 * number + 128])
+    save_rgb(tmp_path / 'banner.png', astronaut[100:140, :200])
+    with caplog.at_level(logging.WARNING, 'basicsr'):
+        dataset = build(tmp_path, gt_size=128)
+    assert '1 of 5 images are smaller than the crop of 128' in caplog.text and 'banner.png' in caplog.text
+    assert len(dataset) == 5 and {dataset[number]['gt'].shape for number in range(5)} == {(3, 128, 128)}
+    assert {dataset[number]['lq'].shape for number in range(5)} == {(3, 32, 32)}
+    banner = next(number for number in range(5) if 'banner' in dataset.paths_of(number)['gt_path'])
+    gt, lq = dataset[banner]['gt'], dataset[banner]['lq']
+    assert torch.equal(gt[:, 40:80], gt[:, :40].flip(1)) and torch.equal(lq[:, 10:20], lq[:, :10].flip(1))
+
+
+def test_the_lr_image_of_a_continued_image_is_the_continued_lr_image(astronaut: NDArray[np.uint8]) -> None:
+    small = astronaut[200:248, 100:164]
+    whole = make_lr(distilled_patch_dataset.continued(small, 128), 4)
+    assert np.array_equal(whole[:28, :28], distilled_patch_dataset.continued(make_lr(small, 4), 32)[:28, :28])
+
+
+def test_a_set_of_small_images_is_cropped_to_their_side(tmp_path: Path, astronaut: NDArray[np.uint8],
+                                                        caplog: pytest.LogCaptureFixture) -> None:
+    for number in range(3):
+        save_rgb(tmp_path / f'{number}.png', astronaut[:64, 64 * number:64 * number + 64])
+    with caplog.at_level(logging.WARNING, 'basicsr'):
+        dataset = build(tmp_path, gt_size=256)
+    assert dataset.gt_size == 64 and 'cropping 64 instead' in caplog.text and 'mirror' not in caplog.text
+
+
+@pytest.mark.parametrize(('large', 'small', 'suffix'), [
+    ('GTmod12', 'LRbicx4', ''), ('DIV2K_train_HR', 'DIV2K_train_LR_bicubic/X2', 'x2')])
+def test_a_folder_of_hr_beside_lr_images_is_refused(large: str, small: str, suffix: str, tmp_path: Path,
+                                                    astronaut: NDArray[np.uint8]) -> None:
+    scale = int(small[-1])
+    for number in range(3):
+        hr = astronaut[:120 + 12 * number, :96]
+        save_rgb(tmp_path / large / f'{number}.png', hr)
+        save_rgb(tmp_path / small / f'{number}{suffix}.png', make_lr(hr, scale))
+    with pytest.raises(InputError, match=f'{small} holds the pictures of {large} at a smaller size; '
+                                         f'point it at .*{large}'):
+        build(tmp_path, 'val')
+    assert len(build(tmp_path / large, 'val')) == 3
+
+
+def test_equal_names_of_different_pictures_are_no_versions(tmp_path: Path, astronaut: NDArray[np.uint8]) -> None:
+    for number, name in enumerate(('animal', 'building')):
+        save_rgb(tmp_path / name / '1.png', astronaut[:64 + 32 * number, :96 - 24 * number])
+    assert len(build(tmp_path, 'val')) == 2
+
+
+def test_fewer_images_of_a_plain_folder_are_taken_evenly(tmp_path: Path, astronaut: NDArray[np.uint8]) -> None:
+    for number in range(30):
+        save_rgb(tmp_path / f'{number:02d}.png', astronaut[:64, :64])
+    names = [Path(build(tmp_path, num_images=6).paths_of(number)['gt_path']).stem for number in range(6)]
+    assert names == ['00', '05', '10', '15', '20', '25']
