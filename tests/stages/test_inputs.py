@@ -227,6 +227,13 @@ def test_an_encoder_changed_after_clustering_does_not_judge_what_is_drawn() -> N
         distill(given, ('sample',))
 
 
+def test_drawing_before_clustering_is_refused() -> None:
+    save_dit(0)
+    Path('clusters/stage.json').unlink()
+    with pytest.raises(InputError, match=r'^clusters: no stage\.json there; run the stage'):
+        distill(denoiser({'type': 'block_pca', 'components': 16}, {'tuning': 'none', 'pretrained': 'dit'}), ('sample',))
+
+
 def test_every_file_of_a_training_of_a_stock_network() -> None:
     content = {
         'name': 'edsr', 'model_type': 'SRModel', 'scale': 4, 'num_gpu': 0, 'network_g': {**EDSR, 'load_path': 'a.pth'},

@@ -76,16 +76,16 @@ def fingerprints(experiment: Experiment, checkpoint: Path | None, save_dir: str)
     """
     section = experiment.opt['datasets']['train']
     clusters = Path(section['labels_file']).parent
+    refuse_overlap(save_dir, photo_folders(Path(section['dataroot'])), 'sample.save_dir')
+    weights = f'pretrained {experiment.opt["network_g"]["pretrained"]}' if checkpoint is None else sha256_file(
+        checkpoint)
+    stages = {'patches': fingerprint_stage(Path(section['dataroot'])), 'clusters': fingerprint_stage(clusters)}
     # What the training started from is in its checkpoint.
     files = {key: digest for key, digest in training_inputs(experiment.recipe).items() if not key.startswith('path.')}
     _refuse_changed(Path(experiment.opt['path']['experiments_root']), files)
     encoder = file_inputs(_encoder_of(clusters), 'cluster.encoder')
     _refuse_changed(clusters, {f'encoder.{key}': digest for key, digest in encoder.items()})
-    refuse_overlap(save_dir, photo_folders(Path(section['dataroot'])), 'sample.save_dir')
-    weights = f'pretrained {experiment.opt["network_g"]["pretrained"]}' if checkpoint is None else sha256_file(
-        checkpoint)
-    return {'checkpoint': weights, 'patches': fingerprint_stage(Path(section['dataroot'])),
-            'clusters': fingerprint_stage(clusters), **files}
+    return {'checkpoint': weights, **stages, **files}
 
 
 def _refuse_changed(folder: Path, files: Mapping[str, str]) -> None:
