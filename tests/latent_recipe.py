@@ -10,6 +10,7 @@ import yaml
 
 from basicsr_distill.archs.minimax_dit_arch import build_dit
 from basicsr_distill.config.sections import MinimaxDiTNetworkOptions
+from basicsr_distill.io.files import sha256_file
 from basicsr_distill.io.manifest import MANIFEST_NAME, PatchRow, write_table
 
 SCRATCH = {'num_layers': 2, 'num_attention_heads': 2, 'attention_head_dim': 16, 'patch_size': 2, 'in_channels': 16,
@@ -36,7 +37,8 @@ def make_stages(root, count=24, size=32, num_labels=2):
         csv.writer(file).writerows([['name', 'label'], *((row.name, label) for row, label in zip(rows, labels))])
     np.save(clusters / 'features.npy', np.random.default_rng(0).normal(size=(count, 62)).astype(np.float32))
     options = {'save_dir': 'clusters', 'encoder': {'type': 'texture'}, 'num_clusters': num_labels}
-    (clusters / 'stage.json').write_text(json.dumps({'stage': 'cluster', 'options': options}))
+    inputs = {'patches': sha256_file(root / 'patches' / 'stage.json')}
+    (clusters / 'stage.json').write_text(json.dumps({'stage': 'cluster', 'options': options, 'inputs': inputs}))
     return rows, labels
 
 

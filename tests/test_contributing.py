@@ -63,7 +63,7 @@ class ToyLoss(nn.Module):
     'config/sections/toy.py': '''
 from pydantic import Field
 
-from basicsr_distill.config.sections.base import Options, PositiveInt
+from basicsr_distill.config.sections.base import Options, OutputFolder, PositiveInt
 from basicsr_distill.config.sections.datasets import DatasetOptions
 from typing import Literal
 
@@ -78,13 +78,14 @@ class ToyDatasetOptions(DatasetOptions):
 class ToyOptions(Options):
     """Counts patches."""
 
-    save_dir: str = Field(description='Folder that the stage makes.')
+    save_dir: OutputFolder = Field(description='Folder that the stage makes.')
 ''',
     # 6: the stage
     'stages/toy/__init__.py': '',
     'stages/toy/stage.py': '''
 from pathlib import Path
 
+from basicsr_distill.io.inputs import file_inputs
 from basicsr_distill.io.manifest import MANIFEST_NAME, PatchRow, read_table
 from basicsr_distill.stages.record import StagePlan, fingerprint_stage
 from basicsr_distill.stages.sharding import shared_stage_folder
@@ -92,7 +93,8 @@ from basicsr_distill.stages.sharding import shared_stage_folder
 
 def run(recipe) -> Path:
     patches, folder = Path(recipe.extract.save_dir), Path(recipe.toy.save_dir)
-    plan = StagePlan(folder, 'toy', recipe.toy.model_dump(), {'patches': fingerprint_stage(patches)})
+    inputs = {'patches': fingerprint_stage(patches), **file_inputs(recipe.toy, 'toy')}
+    plan = StagePlan(folder, 'toy', recipe.toy.model_dump(), inputs)
     with shared_stage_folder(plan) as stage:
         if not stage.finished:
             stage.finish({'counted': len(read_table(patches / MANIFEST_NAME, PatchRow))})

@@ -12,7 +12,7 @@ from basicsr_distill.config.sections import LabelledPatchDatasetOptions
 from basicsr_distill.errors import InputError
 from basicsr_distill.io.files import safe_join
 from basicsr_distill.io.images import read_rgb
-from basicsr_distill.io.manifest import IMAGES_FOLDER, MANIFEST_NAME, PatchRow, read_labels, read_table
+from basicsr_distill.io.manifest import IMAGES_FOLDER, MANIFEST_NAME, PatchRow, labels_of, read_table
 
 
 @DATASET_REGISTRY.register()
@@ -36,12 +36,7 @@ class LabelledPatchDataset(Dataset[dict[str, Any]]):
         self.rows = read_table(self.dataroot / MANIFEST_NAME, PatchRow)
         if not self.rows:
             raise InputError(f'{self.dataroot / MANIFEST_NAME}: lists no patches; extract some first.')
-        labels = read_labels(Path(self.options.labels_file))
-        missing = [row.name for row in self.rows if row.name not in labels]
-        if missing:
-            raise InputError(f'{self.options.labels_file}: no label for {missing[0]} ({len(missing)} such patches); '
-                             'cluster again.')
-        self.labels = [labels[row.name] for row in self.rows]
+        self.labels = labels_of(self.rows, self.dataroot, Path(self.options.labels_file))
 
     def __len__(self) -> int:
         return len(self.rows)

@@ -25,12 +25,13 @@ from basicsr_distill.errors import InputError
 from basicsr_distill.io.arrays import read_array
 from basicsr_distill.io.files import safe_join, sha256_file, write_atomic
 from basicsr_distill.io.images import read_rgb
+from basicsr_distill.io.inputs import file_inputs
 from basicsr_distill.io.manifest import (
     IMAGES_FOLDER,
     MANIFEST_NAME,
     PatchRow,
+    labels_of,
     read_json,
-    read_labels,
     read_table,
     write_json,
 )
@@ -69,12 +70,7 @@ class LatentPatchDataset(Dataset[dict[str, Any]]):
         self.rows = read_table(self.dataroot / MANIFEST_NAME, PatchRow)
         if not self.rows:
             raise InputError(f'{self.dataroot / MANIFEST_NAME}: lists no patches; extract some first.')
-        labels_file = Path(self.options.labels_file)
-        labels = read_labels(labels_file)
-        missing = [row.name for row in self.rows if row.name not in labels]
-        if missing:
-            raise InputError(f'{labels_file}: no label for {missing[0]} ({len(missing)} such patches); cluster again.')
-        self.labels = [labels[row.name] for row in self.rows]
+        self.labels = labels_of(self.rows, self.dataroot, Path(self.options.labels_file))
         self._shards: dict[int, NDArray[np.float32]] = {}
 
     def __len__(self) -> int:
@@ -131,6 +127,8 @@ class LatentPatchDataset(Dataset[dict[str, Any]]):
         codec = self.options.codec.model_dump(mode='json')
         if isinstance(self.options.codec, BlockPcaCodecOptions):
             codec['sha256'] = sha256_file(self._latents_dir() / FITTED_NAME)
+        if files := file_inputs(self.options.codec, 'codec'):
+            codec['files'] = files
         return {'codec': codec, 'patches': sha256_file(self.dataroot / MANIFEST_NAME), 'hflip': self.options.use_hflip}
 
     def _fit_codec(self, options: BlockPcaCodecOptions) -> None:

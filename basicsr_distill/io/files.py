@@ -48,6 +48,18 @@ def sha256_file(path: Path) -> str:
     return digest.hexdigest()
 
 
+def sha256_tree(path: Path) -> str:
+    """SHA-256 of a file's bytes, or of the names and contents of all files below a folder, hexadecimal.
+
+    What begins with a dot is left out: downloads keep their notes there.
+    """
+    if path.is_file():
+        return sha256_file(path)
+    files = {file.relative_to(path).as_posix(): file for file in path.rglob('*') if file.is_file()}
+    lines = (f'{sha256_file(files[name])} {name}\n' for name in sorted(files) if '/.' not in f'/{name}')
+    return hashlib.sha256(''.join(lines).encode('utf-8', 'surrogateescape')).hexdigest()
+
+
 def safe_join(root: Path, relative: str, listed_in: Path) -> Path:
     """Join a name read from a table to its folder.
 

@@ -14,11 +14,12 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from basicsr_distill.errors import InputError
-from basicsr_distill.io.files import replacing, safe_join, write_atomic
+from basicsr_distill.io.files import replacing, safe_join, sha256_file, write_atomic
 
 MANIFEST_NAME = 'manifest.csv'
 META_INFO_NAME = 'meta_info.txt'
 METADATA_NAME = 'metadata.csv'
+STAGE_NAME = 'stage.json'
 # Folders of the patches and of a distilled set's images.
 IMAGES_FOLDER = 'images'
 HR_FOLDER = 'HR'
@@ -179,6 +180,29 @@ def read_labels(path: Path) -> dict[str, int]:
     if min(labels.values(), default=0) < 0:
         raise InputError(f'{path}: holds a negative label; run the cluster stage again.')
     return labels
+
+
+def labels_of(rows: Sequence[PatchRow], patches: Path, labels_file: Path) -> list[int]:
+    """Labels of patches, by name, from the ``labels.csv`` of the cluster stage.
+
+    Args:
+        rows: the patches.
+        patches: folder that they lie in.
+        labels_file: in the folder of the clusters, or a table of the user's own, which has no record beside it.
+
+    Raises:
+        InputError: the table cannot be read, lacks a patch, or holds the clusters of other patches.
+    """
+    labels = read_labels(labels_file)
+    clustered = read_json(labels_file.parent / STAGE_NAME).get('inputs', {}).get('patches')
+    record = patches / STAGE_NAME
+    if clustered is not None and clustered != (sha256_file(record) if record.is_file() else None):
+        raise InputError(f'{labels_file.parent}: holds the clusters of other patches than those in {patches}; run the '
+                         'stage cluster on these, with another cluster.save_dir.')
+    missing = [row.name for row in rows if row.name not in labels]
+    if missing:
+        raise InputError(f'{labels_file}: no label for {missing[0]} ({len(missing)} such patches); cluster again.')
+    return [labels[row.name] for row in rows]
 
 
 def write_meta_info(path: Path, names: Iterable[str], shape: Sequence[int]) -> None:

@@ -13,10 +13,12 @@ from threadpoolctl import threadpool_limits
 
 from basicsr_distill.config.sections import ClusterOptions
 from basicsr_distill.errors import InputError
+from basicsr_distill.io.arrays import read_array
 from basicsr_distill.io.figures import save_feature_map, save_montage
 from basicsr_distill.io.files import write_atomic
 from basicsr_distill.io.images import read_rgb
-from basicsr_distill.io.manifest import IMAGES_FOLDER, MANIFEST_NAME, PatchRow, read_table, write_csv
+from basicsr_distill.io.inputs import file_inputs
+from basicsr_distill.io.manifest import IMAGES_FOLDER, MANIFEST_NAME, PatchRow, read_labels, read_table, write_csv
 from basicsr_distill.runtime import distributed
 from basicsr_distill.runtime.parallel import one_thread_per_operation
 from basicsr_distill.selection.coverage import paired_distances
@@ -76,7 +78,18 @@ def plan(options: ClusterOptions, patches: Path) -> StagePlan:
     """
     refuse_overlap(options.save_dir, photo_folders(patches), 'cluster.save_dir')
     return StagePlan(Path(options.save_dir), 'cluster', options.model_dump(mode='json'),
-                     {'patches': fingerprint_stage(patches)})
+                     {'patches': fingerprint_stage(patches), **file_inputs(options, 'cluster')})
+
+
+def read_features(folder: Path, names: Sequence[str]) -> NDArray[np.float32]:
+    """Features of patches, by name, (N, D), from a finished stage's folder; mapped into memory where all are asked for.
+
+    Raises:
+        InputError: a table is missing or damaged.
+    """
+    places = {name: place for place, name in enumerate(read_labels(folder / LABELS_NAME))}
+    features = read_array(folder / FEATURES_NAME, mapped=True)
+    return features if list(names) == list(places) else features[[places[name] for name in names]]
 
 
 def _publish(options: ClusterOptions, names: Sequence[str], paths: Sequence[Path], stage: StageRun) -> None:

@@ -6,6 +6,7 @@ from basicsr_distill.config.experiment import Experiment, to_experiment
 from basicsr_distill.config.recipe import Recipe
 from basicsr_distill.config.registry import STAGES
 from basicsr_distill.errors import InputError
+from basicsr_distill.io.inputs import training_inputs
 from basicsr_distill.runtime import distributed
 from basicsr_distill.runtime.device import resolve_num_gpu
 from basicsr_distill.runtime.interrupts import uninterrupted_imports
@@ -57,7 +58,7 @@ def _plan(recipe: Recipe) -> tuple[Experiment, StagePlan]:
             f'{recipe.path}: datasets.train.type: must be LatentPatchDataset to fine-tune a diffusion model, '
                          'or LabelledPatchDataset for GSDD.')
     inputs = {key: fingerprint_stage(Path(train_set[key]) if key == 'dataroot' else Path(train_set[key]).parent)
-              for key in ('dataroot', 'labels_file')}
+              for key in ('dataroot', 'labels_file')} | training_inputs(recipe)
     trained = {key: value for key, value in recipe.options.items() if key not in _FREE_KEYS and key not in STAGES}
     opt['num_gpu'] = resolve_num_gpu(opt['num_gpu'])
     trained['global_batch'] = train_set['batch_size_per_gpu'] * max(distributed.world_size(), opt['num_gpu'], 1)

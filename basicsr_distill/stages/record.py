@@ -23,9 +23,8 @@ from basicsr_distill.config.differences import describe, differences
 from basicsr_distill.errors import InputError
 from basicsr_distill.io.files import TEMP_SUFFIX, remove_temporaries, sha256_file
 from basicsr_distill.io.locks import LOCK_FILES, locked_folder
-from basicsr_distill.io.manifest import json_text, read_json, write_json
+from basicsr_distill.io.manifest import STAGE_NAME, json_text, read_json, write_json
 
-STAGE_NAME = 'stage.json'
 STARTED_NAME = 'stage.started.json'
 PARTS_FOLDER = 'parts'
 _SHOWN_CHANGES = 6

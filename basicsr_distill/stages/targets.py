@@ -11,25 +11,9 @@ from numpy.typing import NDArray
 from basicsr_distill.config.sections import TargetOptions
 from basicsr_distill.config.yaml_files import read_option_file
 from basicsr_distill.errors import InputError
-from basicsr_distill.io.files import sha256_file
 from basicsr_distill.io.weights import load_weights
 from basicsr_distill.ops.bicubic import make_lr
 from basicsr_distill.runtime.interrupts import uninterrupted_imports
-
-
-def target_inputs(options: TargetOptions, where: str) -> dict[str, str]:
-    """Checksums of the files behind the targets.
-
-    Raises:
-        InputError: one is missing.
-    """
-    if options.type == 'hr':
-        return {}
-    files = {'weights': options.weights, **({'network': options.network} if isinstance(options.network, str) else {})}
-    for key, path in files.items():
-        if not Path(str(path)).is_file():
-            raise InputError(f'{where}.{key}: {path}: no such file.')
-    return {f'targets_{key}': sha256_file(Path(str(path))) for key, path in files.items()}
 
 
 def make_targets(options: TargetOptions, images: Sequence[NDArray[np.uint8]], scale: int,

@@ -2,14 +2,15 @@
 
 import inspect
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Annotated, Any, Literal, get_args, get_origin
 
 import pytest
 from basicsr.utils.registry import ARCH_REGISTRY, DATASET_REGISTRY, LOSS_REGISTRY, METRIC_REGISTRY, MODEL_REGISTRY
+from pydantic import Field
 
 from basicsr_distill.config import STAGE_ORDER, registry
-from basicsr_distill.config.sections import Options, RootOptions
-from basicsr_distill.config.sections.base import models_in
+from basicsr_distill.config.sections import BenchmarkFileOptions, Options, RootOptions, TileOptions
+from basicsr_distill.config.sections.base import NamedFile, OutputFolder, Text, Threshold, Word, models_in
 from basicsr_distill.diffusion import codec
 from basicsr_distill.features import encoders
 
@@ -22,7 +23,7 @@ USED_BY_THE_MODEL = {'pixel_codec'}
 
 def all_models() -> list[type[Options]]:
     found: list[type[Options]] = []
-    waiting = [RootOptions, *(model for table in TABLES for model in table.values())]
+    waiting = [RootOptions, TileOptions, BenchmarkFileOptions, *(model for table in TABLES for model in table.values())]
     while waiting:
         model = waiting.pop()
         if model not in found:
@@ -36,6 +37,46 @@ def test_every_field_is_described_and_every_section_too(model: type[Options]) ->
     assert model.__doc__ and model.__doc__ != Options.__doc__
     for name, field in model.model_fields.items():
         assert field.description and field.description.rstrip().endswith(('.', '...')), f'{model.__name__}.{name}'
+
+
+def says_what(annotation: Any, metadata: list[Any]) -> bool:
+    """Whether every text that an annotation allows is marked by what it means."""
+    if any(isinstance(mark, Text) for mark in metadata):
+        return True
+    if get_origin(annotation) is Annotated:
+        return says_what(get_args(annotation)[0], list(annotation.__metadata__))
+    if get_origin(annotation) is Literal or models_in(annotation) == [annotation]:
+        return True
+    parts = get_args(annotation)[get_origin(annotation) is dict:]
+    return all(says_what(part, []) for part in parts) if parts else annotation in (int, float, bool, type(None))
+
+
+def unmarked(model: type[Options]) -> list[str]:
+    return [name for name, field in model.model_fields.items() if not says_what(field.annotation, field.metadata)]
+
+
+@pytest.mark.parametrize('model', [pytest.param(model, id=model.__name__) for model in all_models()])
+def test_every_text_says_whether_it_is_a_file_that_is_read(model: type[Options]) -> None:
+    assert unmarked(model) == [], 'use Word, NamedFile, Source, Pretrained, DataFolder, OutputFolder or FreeSection'
+    for name, field in model.model_fields.items():
+        if Text('word') in field.metadata or Word in get_args(field.annotation):
+            assert not str(field.description).startswith(('File', 'Folder of', 'Folder that', 'CSV', 'Hub')), name
+
+
+def test_a_new_key_that_does_not_say_so_is_found() -> None:
+    class Toy(Options):
+        """A toy."""
+
+        good: NamedFile | None = Field(None, description='.')
+        better: dict[str, OutputFolder] = Field({}, description='.')
+        best: Annotated[Threshold | Literal['a'] | list[Word], Field(description='.')] = 1.0
+        weights: str = Field('', description='.')
+        more: list[str] | None = Field(None, description='.')
+        section: dict[str, Any] = Field({}, description='.')
+        mixed: NamedFile | str = Field('', description='.')
+        anything: Any = Field(None, description='.')
+
+    assert unmarked(Toy) == ['weights', 'more', 'section', 'mixed', 'anything']
 
 
 def components() -> Iterator[Any]:

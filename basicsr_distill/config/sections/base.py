@@ -3,6 +3,7 @@
 import difflib
 import re
 from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
@@ -36,15 +37,45 @@ Fraction = Annotated[float, Field(ge=0, le=1)]
 # YAML 1.1 reads a bare `off` as false.
 OFF = BeforeValidator(lambda value: 'off' if value is False else value)
 PsnrMetric = Literal['matlab_rgb', 'matlab_y', 'cv2_grey']
-# Decibels, median, or qNN: NN per cent of the scores lie below it.
-Threshold = Annotated[float | str, BeforeValidator(_threshold)]
 Precision = Literal['fp32', 'bf16', 'fp16']
+
+
+@dataclass(frozen=True)
+class Text:
+    """The meaning of a text. Every field with one says which, for a file that is read is an input of its stage.
+
+    kind: ``word`` is no path.  ``file`` is read and has to be there.  ``source`` is a file where there is one, else a
+    tag.  ``pretrained`` is a file or a folder where there is one, else a hub id.  ``data`` is a folder of images or of
+    a stage, or a file in one, and has a fingerprint of its own.  ``output`` is written.  ``section`` is a mapping
+    without a model, in which any text may lead to a file.
+    prefix: the beginning of a text that is a path.  folder: the field that names a folder inside it.
+    """
+
+    kind: Literal['word', 'file', 'source', 'pretrained', 'data', 'output', 'section']
+    prefix: str = ''
+    folder: str = ''
+
+
+Word = Annotated[str, Text('word')]
+NamedFile = Annotated[str, Text('file')]
+Source = Annotated[str, Text('source')]
+Pretrained = Annotated[str, Text('pretrained', folder='subfolder')]
+DataFolder = Annotated[str, Text('data')]
+OutputFolder = Annotated[str, Text('output')]
+FreeSection = Annotated[dict[str, Any], Text('section')]
+# Decibels, median, or qNN: NN per cent of the scores lie below it.
+Threshold = Annotated[float | Word, BeforeValidator(_threshold)]
 
 
 class Options(BaseModel):
     """Base of every section: frozen, and unknown keys are errors."""
 
     model_config = ConfigDict(extra='forbid', frozen=True, protected_namespaces=())
+
+    @property
+    def idle(self) -> frozenset[str]:
+        """The fields that have no effect beside the values of others."""
+        return frozenset()
 
 
 Section = TypeVar('Section', bound=Options)

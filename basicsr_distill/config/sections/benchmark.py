@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, model_validator
 
-from basicsr_distill.config.sections.base import Count, Options, PositiveInt
+from basicsr_distill.config.sections.base import Count, DataFolder, FreeSection, NamedFile, Options, PositiveInt, Word
 from basicsr_distill.config.sections.experiment import WholeNumber
 
 # The metrics that a benchmark knows by name, as BasicSR's sections; the border that is cut is the scale.
@@ -38,20 +38,20 @@ def _distinct(values: list[Any]) -> list[Any]:
 class SetOptions(Options):
     """A row of the comparison: a folder, what a recipe's stage makes, or the full pool."""
 
-    path: str | None = Field(
+    path: DataFolder | None = Field(
         None, description='A set that exists, or any folder of HR images; smaller counts are taken evenly from its '
                           'clusters.')
-    select: dict[str, Any] | None = Field(
+    select: FreeSection | None = Field(
         None, description="Real patches: keys that replace those of the recipe's section select.")
-    sample: dict[str, Any] | None = Field(
+    sample: FreeSection | None = Field(
         None, description="Drawn images: keys that replace those of the recipe's section sample.")
     full: bool = Field(
         False, description="Everything: all patches of the recipe's extract stage, or all images of path.")
     real: bool = Field(
         False, description='Of path: its images are real patches, and it counts among the rows that a drawn set has to '
                            'beat; what select makes always does.')
-    recipe: str | None = Field(None, description="Recipe of this set, where it is not the benchmark's.")
-    force_yml: list[str] = Field(
+    recipe: NamedFile | None = Field(None, description="Recipe of this set, where it is not the benchmark's.")
+    force_yml: list[Word] = Field(
         [], description='Changes to that recipe, written as for --force_yml, in place of the benchmark\'s.')
 
     @model_validator(mode='after')
@@ -71,8 +71,8 @@ class SetOptions(Options):
 class TrainedNetworkOptions(Options):
     """A network that is trained on every set."""
 
-    opt: str = Field(description='Option file of its training; data sets, seed and iterations are replaced.')
-    force_yml: list[str] = Field([], description='Changes to it, written as for --force_yml.')
+    opt: NamedFile = Field(description='Option file of its training; data sets, seed and iterations are replaced.')
+    force_yml: list[Word] = Field([], description='Changes to it, written as for --force_yml.')
 
 
 class BudgetOptions(Options):
@@ -91,20 +91,20 @@ class JobOptions(Options):
                              "submitit_local: submitit's processes on this machine.")
     processes: PositiveInt | None = Field(
         None, description='Trainings at a time; when absent, one a GPU or one a core, and under slurm all of them.')
-    partition: str | None = Field(None, description='Of Slurm.')
+    partition: Word | None = Field(None, description='Of Slurm.')
     gpus_per_node: Count | None = Field(None, description='Of Slurm, for every training.')
     cpus_per_task: PositiveInt | None = Field(None, description='Of Slurm, for every training.')
     mem_gb: PositiveInt | None = Field(None, description='Of Slurm, memory in GB for every training.')
     timeout_min: PositiveInt = Field(24 * 60, description='Of Slurm: minutes until a job is ended.')
-    slurm_parameters: dict[str, Any] = Field(
+    slurm_parameters: FreeSection = Field(
         {}, description="More of submitit's, such as slurm_additional_parameters.")
 
 
 class BenchmarkOptions(Options):
     """What sets are worth: every set, count, network and seed is a training and a test."""
 
-    recipe: str | None = Field(None, description='Recipe whose stages make the sets; run once for all of them.')
-    force_yml: list[str] = Field([], description='Changes to it, written as for --force_yml.')
+    recipe: NamedFile | None = Field(None, description='Recipe whose stages make the sets; run once for all of them.')
+    force_yml: list[Word] = Field([], description='Changes to it, written as for --force_yml.')
     sets: Annotated[dict[str, SetOptions], Field(min_length=1), AfterValidator(_names)] = Field(
         description='The rows.')
     counts: Annotated[list[PositiveInt], Field(min_length=1), AfterValidator(_distinct)] = Field(
@@ -117,7 +117,7 @@ class BenchmarkOptions(Options):
     networks: Annotated[dict[str, TrainedNetworkOptions], Field(min_length=1), AfterValidator(_names)] = Field(
         description='What is trained.')
     budget: BudgetOptions = Field(description='How long.')
-    tests: Annotated[dict[str, str], Field(min_length=1), AfterValidator(_names)] = Field(
+    tests: Annotated[dict[str, DataFolder], Field(min_length=1), AfterValidator(_names)] = Field(
         description='Folders of HR images, by name; LR images are made from them.')
     metrics: Annotated[list[MetricName], Field(min_length=1), AfterValidator(_distinct)] = Field(
         ['psnr_y', 'ssim_y'], description='What is measured; the first is that of the headline figures.')
@@ -134,5 +134,5 @@ class BenchmarkOptions(Options):
 class BenchmarkFileOptions(Options):
     """A benchmark file."""
 
-    name: str = Field(description='Of the benchmark: its folder under experiments/.')
+    name: Word = Field(description='Of the benchmark: its folder under experiments/.')
     benchmark: BenchmarkOptions = Field(description='What is compared.')

@@ -4,14 +4,14 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from basicsr_distill.config.sections.base import Count, Options, PositiveInt
+from basicsr_distill.config.sections.base import Count, Options, OutputFolder, PositiveInt
 from basicsr_distill.config.sections.encoders import EncoderOptions, OpenClipEncoderOptions
 
 
 class ClusterOptions(Options):
     """Features of the patches and a label for each."""
 
-    save_dir: str = Field(description='Folder that the stage makes: labels.csv, features.npy, centers.npy.')
+    save_dir: OutputFolder = Field(description='Folder that the stage makes: labels.csv, features.npy, centers.npy.')
     encoder: EncoderOptions = Field(OpenClipEncoderOptions(), description='What turns a patch into features.')
     num_clusters: PositiveInt | Literal['auto'] = Field(7, description='k of k-means, or auto: the best silhouette.')
     balance: bool = Field(

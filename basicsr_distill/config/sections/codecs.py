@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from basicsr_distill.config.sections.base import Fraction, Options, PositiveInt, Precision
+from basicsr_distill.config.sections.base import Fraction, Options, PositiveInt, Precision, Pretrained, Word
 
 
 class BlockPcaCodecOptions(Options):
@@ -20,7 +20,7 @@ class BlockPcaCodecOptions(Options):
 class _PretrainedOptions(Options):
     """What diffusers autoencoders have in common."""
 
-    subfolder: str | None = Field(None, description='Folder inside a pipeline, often vae.')
+    subfolder: Word | None = Field(None, description='Folder inside a pipeline, often vae.')
     local_files_only: bool = Field(False, description='Never download.')
     precision: Precision = Field('fp32', description='In which the codec computes.')
 
@@ -29,14 +29,14 @@ class AutoencoderKlCodecOptions(_PretrainedOptions):
     """A diffusers AutoencoderKL."""
 
     type: Literal['autoencoder_kl'] = Field('autoencoder_kl', description='A variational autoencoder of diffusers.')
-    pretrained: str = Field('stabilityai/sd-vae-ft-mse', description='Hub id or local folder.')
+    pretrained: Pretrained = Field('stabilityai/sd-vae-ft-mse', description='Hub id or local folder.')
 
 
 class AutoencoderTinyCodecOptions(_PretrainedOptions):
     """A diffusers AutoencoderTiny."""
 
     type: Literal['autoencoder_tiny'] = Field('autoencoder_tiny', description='A small, fast autoencoder of diffusers.')
-    pretrained: str = Field('madebyollin/taesd', description='Hub id or local folder.')
+    pretrained: Pretrained = Field('madebyollin/taesd', description='Hub id or local folder.')
 
 
 CodecOptions = Annotated[BlockPcaCodecOptions | AutoencoderKlCodecOptions | AutoencoderTinyCodecOptions,

@@ -1,10 +1,19 @@
 """Sections under ``datasets``."""
 
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import Field
 
-from basicsr_distill.config.sections.base import Count, Options, PositiveInt
+from basicsr_distill.config.sections.base import (
+    Count,
+    DataFolder,
+    FreeSection,
+    Options,
+    OutputFolder,
+    PositiveInt,
+    Source,
+    Word,
+)
 from basicsr_distill.config.sections.codecs import CodecOptions
 
 
@@ -27,9 +36,9 @@ class LoaderOptions(Options):
 class DatasetOptions(LoaderOptions):
     """The base of our datasets' own options."""
 
-    name: str = Field(description='Name of the set, in logs and of its folder of validation images.')
-    type: str = Field(description='Registered name of the dataset.')
-    io_backend: dict[str, Any] = Field(
+    name: Word = Field(description='Name of the set, in logs and of its folder of validation images.')
+    type: Word = Field(description='Registered name of the dataset.')
+    io_backend: FreeSection = Field(
         {'type': 'disk'}, description="BasicSR's way of reading files; ours reads from disk.")
 
 
@@ -37,15 +46,15 @@ class DistilledPatchDatasetOptions(DatasetOptions):
     """PairedImageDataset's keys, and what a distilled set adds."""
 
     type: Literal['DistilledPatchDataset'] = Field('DistilledPatchDataset', description='HR images with LR partners.')
-    dataroot_gt: str = Field(
+    dataroot_gt: DataFolder = Field(
         description='A distilled set, its HR folder, or any folder of HR images, searched recursively.')
-    dataroot_lq: str | None = Field(
+    dataroot_lq: DataFolder | None = Field(
         None, description='Folder of LR images; when absent, they are made from the HR images.')
-    meta_info_file: str | None = Field(None, description='List of the HR images to use, a name a line.')
-    meta_info: str | None = Field(
+    meta_info_file: Source | None = Field(None, description='List of the HR images to use, a name a line.')
+    meta_info: Source | None = Field(
         None, description="RealESRGANPairedDataset's list of pairs; may stay, for a distilled set brings its own.")
-    task: str | None = Field(None, description="Of HiT-SR's option files; unused.")
-    filename_tmpl: str = Field('{}', description="Name of an LR image by its HR image's, without the suffix: '{}x4'.")
+    task: Word | None = Field(None, description="Of HiT-SR's option files; unused.")
+    filename_tmpl: Word = Field('{}', description="Name of an LR image by its HR image's, without the suffix: '{}x4'.")
     gt_size: PositiveInt | None = Field(
         None, description='Side of the square HR crops for training, pixels; a multiple of scale.')
     use_hflip: bool = Field(False, description='Flip training crops left to right at random.')
@@ -64,10 +73,10 @@ class LatentPatchDatasetOptions(DatasetOptions):
 
     type: Literal['LatentPatchDataset'] = Field(
         'LatentPatchDataset', description='Latents of patches with their labels.')
-    dataroot: str = Field(description='Folder of the extract stage.')
-    labels_file: str = Field(description='labels.csv of the cluster stage.')
+    dataroot: DataFolder = Field(description='Folder of the extract stage.')
+    labels_file: DataFolder = Field(description='labels.csv of the cluster stage.')
     codec: CodecOptions = Field(description='Between pixels and latents.')
     use_hflip: bool = Field(False, description='Also encode the mirror image of every patch, and draw from both.')
-    latents_dir: str | None = Field(
+    latents_dir: OutputFolder | None = Field(
         None, description="Where the latents are kept; the experiment's folder latents when absent.")
     encode_batch_size: PositiveInt = Field(16, description='Images encoded at once.')

@@ -1,10 +1,18 @@
 """The denoiser: ``network_g`` of type MinimaxDiT and the ``train`` section of MinimaxDiTModel."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, NonNegativeFloat, PositiveFloat, model_validator
 
-from basicsr_distill.config.sections.base import Fraction, Options, PositiveInt, Precision
+from basicsr_distill.config.sections.base import (
+    Fraction,
+    FreeSection,
+    Options,
+    PositiveInt,
+    Precision,
+    Pretrained,
+    Word,
+)
 from basicsr_distill.config.sections.losses import (
     DiversityLossOptions,
     HighFrequencyLossOptions,
@@ -39,8 +47,8 @@ class MinimaxDiTNetworkOptions(Options):
 
     type: Literal['MinimaxDiT'] = Field('MinimaxDiT', description='Label-conditional diffusion transformer.')
     num_labels: PositiveInt = Field(description='Labels are 0 ... num_labels - 1; at least the number of clusters.')
-    pretrained: str | None = Field(None, description='Hub id, local folder or file of published weights.')
-    subfolder: str | None = Field(None, description='Folder inside a pipeline, often transformer.')
+    pretrained: Pretrained | None = Field(None, description='Hub id, local folder or file of published weights.')
+    subfolder: Word | None = Field(None, description='Folder inside a pipeline, often transformer.')
     local_files_only: bool = Field(False, description='Never download.')
     from_scratch: ScratchDiTOptions | None = Field(
         None, description='Instead of pretrained: a network with random weights.')
@@ -67,8 +75,8 @@ class MinimaxDiTTrainOptions(Options):
 
     total_iter: PositiveInt = Field(description='Iterations of the whole training.')
     warmup_iter: int = Field(-1, description='Iterations in which the learning rate rises; -1 for none.')
-    optim_g: dict[str, Any] = Field(description='Optimizer: type of torch.optim, and its arguments.')
-    scheduler: dict[str, Any] = Field(description="Learning rate: type of BasicSR's schedulers, and its arguments.")
+    optim_g: FreeSection = Field(description='Optimizer: type of torch.optim, and its arguments.')
+    scheduler: FreeSection = Field(description="Learning rate: type of BasicSR's schedulers, and its arguments.")
     precision: Precision = Field('fp32', description='Mixed precision of the network.')
     accumulation: PositiveInt = Field(1, description='Parts that a batch is cut into, to save memory.')
     compile: bool = Field(False, description='torch.compile the network.')

@@ -4,7 +4,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field
 
-from basicsr_distill.config.sections.base import DEFAULT_SCALE, Count, Options, PositiveInt
+from basicsr_distill.config.sections.base import DEFAULT_SCALE, Count, FreeSection, Options, PositiveInt, Word
 
 
 def _whole(value: Any) -> Any:
@@ -18,8 +18,8 @@ WholeNumber = Annotated[PositiveInt, BeforeValidator(_whole)]
 class WandbOptions(Options):
     """``logger.wandb``."""
 
-    project: str | None = Field(None, description='Project at Weights & Biases; null switches it off.')
-    resume_id: str | None = Field(None, description='Run to go on with.')
+    project: Word | None = Field(None, description='Project at Weights & Biases; null switches it off.')
+    resume_id: Word | None = Field(None, description='Run to go on with.')
 
 
 class LoggerOptions(Options):
@@ -40,35 +40,35 @@ class ValidationOptions(Options, extra='allow'):
     val_freq: WholeNumber | None = Field(
         None, description='Iterations between validations; those between checkpoints when absent.')
     save_img: bool = Field(False, description='Write the images.')
-    suffix: str | None = Field(None, description="Added to the images' names; the experiment's name when absent.")
+    suffix: Word | None = Field(None, description="Added to the images' names; the experiment's name when absent.")
     pbar: bool = Field(False, description='Show a progress bar.')
-    metrics: dict[str, dict[str, Any] | None] | None = Field(
+    metrics: dict[str, FreeSection | None] | None = Field(
         None, description='What is measured: a name and a section each.')
-    tile: dict[str, Any] | None = Field(
+    tile: FreeSection | None = Field(
         None, description='Super-resolve in overlapping tiles: size_px and overlap_px, LR pixels.')
 
 
 class DistributedOptions(Options):
     """``dist_params``, which BasicSR reads under slurm; here the launcher's environment decides."""
 
-    backend: str | None = Field(None, description="torch.distributed's backend; unused.")
+    backend: Word | None = Field(None, description="torch.distributed's backend; unused.")
     port: int | None = Field(None, description='Of the first rank; unused.')
 
 
 class RootOptions(Options, extra='allow'):
     """Root keys that every file may have; sections with a type, and what a model reads, are checked elsewhere."""
 
-    name: str | None = Field(None, description='Of the experiment: its folder under experiments/ or results/.')
-    model_type: str | None = Field(None, description='Registered name of the model.')
+    name: Word | None = Field(None, description='Of the experiment: its folder under experiments/ or results/.')
+    model_type: Word | None = Field(None, description='Registered name of the model.')
     scale: PositiveInt | None = Field(None, description=f'Factor between LR and HR; {DEFAULT_SCALE} when absent.')
     num_gpu: Count | Literal['auto'] = Field('auto', description='GPUs to use in one process; auto is all.')
     manual_seed: Count | None = Field(None, description='Of all random numbers; 0 when absent.')
     find_unused_parameters: bool = Field(
         False, description="DistributedDataParallel's flag, for networks with idle parameters.")
-    datasets: dict[str, dict[str, Any] | None] | None = Field(
+    datasets: dict[str, FreeSection | None] | None = Field(
         None, description='The data sets: train, val, val_2, test_1, ...')
-    path: dict[str, Any] | None = Field(None, description='Checkpoints to start from.')
-    train: dict[str, Any] | None = Field(None, description='Optimizers, learning rate, losses.')
+    path: FreeSection | None = Field(None, description='Checkpoints to start from.')
+    train: FreeSection | None = Field(None, description='Optimizers, learning rate, losses.')
     val: ValidationOptions | None = Field(None, description='Validation.')
     logger: LoggerOptions | None = Field(None, description='What is logged and saved, and when.')
     dist_params: DistributedOptions | None = Field(None, description='Of published files; unused.')

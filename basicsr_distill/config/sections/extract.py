@@ -5,7 +5,19 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, WithJsonSchema, field_validator, model_validator
 
-from basicsr_distill.config.sections.base import DEFAULT_SCALE, OFF, Count, Options, PositiveInt, PsnrMetric, Threshold
+from basicsr_distill.config.sections.base import (
+    DEFAULT_SCALE,
+    OFF,
+    Count,
+    DataFolder,
+    NamedFile,
+    Options,
+    OutputFolder,
+    PositiveInt,
+    PsnrMetric,
+    Threshold,
+    Word,
+)
 
 _ONE_OR_MORE = {'anyOf': [{'type': 'string'}, {'type': 'array', 'items': {'type': 'string'}, 'minItems': 1}]}
 
@@ -61,15 +73,16 @@ class SourceFilterOptions(Options):
 class ScoreLimits(FilterLimits):
     """Of a score of every photograph, read from a file or computed by pyiqa."""
 
-    file: str | None = Field(
+    file: NamedFile | None = Field(
         None, description='CSV file with a header, or lines of a name and a number. Names are paths below dataroot, '
                           'file names, or those without their suffix.')
-    column: str = Field('score', description='Column of a CSV file with the numbers.')
-    name_column: str = Field('name', description='Column of a CSV file with the names.')
-    metric: str | None = Field(
+    column: Word = Field('score', description='Column of a CSV file with the numbers.')
+    name_column: Word = Field('name', description='Column of a CSV file with the names.')
+    metric: Word | None = Field(
         None, description='A no-reference metric of pyiqa in place of a file, such as hyperiqa, topiq_nr, musiq; needs '
                           'pip install basicsr-distill[iqa].')
-    weights: str | None = Field(None, description='File of the metric\'s weights; downloaded by pyiqa when absent.')
+    weights: NamedFile | None = Field(
+        None, description='File of the metric\'s weights; downloaded by pyiqa when absent.')
     batch_size: PositiveInt = Field(
         8, description='Photographs of one size that are scored at once.')
 
@@ -140,9 +153,9 @@ def _listed(value: Any) -> Any:
 class ExtractOptions(Options):
     """Patches of photographs that lose much when they are shrunk and enlarged again."""
 
-    dataroot: Annotated[list[str], Field(min_length=1), WithJsonSchema(_ONE_OR_MORE)] = Field(
+    dataroot: Annotated[list[DataFolder], Field(min_length=1), WithJsonSchema(_ONE_OR_MORE)] = Field(
         description='One folder of images or a list of them, searched recursively.')
-    save_dir: str = Field(description='Folder that the stage makes: images/, manifest.csv, meta_info.txt.')
+    save_dir: OutputFolder = Field(description='Folder that the stage makes: images/, manifest.csv, meta_info.txt.')
     patch_size: PositiveInt = Field(256, description='Side of the square patches, pixels; a multiple of scale.')
     stride: PositiveInt | None = Field(None, description='Of the grid of windows, pixels; the patch size when absent.')
     windows: _NamedWindows = Field(
@@ -170,7 +183,7 @@ class ExtractOptions(Options):
                           'without a score in a file, are set aside.')
     window_filters: WindowFilterOptions = Field(
         WindowFilterOptions(), description='Windows that are left out before the threshold is taken.')
-    leak_check: list[str] = Field(
+    leak_check: list[DataFolder] = Field(
         [], description='Folders of test images; images that show the same scene are left out.')
     max_per_image: PositiveInt | None = Field(
         None, description='At most so many patches of an image: of a grid those that bicubic loses most, else those '

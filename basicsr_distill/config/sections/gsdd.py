@@ -1,10 +1,10 @@
 """GSDD: ``network_g`` of type LatentImages, its data set, and the ``train`` section of GSDDModel."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, NonNegativeFloat, model_validator
 
-from basicsr_distill.config.sections.base import Count, Options, PositiveInt
+from basicsr_distill.config.sections.base import Count, DataFolder, FreeSection, NamedFile, Options, PositiveInt
 from basicsr_distill.config.sections.datasets import DatasetOptions
 
 
@@ -21,8 +21,8 @@ class LabelledPatchDatasetOptions(DatasetOptions):
     """Patches with their labels."""
 
     type: Literal['LabelledPatchDataset'] = Field('LabelledPatchDataset', description='Patches with their labels.')
-    dataroot: str = Field(description='Folder of the extract stage.')
-    labels_file: str = Field(description='labels.csv of the cluster stage.')
+    dataroot: DataFolder = Field(description='Folder of the extract stage.')
+    labels_file: DataFolder = Field(description='labels.csv of the cluster stage.')
 
 
 class RandomConvOptions(Options):
@@ -50,12 +50,12 @@ class GSDDTrainOptions(Options):
 
     total_iter: PositiveInt = Field(description='Iterations of the whole training.')
     warmup_iter: int = Field(-1, description='Iterations in which the learning rate rises; -1 for none.')
-    optim_g: dict[str, Any] = Field(description='Optimizer: type of torch.optim, and its arguments.')
-    scheduler: dict[str, Any] = Field(description="Learning rate: type of BasicSR's schedulers, and its arguments.")
-    generator: dict[str, Any] | None = Field(
+    optim_g: FreeSection = Field(description='Optimizer: type of torch.optim, and its arguments.')
+    scheduler: FreeSection = Field(description="Learning rate: type of BasicSR's schedulers, and its arguments.")
+    generator: FreeSection | None = Field(
         None, description='The frozen SR network between latents and images, such as RRDBNet: type and its arguments; '
                           'bicubic interpolation when absent.')
-    generator_weights: str | None = Field(None, description='File of its weights.')
+    generator_weights: NamedFile | None = Field(None, description='File of its weights.')
     extractor: ExtractorOptions = Field(
         RandomConvOptions.model_validate({}), description='The frozen network whose features are matched.')
     diversity_weight: NonNegativeFloat = Field(0.1, description="Factor of the mean cosine of a label's latents.")

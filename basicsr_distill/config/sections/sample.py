@@ -4,7 +4,15 @@ from typing import Annotated, Literal
 
 from pydantic import Field, NonNegativeFloat, model_validator
 
-from basicsr_distill.config.sections.base import DEFAULT_SCALE, Count, Fraction, Options, PositiveInt, Precision
+from basicsr_distill.config.sections.base import (
+    DEFAULT_SCALE,
+    Count,
+    Fraction,
+    Options,
+    OutputFolder,
+    PositiveInt,
+    Precision,
+)
 from basicsr_distill.config.sections.select import TargetOptions
 
 
@@ -74,7 +82,8 @@ class SampleOptions(SamplerSettings):
     """Images drawn for every label and published as a distilled set."""
 
     images_per_cluster: PositiveInt = Field(description='Images kept for each label.')
-    save_dir: str = Field(description='Folder that the stage makes: HR/, LR_bicubic/, manifest.csv, README.md.')
+    save_dir: OutputFolder = Field(
+        description='Folder that the stage makes: HR/, LR_bicubic/, manifest.csv, README.md.')
     init: InitOptions = Field(NoiseInitOptions(), description='What sampling starts from.')
     weights: Literal['params_ema', 'params'] = Field(
         'params_ema', description="The checkpoint's averaged or newest weights.")

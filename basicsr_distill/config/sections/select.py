@@ -4,7 +4,18 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from basicsr_distill.config.sections.base import DEFAULT_SCALE, Count, Fraction, Options, PositiveInt, Threshold
+from basicsr_distill.config.sections.base import (
+    DEFAULT_SCALE,
+    Count,
+    Fraction,
+    FreeSection,
+    NamedFile,
+    Options,
+    OutputFolder,
+    PositiveInt,
+    Threshold,
+    Word,
+)
 from basicsr_distill.config.sections.codecs import CodecOptions
 from basicsr_distill.config.sections.encoders import EncoderOptions, TextureEncoderOptions
 
@@ -17,10 +28,10 @@ class TargetOptions(Options):
     type: Literal['hr', 'teacher', 'mix'] = Field(
         'hr', description='hr: the images themselves; teacher: what a trained SR network makes of the LR images; mix: '
                           'the mean of both.')
-    network: dict[str, Any] | str | None = Field(
+    network: FreeSection | NamedFile | None = Field(
         None, description='The SR network: a section like network_g (type and its arguments), or an option file that '
                           'has one.')
-    weights: str | None = Field(None, description='File of its weights.')
+    weights: NamedFile | None = Field(None, description='File of its weights.')
 
     @model_validator(mode='after')
     def _a_teacher_is_named(self) -> 'TargetOptions':
@@ -28,13 +39,19 @@ class TargetOptions(Options):
             raise ValueError(f'type {self.type} needs network and weights')
         return self
 
+    @property
+    def idle(self) -> frozenset[str]:
+        """Of ``hr``, the network."""
+        return frozenset({'network', 'weights'} if self.type == 'hr' else ())
+
 
 class ScoreFileOptions(Options):
     """Scores that were computed elsewhere."""
 
-    path: str = Field(description='CSV file with a header, or lines of a name and a number; the highest are chosen.')
-    name_column: str = Field('name', description='Column of a CSV file with the names of the patches.')
-    score_column: str = Field('score', description='Column of a CSV file with the numbers.')
+    path: NamedFile = Field(
+        description='CSV file with a header, or lines of a name and a number; the highest are chosen.')
+    name_column: Word = Field('name', description='Column of a CSV file with the names of the patches.')
+    score_column: Word = Field('score', description='Column of a CSV file with the numbers.')
     lowest_first: bool = Field(False, description='Choose the lowest.')
 
 
@@ -49,7 +66,8 @@ class SelectOptions(Options):
     num_images: PositiveInt | None = Field(None, description='Patches chosen in all.')
     images_per_cluster: PositiveInt | None = Field(
         None, description='Patches chosen within each cluster of the cluster stage, in place of num_images.')
-    save_dir: str = Field(description='Folder that the stage makes: HR/, LR_bicubic/, manifest.csv, README.md.')
+    save_dir: OutputFolder = Field(
+        description='Folder that the stage makes: HR/, LR_bicubic/, manifest.csv, README.md.')
     band: tuple[Fraction, Fraction] | None = Field(
         (0.05, 0.5), description="Quantiles of the patches' psnr_db between which patches are chosen, so that the "
                                  'hardest are left out; null for all. random and threshold choose from all anyway.')

@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from basicsr_distill.config.sections.base import Count, Options, PositiveInt
+from basicsr_distill.config.sections.base import Count, NamedFile, Options, PositiveInt
 
 
 class TileOptions(Options):
@@ -25,7 +25,7 @@ class LpipsMetricOptions(Options):
 
     type: Literal['calculate_lpips'] = Field('calculate_lpips', description='LPIPS 0.1; lower is better.')
     net: Literal['alex', 'vgg', 'squeeze'] = Field('alex', description='The backbone.')
-    weights: str | None = Field(
+    weights: NamedFile | None = Field(
         None, description="A local file, either torchvision's weights of the backbone or a whole LPIPS network; when "
                           "absent, the backbone is looked for in experiments/pretrained_models and in torch's cache, "
                           'then downloaded.')

@@ -15,7 +15,7 @@ from torch import Tensor
 from basicsr_distill.config.sections import ExtractOptions, ScoreLimits, nearest_name
 from basicsr_distill.errors import InputError
 from basicsr_distill.io.arrays import read_array
-from basicsr_distill.io.files import replacing, sha256_file
+from basicsr_distill.io.files import replacing
 from basicsr_distill.io.images import FoundImage, UnreadableImageError, read_rgb
 from basicsr_distill.io.manifest import write_csv
 from basicsr_distill.io.score_files import read_score_file
@@ -116,19 +116,6 @@ def _joined_column(file: str, entry: ScoreLimits, images: Sequence[FoundImage]) 
         raise InputError(f'{where}: has a score of none of the {len(column)} photographs; its first name is '
                          f'{next(iter(by_name), "")!r}, the first photograph is {images[0].relative!r}.')
     return column
-
-
-def fingerprint_scores(options: ExtractOptions) -> dict[str, str]:
-    """Digests of the files that scores come from, for the record; empty without any.
-
-    Raises:
-        InputError: a file cannot be read.
-    """
-    files = [name for entry in options.scores or () for name in (entry.file, entry.weights) if name is not None]
-    for name in files:
-        if not Path(name).is_file():
-            raise InputError(f'extract.scores: {name}: no such file; give a file of names and scores, or of weights.')
-    return {'scores': ' '.join(sha256_file(Path(name)) for name in files)} if files else {}
 
 
 def _joined(image: FoundImage, by_name: dict[str, float]) -> float:

@@ -14,12 +14,13 @@ from pathlib import Path
 from basicsr_distill.config.sections import ExtractOptions
 from basicsr_distill.errors import InputError
 from basicsr_distill.io.images import FoundImage, find_images, fingerprint_images, read_rgb
+from basicsr_distill.io.inputs import file_inputs
 from basicsr_distill.runtime import distributed
 from basicsr_distill.runtime.parallel import default_workers, one_thread_per_operation
 from basicsr_distill.selection.scenes import SceneIndex
 from basicsr_distill.stages.extract.choosing import choose, refuse_unusable, threshold_known_before
 from basicsr_distill.stages.extract.publishing import publish
-from basicsr_distill.stages.extract.scores import Scores, fingerprint_scores
+from basicsr_distill.stages.extract.scores import Scores
 from basicsr_distill.stages.extract.scoring import Scoring
 from basicsr_distill.stages.extract.writing import Writing
 from basicsr_distill.stages.record import StagePlan, StageRun, refuse_overlap
@@ -66,8 +67,11 @@ def _find(options: ExtractOptions) -> tuple[list[FoundImage], list[FoundImage]]:
 
 
 def _plan(options: ExtractOptions, images: Sequence[FoundImage], tests: Sequence[FoundImage]) -> StagePlan:
-    inputs = {'dataroot': fingerprint_images(images), 'leak_check': fingerprint_images(tests),
-              **fingerprint_scores(options)}
+    files = file_inputs(options, 'extract')
+    # Records have one entry for all files of scores and their weights.
+    scores = [files.pop(key) for key in list(files) if key.startswith('scores.')]
+    inputs = {'dataroot': fingerprint_images(images), 'leak_check': fingerprint_images(tests), **files,
+              **({'scores': ' '.join(scores)} if scores else {})}
     return StagePlan(Path(options.save_dir), 'extract', options.model_dump(mode='json'), inputs)
 
 

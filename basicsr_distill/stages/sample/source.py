@@ -20,9 +20,9 @@ from basicsr_distill.config.sections import (
 from basicsr_distill.data.labelled_patch_dataset import LabelledPatchDataset
 from basicsr_distill.data.latent_patch_dataset import LatentPatchDataset
 from basicsr_distill.errors import InputError
-from basicsr_distill.io.arrays import read_array
 from basicsr_distill.io.files import sha256_file
-from basicsr_distill.stages.cluster import FEATURES_NAME
+from basicsr_distill.io.inputs import changed_inputs, file_inputs, training_inputs
+from basicsr_distill.stages.cluster import read_features
 from basicsr_distill.stages.record import fingerprint_stage, photo_folders, read_stage, refuse_overlap
 
 
@@ -71,14 +71,32 @@ def fingerprints(experiment: Experiment, checkpoint: Path | None, save_dir: str)
     """Checksums of all that the set depends on.
 
     Raises:
-        InputError: ``save_dir`` lies in the folder of the photographs, or they in it.
+        InputError: ``save_dir`` lies in the folder of the photographs, or they in it; or weights are others now than
+            when the denoiser was trained or the patches were clustered.
     """
     section = experiment.opt['datasets']['train']
+    clusters = Path(section['labels_file']).parent
     refuse_overlap(save_dir, photo_folders(Path(section['dataroot'])), 'sample.save_dir')
     weights = f'pretrained {experiment.opt["network_g"]["pretrained"]}' if checkpoint is None else sha256_file(
         checkpoint)
-    return {'checkpoint': weights, 'patches': fingerprint_stage(Path(section['dataroot'])),
-            'clusters': fingerprint_stage(Path(section['labels_file']).parent)}
+    stages = {'patches': fingerprint_stage(Path(section['dataroot'])), 'clusters': fingerprint_stage(clusters)}
+    # What the training started from is in its checkpoint.
+    files = {key: digest for key, digest in training_inputs(experiment.recipe).items() if not key.startswith('path.')}
+    _refuse_changed(Path(experiment.opt['path']['experiments_root']), files)
+    encoder = file_inputs(_encoder_of(clusters), 'cluster.encoder')
+    _refuse_changed(clusters, {f'encoder.{key}': digest for key, digest in encoder.items()})
+    return {'checkpoint': weights, **stages, **files}
+
+
+def _refuse_changed(folder: Path, files: Mapping[str, str]) -> None:
+    """Refuse to go on with other files than a stage has worked with."""
+    if changed := changed_inputs(read_stage(folder), files):
+        raise InputError(f'{folder}: was made with another file or folder as {changed[0]}; put that one back, or make '
+                         'this again under another name.')
+
+
+def _encoder_of(clusters: Path) -> EncoderOptions:
+    return ClusterOptions(**read_stage(clusters)['options']).encoder
 
 
 def open_source(experiment: Experiment, checkpoint: Path | None) -> Source:
@@ -96,5 +114,4 @@ def open_source(experiment: Experiment, checkpoint: Path | None) -> Source:
         patches.prepare()
     clusters = Path(section['labels_file']).parent
     return Source(experiment.opt['name'], experiment.opt['network_g'], checkpoint, patches, np.array(patches.labels),
-                  read_array(clusters / FEATURES_NAME),
-                  ClusterOptions(**read_stage(clusters)['options']).encoder)
+                  read_features(clusters, [row.name for row in patches.rows]), _encoder_of(clusters))

@@ -9,6 +9,7 @@ from pathlib import Path
 from basicsr_distill.config.experiment import Experiment
 from basicsr_distill.config.sections import SampleOptions
 from basicsr_distill.features.encoders import Encoder, build_encoder, encode_images
+from basicsr_distill.io.inputs import file_inputs
 from basicsr_distill.runtime import distributed
 from basicsr_distill.stages.record import StagePlan, StageRun
 from basicsr_distill.stages.sample import gsdd
@@ -19,7 +20,6 @@ from basicsr_distill.stages.sample.plan import plan_draws
 from basicsr_distill.stages.sample.publish import publish
 from basicsr_distill.stages.sample.source import Source, find_checkpoint, fingerprints, open_source
 from basicsr_distill.stages.sharding import shared_stage_folder
-from basicsr_distill.stages.targets import target_inputs
 
 
 def run(options: SampleOptions, experiment: Experiment) -> Path:
@@ -51,9 +51,7 @@ def plan(options: SampleOptions, experiment: Experiment) -> StagePlan:
     """
     if gsdd.is_gsdd(experiment):
         gsdd.refuse_other_keys(options, experiment)
-    inputs = fingerprints(experiment, find_checkpoint(experiment), options.save_dir)
-    if options.targets is not None:
-        inputs |= target_inputs(options.targets, 'sample.targets')
+    inputs = fingerprints(experiment, find_checkpoint(experiment), options.save_dir) | file_inputs(options, 'sample')
     return StagePlan(Path(options.save_dir), 'sample', options.model_dump(mode='json'), inputs)
 
 

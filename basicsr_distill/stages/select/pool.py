@@ -11,10 +11,11 @@ from numpy.typing import NDArray
 from basicsr_distill.config.sections import ClusterOptions, SelectOptions
 from basicsr_distill.errors import InputError
 from basicsr_distill.features.joined import join_features
-from basicsr_distill.io.arrays import read_array
 from basicsr_distill.io.images import read_rgb
-from basicsr_distill.io.manifest import IMAGES_FOLDER, MANIFEST_NAME, PatchRow, read_labels, read_table
-from basicsr_distill.stages.cluster import FEATURES_NAME, LABELS_NAME
+from basicsr_distill.io.inputs import file_inputs
+from basicsr_distill.io.manifest import IMAGES_FOLDER, MANIFEST_NAME, PatchRow, labels_of, read_table
+from basicsr_distill.stages.cluster import LABELS_NAME
+from basicsr_distill.stages.cluster import read_features as read_cluster_features
 from basicsr_distill.stages.features import encode_own_parts, join_parts
 from basicsr_distill.stages.record import fingerprint_stage, read_stage
 
@@ -51,19 +52,14 @@ def open_pool(patches: Path, clusters: Path | None) -> Pool:
     """Read the tables.
 
     Raises:
-        InputError: a stage has not been run, or a patch has no label.
+        InputError: a stage has not been run, or the clusters are not those of the patches.
     """
     rows = read_table(patches / MANIFEST_NAME, PatchRow)
     if not rows:
         raise InputError(f'{patches / MANIFEST_NAME}: lists no patches; extract some first.')
     labels = np.zeros(len(rows), np.int64)
     if clusters is not None:
-        by_name = read_labels(clusters / LABELS_NAME)
-        missing = [row.name for row in rows if row.name not in by_name]
-        if missing:
-            raise InputError(f'{clusters / LABELS_NAME}: no label for {missing[0]} ({len(missing)} such patches); '
-                             'cluster again.')
-        labels = np.array([by_name[row.name] for row in rows])
+        labels = np.array(labels_of(rows, patches, clusters / LABELS_NAME))
     return Pool(patches, rows, np.array([row.psnr_db for row in rows], np.float32), clusters, labels)
 
 
@@ -80,7 +76,7 @@ def read_features(options: SelectOptions, pool: Pool, parts: Path) -> dict[str, 
     for number, encoder in enumerate(options.encoders):
         if _is_clusters_encoder(encoder, pool):
             assert pool.clusters is not None
-            features = read_array(pool.clusters / FEATURES_NAME, mapped=True)
+            features = read_cluster_features(pool.clusters, [row.name for row in pool.rows])
         else:
             features = join_parts(parts / str(number), parts / f'{number}.npy', len(pool.rows))
         found[encoder.type if encoder.type not in found else f'{encoder.type}_{number}'] = features
@@ -90,6 +86,10 @@ def read_features(options: SelectOptions, pool: Pool, parts: Path) -> dict[str, 
 
 
 def _is_clusters_encoder(encoder: Any, pool: Pool) -> bool:
+    """Whether the clusters' features are this encoder's, made with the files that its options lead to now."""
     if pool.clusters is None:
         return False
-    return ClusterOptions(**read_stage(pool.clusters)['options']).encoder == encoder
+    record = read_stage(pool.clusters)
+    made_with = {key: digest for key, digest in record.get('inputs', {}).items() if key.startswith('encoder.')}
+    files = {f'encoder.{key}': digest for key, digest in file_inputs(encoder, 'select.encoder').items()}
+    return ClusterOptions(**record['options']).encoder == encoder and made_with == files

@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 
 from basicsr_distill.config.recipe import Recipe
 from basicsr_distill.io.arrays import read_arrays
+from basicsr_distill.io.inputs import file_inputs
 from basicsr_distill.runtime import distributed
 from basicsr_distill.runtime.parallel import one_thread_per_operation
 from basicsr_distill.stages.record import StagePlan, StageRun, photo_folders, refuse_overlap
@@ -15,7 +16,6 @@ from basicsr_distill.stages.select.pool import Pool, encode_pool, open_pool, rea
 from basicsr_distill.stages.select.publish import publish
 from basicsr_distill.stages.select.small_network import measure_losses
 from basicsr_distill.stages.sharding import save_part, shared_stage_folder
-from basicsr_distill.stages.targets import target_inputs
 
 _LOSSES_NAME = 'losses.npz'
 
@@ -64,7 +64,7 @@ def _plan(recipe: Recipe, pool: Pool) -> StagePlan:
     options = recipe.select
     assert options is not None
     return StagePlan(Path(options.save_dir), 'select', options.model_dump(mode='json'),
-                     {**pool.fingerprints(), **target_inputs(options.targets, 'select.targets')})
+                     {**pool.fingerprints(), **file_inputs(options, 'select')})
 
 
 def _select(recipe: Recipe, pool: Pool, scores: NDArray[np.float64] | None, stage: StageRun) -> None:
