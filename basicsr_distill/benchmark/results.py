@@ -106,21 +106,13 @@ class Results:
                     found[result.seeds] = sum(known) / len(known)
         return found
 
-
-def paired(ours: Mapping[Seeds, float], theirs: Mapping[Seeds, float]) -> tuple[dict[Seeds, float],
-                                                                              dict[Seeds, float]]:
-    """Both by the same keys: what is not drawn stands beside every draw that is trained with its seed.
-
-    >>> paired({(0, 5): 1.0, (1, 5): 2.0}, {(None, 5): 3.0})
-    ({(0, 5): 1.0, (1, 5): 2.0}, {(0, 5): 3.0, (1, 5): 3.0})
-    """
-    keys = [seeds for seeds in (*ours, *theirs) if seeds[0] is not None] or list(ours)
-
-    def spread(values: Mapping[Seeds, float]) -> dict[Seeds, float]:
-        return {key: values[key if key in values else (None, key[1])] for key in dict.fromkeys(keys)
-                if key in values or (None, key[1]) in values}
-
-    return spread(ours), spread(theirs)
+    def by_set(self, row: Row, count: int | None, network: str, metric: str,
+               tests: Iterable[str]) -> dict[int | None, float]:
+        """Means over the trainings of each set, by its seed; None is that of a set that is not drawn."""
+        trainings: dict[int | None, list[float]] = {}
+        for (set_seed, _), value in self.values(row, count, network, metric, tests).items():
+            trainings.setdefault(set_seed, []).append(value)
+        return {seed: sum(values) / len(values) for seed, values in trainings.items()}
 
 
 def collect(file: BenchmarkFile, root: Path, parts: Sequence[tuple[Cell, StagePlan, StagePlan]], scale: int,

@@ -4,16 +4,43 @@ import html
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
+from pathlib import Path
 
-from basicsr_distill.benchmark.results import Results, Row, paired
+from basicsr_distill.benchmark.comparisons import (
+    against_full,
+    against_real,
+    all_rows,
+    best_real,
+    headline_values,
+    improvement_over_random,
+)
+from basicsr_distill.benchmark.results import Results, Row
 from basicsr_distill.benchmark.sets import PlannedSet
-from basicsr_distill.benchmark.statistics import Gain, paired_gain, summarize
-from basicsr_distill.config.sections import LOWER_IS_BETTER, BenchmarkOptions
+from basicsr_distill.benchmark.statistics import LEVEL, SETS_OF_A_CLAIM, Gain, Summary, Verdict, summarize
+from basicsr_distill.config.recipe import Recipe
+from basicsr_distill.config.sections import (
+    LOWER_IS_BETTER,
+    BenchmarkOptions,
+    GSDDTrainOptions,
+    LatentPatchDatasetOptions,
+    MinimaxDiTNetworkOptions,
+    MinimaxDiTTrainOptions,
+    TargetOptions,
+    Vgg19Options,
+)
+from basicsr_distill.stages.licences import (
+    Weights,
+    codec_weights,
+    denoiser_weights,
+    encoder_weights,
+    generator_weights,
+    teacher_weights,
+)
+from basicsr_distill.stages.select.choose import FEATURE_METHODS
 
 TITLES = {'psnr_y': 'PSNR on Y, dB', 'ssim_y': 'SSIM on Y', 'psnr_rgb': 'PSNR on RGB, dB', 'ssim_rgb': 'SSIM on RGB',
            'lpips': 'LPIPS'}
 _ALL = 'all'
-_SEEDS_OF_A_CLAIM = 3  # two differences have an interval that is nothing but these two
 _LATEX = {'\\': r'\textbackslash{}', '~': r'\textasciitilde{}', '^': r'\textasciicircum{}', '±': r'$\pm$',
           **{character: f'\\{character}' for character in '_%&#${}'}}
 
@@ -62,20 +89,18 @@ def headline_tables(options: BenchmarkOptions, results: Results) -> list[Table]:
 
 
 def worst_table(options: BenchmarkOptions, results: Results) -> Table:
-    """The worst seed of every row, count and network, by the first metric."""
-    metric, tests = options.metrics[0], list(options.tests)
+    """The worst training of every row, count and network, by the first metric."""
+    metric, columns = options.metrics[0], _columns(options, results)
     rows = []
-    for row in results.rows():
+    for row in all_rows(options, results):
         cells = [row.label(options.budget.full_total_iter)]
         for network in options.networks:
-            for count in ([None] if row.is_full else options.counts):
-                values = list(results.values(row, count, network, metric, tests).values())
-                worst = summarize(values, metric in LOWER_IS_BETTER).worst if values else None
-                cells.append('' if worst is None else shown(worst, metric))
-            if row.is_full:
-                cells += [''] * (len(options.counts) - 1)
+            for count in columns:
+                values = list(results.values(row, count, network, metric, options.tests).values())
+                cells.append(shown(summarize(values, metric in LOWER_IS_BETTER).worst, metric) if values else '')
         rows.append(tuple(cells))
-    header = ('set', *(f'{network}, {count}' for network in options.networks for count in options.counts))
+    header = ('set', *(f'{network}, {_ALL if count is None else count}' for network in options.networks
+                       for count in columns))
     return Table('worst_seed', f'Worst seed, {TITLES[metric]}, mean of the tests', header, tuple(rows))
 
 
@@ -94,20 +119,59 @@ def set_table(options: BenchmarkOptions, results: Results) -> Table:
     return Table('sets', 'The sets', header, tuple(lines.values()))
 
 
+def failed_table(options: BenchmarkOptions, results: Results, failed: Sequence[str]) -> Table | None:
+    """The rows without any result, each with the first line of ``failed`` that names it, or else a recipe."""
+    rows = []
+    for row in all_rows(options, results):
+        if row not in results.rows():
+            own = [line for line in failed if f' {row.name}__' in line]
+            causes = own or [line for line in failed if line.startswith('recipe ')] or ['no cell of it is finished']
+            more = f' and {len(causes) - 1} more' if len(causes) > 1 else ''
+            rows.append((row.name, f'{causes[0]}{more}'))
+    return Table('failed', 'Rows without a result', ('set', 'cause'), tuple(rows)) if rows else None
+
+
 def prior_of(planned: PlannedSet) -> str:
-    """Whose weights a set was made with, as far as its recipe says."""
-    options = planned.options
+    """Weights of others that a set was made with, as far as its recipe says: none, or their names."""
     if not planned.stages:
         return ''
-    network, dataset = options.get('network_g') or {}, (options.get('datasets') or {}).get('train') or {}
-    if planned.stages != ('select',):
-        sources = [network.get('pretrained'), (dataset.get('codec') or {}).get('pretrained'),
-                   (options.get('train') or {}).get('generator_weights')]
-    else:
-        encoders = options['select'].get('encoder') or {}
-        sources = [encoder.get('pretrained') for encoder in (encoders if isinstance(encoders, list) else [encoders])]
-    named = [str(source) for source in sources if source]
-    return ', '.join(named) if named else 'none'
+    recipe = Recipe.parse(Path(planned.row), planned.options)
+    weights = _weights_of_choice(recipe) if planned.stages == ('select',) else _weights_of_drawing(recipe)
+    named = [entry.name for entry in weights if entry.name is not None]
+    return '; '.join(dict.fromkeys(named)) if named else 'none'
+
+
+def _weights_of_choice(recipe: Recipe) -> list[Weights]:
+    options = recipe.select
+    assert options is not None
+    weights = [encoder_weights(encoder) for encoder in options.encoders] if options.method in FEATURE_METHODS else []
+    if options.method == 'uniform' and recipe.cluster is not None:  # the one method that looks at labels
+        weights.append(encoder_weights(recipe.cluster.encoder))
+    return [*weights, *([] if options.codec is None else [codec_weights(options.codec)]), *_teacher(options.targets)]
+
+
+def _weights_of_drawing(recipe: Recipe) -> list[Weights]:
+    assert recipe.experiment is not None and recipe.sample is not None
+    network, train = recipe.experiment.networks['network_g'], recipe.experiment.train
+    dataset = recipe.experiment.datasets.get('train')
+    weights = [] if recipe.cluster is None else [encoder_weights(recipe.cluster.encoder)]
+    if isinstance(network, MinimaxDiTNetworkOptions):
+        weights.append(denoiser_weights(network.model_dump()))
+    if isinstance(dataset, LatentPatchDatasetOptions):
+        weights.append(codec_weights(dataset.codec))
+    if isinstance(train, MinimaxDiTTrainOptions) and not recipe.is_untuned:
+        loss = train.high_frequency_opt
+        if loss is not None and loss.mode == 'pixel' and loss.pixel_codec is not None:
+            weights.append(codec_weights(loss.pixel_codec))
+    if isinstance(train, GSDDTrainOptions):
+        weights.append(generator_weights(train.generator, train.generator_weights))
+        if isinstance(train.extractor, Vgg19Options):
+            weights.append(Weights('Extractor', 'VGG19, ImageNet', None))
+    return [*weights, *_teacher(recipe.sample.targets)]
+
+
+def _teacher(targets: TargetOptions | None) -> list[Weights]:
+    return [] if targets is None or targets.type == 'hr' else [teacher_weights(str(targets.weights))]
 
 
 def duration(seconds: float | None) -> str:
@@ -126,25 +190,27 @@ def _digits(metric: str) -> int:
     return 2 if 'psnr' in metric else 4
 
 
+def _columns(options: BenchmarkOptions, results: Results) -> list[int | None]:
+    """The counts, and None where there is a full pool."""
+    return [*options.counts, *([None] if any(row.is_full for row in all_rows(options, results)) else [])]
+
+
 def _value_table(options: BenchmarkOptions, results: Results, network: str, test: str, metric: str) -> Table:
-    columns: list[int | None] = [*options.counts, *([None] if any(row.is_full for row in results.rows()) else [])]
-    means: dict[tuple[Row, int | None], float] = {}
-    texts: dict[tuple[Row, int | None], str] = {}
-    for row in results.rows():
-        for count in columns:
-            values = list(results.values(row, count, network, metric, [test]).values())
-            if values:
-                summary = summarize(values)
-                means[row, count] = summary.mean
-                texts[row, count] = f'{shown(summary.mean, metric)} ± {shown(summary.sd, metric)}'
+    columns = _columns(options, results)
+    summaries = {(row, count): summarize(list(values.values())) for row in results.rows() for count in columns
+                 if (values := results.by_set(row, count, network, metric, [test]))}
     best = {}
     for count in columns:
-        of_column = [value for (_, own), value in means.items() if own == count]
+        of_column = [summary.mean for (_, own), summary in summaries.items() if own == count]
         if of_column:
             best[count] = min(of_column) if metric in LOWER_IS_BETTER else max(of_column)
-    rows = [(row.label(options.budget.full_total_iter),
-             *(_bold(texts.get((row, count), ''), means.get((row, count)) == best.get(count)) for count in columns))
-            for row in results.rows()]
+
+    def cell(row: Row, count: int | None) -> str:
+        summary = summaries.get((row, count))
+        return '' if summary is None else _bold(_mean(summary, metric), summary.mean == best[count])
+
+    rows = [(row.label(options.budget.full_total_iter), *(cell(row, count) for count in columns))
+            for row in all_rows(options, results)]
     bicubic = results.bicubic.get(test, {}).get(metric)
     if bicubic is not None:
         rows.append(('(bicubic, no training)', shown(bicubic, metric), *[''] * (len(columns) - 1)))
@@ -152,64 +218,75 @@ def _value_table(options: BenchmarkOptions, results: Results, network: str, test
     return Table(f'{metric}__{network}__{test}', f'{TITLES[metric]}: {network} on {test}', header, tuple(rows))
 
 
-def best_real(options: BenchmarkOptions, results: Results, network: str, count: int) -> Row | None:
-    """The row of real patches with the best mean over the tests, by the first metric."""
-    metric, tests = options.metrics[0], list(options.tests)
-    means = {row: summarize(list(values.values())).mean for row in results.rows() if row.is_real
-             and (values := results.values(row, count, network, metric, tests))}
-    if not means:
-        return None
-    return (min if metric in LOWER_IS_BETTER else max)(means, key=lambda row: means[row])
-
-
-def gains(options: BenchmarkOptions, results: Results, network: str, row: Row,
-          count: int) -> tuple[Gain | None, list[Gain | None]]:
-    """Of a row: over the best real patches, and over the full pool at each of its schedules."""
-    metric, tests = options.metrics[0], list(options.tests)
-    lower = metric in LOWER_IS_BETTER
-    own = results.values(row, count, network, metric, tests)
-    real = best_real(options, results, network, count)
-
-    def over(other: Row | None, other_count: int | None) -> Gain | None:
-        if other is None or other == row:
-            return None
-        return paired_gain(*paired(own, results.values(other, other_count, network, metric, tests)), lower)
-
-    return over(real, count), [over(full, None) for full in results.rows() if full.is_full]
-
-
 def _headline_table(options: BenchmarkOptions, results: Results, network: str) -> Table:
     metric = options.metrics[0]
-    full = [row.label(options.budget.full_total_iter) for row in results.rows() if row.is_full]
-    rows = []
+    full = [row for row in results.rows() if row.is_full]
+    lines: list[tuple[tuple[str, ...], str | None, tuple[str, ...]]] = []
     for count in options.counts:
-        real = best_real(options, results, network, count)
-        for row in results.rows():
-            values = list(results.values(row, count, network, metric, list(options.tests)).values())
-            if row.is_full or not values:
-                continue
-            over_real, over_full = gains(options, results, network, row, count)
-            summary = summarize(values)
-            gain = 'is the best real row' if row == real else gain_text(over_real, metric)
-            rows.append((row.name, str(count), f'{shown(summary.mean, metric)} ± {shown(summary.sd, metric)}', gain,
-                         *(gain_text(value, metric) for value in over_full)))
-    header = ('set', 'images', TITLES[metric], 'gain over the best real row', *(f'against {name}' for name in full))
+        values = headline_values(options, results, network, count)
+        verdicts, real = against_real(options, values), best_real(options, values)
+        for row in [row for row in values if not row.is_full]:
+            gains = against_full(options, values, row)
+            recovered = improvement_over_random(options, results, values, row)
+            lines.append(((row.name, str(count), str(len(values[row])),
+                           _mean(summarize(list(values[row].values())), metric),
+                           _best_text(row in verdicts) if row == real else verdict_text(verdicts.get(row), metric)),
+                          None if recovered is None else f'{recovered:+.2f}',
+                          tuple(gain_text(gains.get(other), metric) for other in full)))
+    has_ior = any(recovered is not None for _, recovered, _ in lines)
+    header = ('set', 'images', 'sets', TITLES[metric], 'gain over the best real row', *(['IOR'] if has_ior else []),
+              *(f'against {row.label(options.budget.full_total_iter)}' for row in full))
+    rows = tuple((*first, *([recovered or ''] if has_ior else []), *last) for first, recovered, last in lines)
     return Table(f'headline__{network}', f'{network}: mean of {", ".join(options.tests)}; differences paired by seed '
-                 'with 95 % bootstrap interval', header, tuple(rows))
+                 f"with Student's {1 - LEVEL:.0%} interval over the sets", header, rows)
+
+
+def verdict_text(verdict: Verdict | None, metric: str) -> str:
+    """A row against all real rows: its least gain, the interval, and what may be claimed.
+
+    Args:
+        verdict: None where there is no real row to compare with; then the text is empty.
+        metric: by which it is.
+    """
+    if verdict is None:
+        return ''
+    if not verdict.least.is_paired and not verdict.claim:
+        return gain_text(verdict.least, metric)
+    text = _with_interval(verdict.least.mean, verdict.bounds, verdict.number, metric)
+    if verdict.claim:
+        return f'{text}, {verdict.claim}'
+    if verdict.bounds is None:
+        return text
+    if verdict.is_inside_spread:
+        return f'{text}, inside the spread'
+    return f'{text}, no claim' + (f' by {verdict.number} sets' if verdict.number < SETS_OF_A_CLAIM else '')
 
 
 def gain_text(gain: Gain | None, metric: str) -> str:
-    """A difference with its interval, and whether it is one at all; empty for None."""
+    """A difference to a single set, and whether that lies among the sets of the other row; empty for None."""
     if gain is None:
         return ''
+    bounds = gain.bounds()
+    if bounds is None:
+        return _with_interval(gain.mean, None, gain.number, metric)
+    where = 'among the sets' if bounds[0] <= 0 <= bounds[1] else 'outside the sets'
+    return f'{gain.mean:+.{_digits(metric)}f}, {where}'
+
+
+def _best_text(has_rivals: bool) -> str:
+    return 'has the best mean of the real rows' if has_rivals else 'is the best real row'
+
+
+def _with_interval(mean: float, bounds: tuple[float, float] | None, number: int, metric: str) -> str:
     digits = _digits(metric)
-    text = f'{gain.mean:+.{digits}f}'
-    if gain.number < 2:
-        return f'{text} (one seed)'
-    text += f' [{gain.low:+.{digits}f}, {gain.high:+.{digits}f}]'
-    if gain.is_inside_spread:
-        return f'{text}, inside the spread'
-    return f'{text} ({gain.number} seeds, no claim)' if gain.number < _SEEDS_OF_A_CLAIM else text
+    if bounds is None:
+        return f'{mean:+.{digits}f} ({number} {"set" if number == 1 else "sets"}: no interval)'
+    return f'{mean:+.{digits}f} [{bounds[0]:+.{digits}f}, {bounds[1]:+.{digits}f}]'
+
+
+def _mean(summary: Summary, metric: str) -> str:
+    spread = f' ± {shown(summary.sd, metric)}' if summary.number > 1 else ' (one set)'
+    return f'{shown(summary.mean, metric)}{spread}'
 
 
 def _bold(text: str, is_best: bool) -> str:

@@ -14,24 +14,25 @@ from numpy.typing import NDArray
 
 from basicsr_distill import __version__
 from basicsr_distill.benchmark.cells import CELLS_FOLDER
+from basicsr_distill.benchmark.comparisons import against_full, against_real, best_real, best_row, headline_values
 from basicsr_distill.benchmark.report import figures, pictures
 from basicsr_distill.benchmark.results import CellResult, Results, row_of
 from basicsr_distill.benchmark.sets import RECIPE_NAME, PlannedSet
-from basicsr_distill.benchmark.statistics import summarize
+from basicsr_distill.benchmark.statistics import LEVEL, SETS_OF_A_CLAIM, SETS_OF_AN_INTERVAL, summarize
 from basicsr_distill.benchmark.tables import (
     TITLES,
     Table,
-    best_real,
+    failed_table,
     gain_text,
-    gains,
     headline_tables,
     set_table,
     shown,
     value_tables,
+    verdict_text,
     worst_table,
 )
 from basicsr_distill.config.benchmark_file import BenchmarkFile
-from basicsr_distill.config.sections import LOWER_IS_BETTER, BenchmarkOptions
+from basicsr_distill.config.sections import BenchmarkOptions
 from basicsr_distill.io.figures import as_svg, data_uri
 from basicsr_distill.io.files import write_atomic
 from basicsr_distill.io.images import encode_png
@@ -46,11 +47,23 @@ _TABLES = 'tables'
 # Images of a set whose scores and spectra are drawn.
 _PROBES = 70
 _ABOUT_HEADLINE = (
-    'Gain over the best real row: the row of real patches with the best mean at the same count and network, chosen '
-    'after the fact, which favours it. Positive is better. Differences are taken seed by seed; the interval is that of '
-    'their mean under 10,000 bootstrap resamples. "Inside the spread" is a difference that the seeds alone explain: '
-    'its interval holds 0, or it is smaller than the standard deviation of one of the two rows. It is no gain. '
-    'Two seeds show a direction; a claim needs three.')
+    'The unit is the set: the trainings of a set are averaged first, and the column "sets" says how many independent '
+    'sets a row has. The gain over the best real row is the least of those over each real row; positive is better. Its '
+    f"interval is for the gain over whichever real row is truly the best, at {1 - LEVEL:.0%}, from Student's t of "
+    'differences paired by seed: the lower end is the lowest of those against each real row, the upper end the lowest '
+    'when these are corrected for their number. '
+    f'"Better" and "worse" need {SETS_OF_A_CLAIM} sets and a difference larger than the standard deviation of either '
+    'row. Better, of a row that is not real: than every real row, each by its own one-sided t-test (an '
+    'intersection-union test). Worse: than one of them, corrected for their number. '
+    "Both are corrected over the rows of a count by Holm's method: where all rows "
+    f'are equal, a count of a network claims anything with a chance of {LEVEL:.0%} at most. Nothing is corrected for '
+    'several counts and networks. "Inside the spread" is a difference that the sets alone explain; it is no gain. '
+    f'Under {SETS_OF_AN_INTERVAL} sets there is no interval. A row that is not drawn (a path, the full pool) is one '
+    'set, and nothing is claimed of it: "among the sets" says that it lies where one more set of the other row is '
+    f'expected in {1 - LEVEL:.0%} of cases. IOR is the gain over random patches of that count as a share of what the '
+    'full pool at equal steps gains over bicubic interpolation.')
+_ABOUT_VALUES = ('Mean ± standard deviation over the sets; a row of one set has neither spread nor interval. The best '
+                 'of a column is bold.')
 
 
 @dataclass(frozen=True)
@@ -67,7 +80,9 @@ class _Plot:
 
 
 def write_report(file: BenchmarkFile, root: Path, results: Results, failed: Sequence[str]) -> None:
-    """``report.html``, ``report.md`` with ``report/*.png``, and ``tables/``; nothing where no cell is finished.
+    """``report.html``, ``report.md`` with ``report/*.png``, and ``tables/``.
+
+    Where no cell is finished they say what failed.
 
     Args:
         file: the benchmark file.
@@ -75,13 +90,12 @@ def write_report(file: BenchmarkFile, root: Path, results: Results, failed: Sequ
         results: of its cells.
         failed: what did not succeed, a line each.
     """
-    if not results.cells:
-        return
     content = _content(file, root, results, failed)
     environment = Environment(loader=PackageLoader('basicsr_distill.benchmark.report', '.'), autoescape=True)
     page = environment.get_template('page.html.j2').render(content)
     (root / _TABLES).mkdir(exist_ok=True)
-    for table in [*content['headline'], *content['values'], content['worst'], content['sets']]:
+    optional = [table for table in (content['failed_rows'],) if table]
+    for table in [*optional, *content['headline'], *content['values'], content['worst'], content['sets']]:
         write_atomic(root / _TABLES / f'{table.name}.md', table.markdown())
         write_atomic(root / _TABLES / f'{table.name}.tex', table.latex())
         write_atomic(root / _TABLES / f'{table.name}.html', table.html())
@@ -95,14 +109,15 @@ def _content(file: BenchmarkFile, root: Path, results: Results, failed: Sequence
     settings = options.model_dump(mode='json', exclude_defaults=True)
     return {
         'name': file.name, 'summary': _summary(options, results), 'failed': failed,
+        'failed_rows': failed_table(options, results, failed),
         'about_headline': _ABOUT_HEADLINE, 'headline': headline_tables(options, results),
-        'curves': _curves(options, results), 'values': value_tables(options, results),
+        'about_values': _ABOUT_VALUES, 'curves': _curves(options, results), 'values': value_tables(options, results),
         'worst': worst_table(options, results), 'sets': set_table(options, results),
         'coverage': _coverage_table(shown_sets),
         'strips': _strips(file, root, results),
         'about_strips': f'Sets of {options.counts[0]} images, seed {options.seeds[0]}, network '
                         f'{next(iter(options.networks))}; the middle of the first image of each test, enlarged.',
-        'distributions': _distributions(shown_sets),
+        'distributions': _distributions(shown_sets, results.scale),
         'montages': [pictures.Picture(f'{label} ({planned.count or "all"} images, some of them; a row a cluster, where '
                                       'it has them)', pictures.montage(planned))
                      for label, planned in shown_sets.items()],
@@ -119,18 +134,18 @@ def _summary(options: BenchmarkOptions, results: Results) -> list[str]:
     lines = []
     for network in options.networks:
         for count in options.counts:
-            real = best_real(options, results, network, count)
-            others = {row: summarize(list(values.values())).mean for row in results.rows()
-                      if not row.is_real and not row.is_full
-                      and (values := results.values(row, count, network, metric, options.tests))}
-            if real is None or not others:
+            values = headline_values(options, results, network, count)
+            real = best_real(options, values)
+            row = best_row(options, {row: own for row, own in values.items() if not row.is_real and not row.is_full})
+            if real is None or row is None:
                 continue
-            row = (min if metric in LOWER_IS_BETTER else max)(others, key=lambda key: others[key])
-            over_real, over_full = gains(options, results, network, row, count)
-            text = (f'{network}, {count} images: {row.name} {shown(others[row], metric)}, against the best real row '
-                    f'({real.name}) {gain_text(over_real, metric)}')
-            full = [gain_text(gain, metric) for gain in over_full if gain]
+            mean = summarize(list(values[row].values())).mean
+            text = (f'{network}, {count} images: {row.name} {shown(mean, metric)}, against the best real row '
+                    f'({real.name}) {verdict_text(against_real(options, values).get(row), metric)}')
+            full = [gain_text(gain, metric) for gain in against_full(options, values, row).values() if gain]
             lines.append(f'{text}; against the full pool {" and ".join(full)}.' if full else f'{text}.')
+    if not results.cells:
+        return ['No cell is finished.']
     return lines or [f'{len(results.cells)} cells; no row but real patches and the full pool.']
 
 
@@ -143,14 +158,15 @@ def _curves(options: BenchmarkOptions, results: Results) -> list[_Plot]:
             for row in results.rows():
                 label = row.label(options.budget.full_total_iter)
                 for count in [None] if row.is_full else options.counts:
-                    values = list(results.values(row, count, network, metric, options.tests).values())
+                    values = list(results.by_set(row, count, network, metric, options.tests).values())
                     if values and count is None:
                         levels[label] = summarize(values)
                     elif values and count is not None:
                         lines.setdefault(label, {})[count] = summarize(values)
             title = f'{network}, mean of {", ".join(options.tests)}'
-            plots.append(_Plot(f'{metric}__{network}', figures.plot_against_count(lines, levels, title,
-                                                                                  TITLES[metric])))
+            if lines or levels:
+                plots.append(_Plot(f'{metric}__{network}', figures.plot_against_count(lines, levels, title,
+                                                                                      TITLES[metric])))
     return plots
 
 
@@ -169,23 +185,32 @@ def _strips(file: BenchmarkFile, root: Path, results: Results) -> list[pictures.
         cell = result.cell
         if cell.saves_images and cell.network == network and cell.set.count in (None, count):
             cells[row_of(cell).label(options.budget.full_total_iter)] = result
+    if not cells:
+        return []
     strips = (pictures.strip(root, cells, test, Path(folder), results.scale) for test, folder in options.tests.items())
     return [strip for strip in strips if strip is not None]
 
 
-def _distributions(sets: dict[str, PlannedSet]) -> list[_Plot]:
+def _distributions(sets: dict[str, PlannedSet], scale: int) -> list[_Plot]:
     scores, spectra = {}, {}
     for label, planned in sets.items():
         images = pictures.images_of(planned, _PROBES)
-        scores[label] = np.array([float(psnr_after_bicubic(_tensor(image))[0]) for image in images], np.float32)
+        psnr_db = [float(psnr_after_bicubic(_tensor(image, scale), scale)[0]) for image in images]
+        if any(map(np.isfinite, psnr_db)):
+            scores[label] = np.array(psnr_db, np.float32)
         side = min(min(image.shape[:2]) for image in images)
         spectra[label] = figures.radial_spectrum([image[:side, :side] for image in images])
-    return [_Plot('PSNR after bicubic down and up, of up to 70 images of a set', figures.plot_scores(scores)),
-            _Plot('Radial spectrum of the same images', figures.plot_spectra(spectra))]
+    plots = []
+    if scores:
+        plots.append(_Plot(f'PSNR after bicubic x{scale} down and up, of up to {_PROBES} images of a set',
+                           figures.plot_scores(scores)))
+    if spectra:
+        plots.append(_Plot('Radial spectrum of the same images', figures.plot_spectra(spectra)))
+    return plots
 
 
-def _tensor(image: NDArray[np.uint8]) -> torch.Tensor:
-    height, width = (side // 4 * 4 for side in image.shape[:2])
+def _tensor(image: NDArray[np.uint8], scale: int) -> torch.Tensor:
+    height, width = (side // scale * scale for side in image.shape[:2])
     return torch.from_numpy(np.ascontiguousarray(image[:height, :width])).permute(2, 0, 1)[None]
 
 
@@ -238,10 +263,13 @@ def _markdown(root: Path, content: dict[str, Any]) -> str:
     parts = [f'# {content["name"]}: what the sets are worth', *content['summary']]
     if content['failed']:
         parts += ['## What failed', *[f'- {line}' for line in content['failed']]]
+    if content['failed_rows']:
+        parts.append(content['failed_rows'].markdown())
     parts += ['## Headline', content['about_headline'], *[table.markdown() for table in content['headline']],
               '## Values against the number of images',
               *[saved(f'{plot.title}.png', figures.as_png(plot.figure)) for plot in content['curves']],
-              '## All values', *[table.markdown() for table in content['values']], content['worst'].markdown()]
+              '## All values', content['about_values'],
+              *[table.markdown() for table in content['values']], content['worst'].markdown()]
     if content['strips']:
         parts += ['## What the trained networks make of it', content['about_strips']]
         for number, strip in enumerate(content['strips']):

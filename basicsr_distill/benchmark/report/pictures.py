@@ -15,6 +15,7 @@ from basicsr_distill.io.figures import data_uri
 from basicsr_distill.io.images import encode_jpeg, find_images, read_rgb
 from basicsr_distill.io.manifest import MANIFEST_NAME, SetRow, read_table
 from basicsr_distill.ops.bicubic import make_lr
+from basicsr_distill.training.image_names import distinct_paths
 
 _WINDOW_PX = 96
 _ENLARGED = 2
@@ -57,7 +58,8 @@ def strip(root: Path, cells: Mapping[str, CellResult], test: str, folder: Path, 
     Returns:
         None where a cell's image is missing.
     """
-    image = find_images([folder])[0]
+    images = find_images([folder])
+    image, names = images[0], distinct_paths([str(found.path) for found in images])
     hr = read_rgb(image.path)
     hr = hr[:hr.shape[0] // scale * scale, :hr.shape[1] // scale * scale]
     side = min(_WINDOW_PX, *hr.shape[:2]) // scale * scale
@@ -67,11 +69,12 @@ def strip(root: Path, cells: Mapping[str, CellResult], test: str, folder: Path, 
     pictures = {'LR': lr[window], 'bicubic': upsampled(hr, scale)[window]}
     for label, result in cells.items():
         identity = result.cell.identity
-        saved = root / CELLS_FOLDER / identity / 'results' / identity / 'visualization' / test
-        names = sorted(saved.glob(f'{image.path.stem}_*.png'))
-        if not names:
+        # As BasicSR names what it saves: chelsea_* would be chelsea_2's picture too.
+        saved = Path('results', identity, 'visualization', test, f'{Path(names[str(image.path)]).stem}_{identity}.png')
+        path = root / CELLS_FOLDER / identity / saved
+        if not path.is_file():
             return None
-        pictures[label] = read_rgb(names[0])[window]
+        pictures[label] = read_rgb(path)[window]
     pictures['HR'] = hr[window]
     enlarged = [Picture(name, rgb.repeat(_ENLARGED, 0).repeat(_ENLARGED, 1)) for name, rgb in pictures.items()]
     return Strip(f'{test}: {image.path.stem}', enlarged)
