@@ -12,9 +12,10 @@ from basicsr_distill.benchmark.cells import Cell, metric_section
 from basicsr_distill.benchmark.costs import read_cost
 from basicsr_distill.benchmark.sets import PlannedSet, images_of
 from basicsr_distill.config.benchmark_file import BenchmarkFile
+from basicsr_distill.data._pairs import crop_side
 from basicsr_distill.errors import InputError
 from basicsr_distill.io.headers import ImageHeader, read_headers
-from basicsr_distill.io.images import file_bytes, find_images, read_rgb
+from basicsr_distill.io.images import FoundImage, file_bytes, find_images, fingerprint_images, read_rgb
 from basicsr_distill.io.manifest import read_json, write_csv, write_json
 from basicsr_distill.ops.bicubic import bicubic_upsample, make_lr
 from basicsr_distill.stages.record import StagePlan, read_stage
@@ -24,7 +25,8 @@ RESULTS_NAME = 'results.csv'
 BICUBIC_NAME = 'bicubic.json'
 # The last three are times, which differ from run to run; the others do not.
 COLUMNS = ('set', 'count', 'network', 'set_seed', 'train_seed', 'test', 'metric', 'value', 'total_iter', 'images',
-           'pixels', 'set_bytes', 'pool', 'set_fingerprint', 'weights_sha256', 'version', 'make_s', 'train_s', 'test_s')
+           'pixels', 'crop_px', 'set_bytes', 'pool', 'set_fingerprint', 'weights_sha256', 'version', 'make_s', 'train_s',
+           'test_s')
 
 # (set seed, training seed); the first is None where nothing is drawn.
 Seeds = tuple[int | None, int]
@@ -33,7 +35,9 @@ Seeds = tuple[int | None, int]
 @dataclass(frozen=True)
 class SetFacts:
     """images, pixels, num_bytes: of the HR files in use.  make_s: of the set alone; None where it was there before, or
-    nothing is made.  shared_s: of the recipe's stages that it needs, likewise.  pool: what it was taken from."""
+    nothing is made.  shared_s: of the recipe's stages that it needs, likewise.  pool: what it was taken from.  side_px:
+    what the shorter sides of half of the images reach.  content: fingerprint of the images, whatever was asked for to
+    get them."""
 
     images: int
     pixels: int
@@ -41,12 +45,14 @@ class SetFacts:
     make_s: float | None
     shared_s: float | None
     pool: str
+    side_px: int
+    content: str
 
 
 @dataclass(frozen=True)
 class CellResult:
     """One cell.  values: by test and metric; None where a metric could not be computed.  version: of the package, when
-    it was measured.  train_s, test_s: seconds."""
+    it was measured.  crop_px: side of the crops that were trained on.  train_s, test_s: seconds."""
 
     cell: Cell
     values: Mapping[str, Mapping[str, float | None]]
@@ -54,6 +60,7 @@ class CellResult:
     set_fingerprint: str
     weights_sha256: str
     version: str
+    crop_px: int
     train_s: float
     test_s: float
 
@@ -108,11 +115,21 @@ class Results:
 
     def by_set(self, row: Row, count: int | None, network: str, metric: str,
                tests: Iterable[str]) -> dict[int | None, float]:
-        """Means over the trainings of each set, by its seed; None is that of a set that is not drawn."""
-        trainings: dict[int | None, list[float]] = {}
-        for (set_seed, _), value in self.values(row, count, network, metric, tests).items():
-            trainings.setdefault(set_seed, []).append(value)
-        return {seed: sum(values) / len(values) for seed, values in trainings.items()}
+        """Means over the trainings of each set, by its seed; None is that of a set that is not drawn.
+
+        A way of choosing without chance makes one set of all seeds: it counts as one, which is not drawn.
+        """
+        contents = {result.cell.set.seed: result.facts.content for result in self.cells
+                    if row_of(result.cell) == row and result.cell.set.count == count}
+        trainings: dict[str, list[float]] = {}
+        seeds: dict[str, int | None] = {}
+        measured = self.values(row, count, network, metric, tests)
+        for (seed, _), value in measured.items():
+            trainings.setdefault(contents[seed], []).append(value)
+            seeds.setdefault(contents[seed], seed)
+        if len(trainings) == 1 and len({seed for seed, _ in measured}) > 1:
+            seeds = dict.fromkeys(seeds)
+        return {seeds[content]: sum(values) / len(values) for content, values in trainings.items()}
 
 
 def collect(file: BenchmarkFile, root: Path, parts: Sequence[tuple[Cell, StagePlan, StagePlan]], scale: int,
@@ -136,6 +153,8 @@ def collect(file: BenchmarkFile, root: Path, parts: Sequence[tuple[Cell, StagePl
             facts[cell.set.identity] = set_facts(cell.set, scale)
         found.append(CellResult(cell, tested['values'], facts[cell.set.identity], trained['inputs']['set'],
                                 trained['weights_sha256'], tested['versions'].get('basicsr-distill', ''),
+                                min(trained['options']['datasets']['train']['gt_size'],
+                                    facts[cell.set.identity].side_px),
                                 trained['seconds'], tested['seconds']))
     return Results(scale, found, _bicubic(file, root, scale, tests))
 
@@ -144,11 +163,14 @@ def set_facts(planned: PlannedSet, scale: int) -> SetFacts:
     """Size, cost and origin of a set."""
     paths = images_of(planned, scale)
     sizes = [header for header in read_headers([str(path) for path in paths]) if isinstance(header, ImageHeader)]
+    sides = [min(header.width, header.height) // scale * scale for header in sizes]
+    images = [FoundImage(path, path.name) for path in paths]
     shared = planned.shared
     return SetFacts(
         len(paths), sum(header.width * header.height for header in sizes), sum(map(file_bytes, paths)),
         read_cost(planned.home, planned.recipe, planned.stages) if planned.home and planned.stages else None,
-        read_cost(shared.home, shared.recipe, planned.stages_before) if shared else None, pool_of(planned))
+        read_cost(shared.home, shared.recipe, planned.stages_before) if shared else None, pool_of(planned),
+        crop_side(max(sides), sides), fingerprint_images(images))
 
 
 def pool_of(planned: PlannedSet) -> str:
@@ -180,7 +202,8 @@ def _lines(result: CellResult) -> Iterable[Sequence[str | int]]:
         for metric, value in values.items():
             yield (cell.set.row, count, cell.network, seed, cell.train_seed, test, metric,
                    '' if value is None else f'{value:.6f}', cell.total_iter, facts.images, facts.pixels,
-                   facts.num_bytes, facts.pool, result.set_fingerprint, result.weights_sha256, result.version, *times)
+                   result.crop_px, facts.num_bytes, facts.pool, result.set_fingerprint, result.weights_sha256,
+                   result.version, *times)
 
 
 def row_of(cell: Cell) -> Row:

@@ -46,6 +46,7 @@ from basicsr_distill.data._pairs import find_pairs
 from basicsr_distill.errors import InputError
 from basicsr_distill.io.files import write_atomic
 from basicsr_distill.io.images import find_images, fingerprint_images
+from basicsr_distill.io.inputs import experiment_inputs
 from basicsr_distill.io.locks import lock_beside, locked, locked_folder
 from basicsr_distill.io.manifest import json_text
 from basicsr_distill.runtime.device import resolve_num_gpu
@@ -181,11 +182,12 @@ def _run_cells(root: Path, file: BenchmarkFile, cells: Sequence[Cell], networks:
     """Train and test; the cells as they are planned, and what failed."""
     inputs = {planned.identity: _fingerprint_and_size(planned, networks[cells[0].network].scale)
               for planned in {cell.set.identity: cell.set for cell in cells}.values()}
+    files = {name: experiment_inputs(recipe) for name, recipe in networks.items()}
     parts, jobs, failed = [], [], []
     for cell in cells:
         home, (fingerprint, num_images) = root / CELLS_FOLDER / cell.identity, inputs[cell.set.identity]
         training = plan_part(home, TRAIN, train_options(cell, networks[cell.network], num_images),
-                             {'set': fingerprint})
+                             {'set': fingerprint, **files[cell.network]})
         test = plan_part(home, TEST, test_options(cell, networks[cell.network], file.options),
                          {'training': hashlib.sha256(json_text(training.header).encode()).hexdigest(), **tests})
         try:

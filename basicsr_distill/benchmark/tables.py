@@ -112,20 +112,23 @@ def set_table(options: BenchmarkOptions, results: Results) -> Table:
         key = (planned.row, planned.count)
         cost = 'was there before' if facts.make_s is None and planned.home else ''
         lines.setdefault(key, (planned.row, str(facts.images), f'{facts.pixels / 1e6:.2f}',
+                               ', '.join(map(str, sorted({other.crop_px for other in results.cells
+                                                          if other.cell.set.identity == planned.identity}))),
                                f'{facts.num_bytes / 1e6:.2f}', cost if facts.make_s is None else duration(facts.make_s),
                                'was there before' if facts.shared_s is None and planned.shared else
-                               duration(facts.shared_s), prior_of(planned)))
-    header = ('set', 'images', 'megapixels', 'MB', 'time to make it', 'shared stages before', 'prior')
+                               duration(facts.shared_s), prior_of(planned), facts.pool))
+    header = ('set', 'images', 'megapixels', 'crop, px', 'MB', 'time to make it', 'shared stages before', 'prior',
+              'pool')
     return Table('sets', 'The sets', header, tuple(lines.values()))
 
 
 def failed_table(options: BenchmarkOptions, results: Results, failed: Sequence[str]) -> Table | None:
-    """The rows without any result, each with the first line of ``failed`` that names it, or else a recipe."""
+    """The rows without any result, each with the first line of ``failed`` that names it."""
     rows = []
     for row in all_rows(options, results):
         if row not in results.rows():
-            own = [line for line in failed if f' {row.name}__' in line]
-            causes = own or [line for line in failed if line.startswith('recipe ')] or ['no cell of it is finished']
+            causes = [line for line in failed if f' {row.name}__' in line
+                      or row.name in line.partition(': ')[0].split(', ')] or ['no cell of it is finished']
             more = f' and {len(causes) - 1} more' if len(causes) > 1 else ''
             rows.append((row.name, f'{causes[0]}{more}'))
     return Table('failed', 'Rows without a result', ('set', 'cause'), tuple(rows)) if rows else None
@@ -172,6 +175,21 @@ def _weights_of_drawing(recipe: Recipe) -> list[Weights]:
 
 def _teacher(targets: TargetOptions | None) -> list[Weights]:
     return [] if targets is None or targets.type == 'hr' else [teacher_weights(str(targets.weights))]
+
+
+def crop_warnings(results: Results) -> list[str]:
+    """A sentence for every network whose rows were not trained on crops of one side."""
+    lines = []
+    for network in dict.fromkeys(result.cell.network for result in results.cells):
+        crops: dict[int, dict[str, None]] = {}
+        for result in results.cells:
+            if result.cell.network == network:
+                crops.setdefault(result.crop_px, {})[result.cell.set.row] = None
+        if len(crops) > 1:
+            listed = '; '.join(f'{crop_px} px: {", ".join(rows)}' for crop_px, rows in sorted(crops.items()))
+            lines.append(f'Not all rows of {network} were trained on equal crops ({listed}), so that they had unequal '
+                         'numbers of pixels.')
+    return lines
 
 
 def duration(seconds: float | None) -> str:

@@ -160,6 +160,21 @@ def shape_of_pair(pair: Pair, scale: int, is_train: bool) -> tuple[int, int]:
     return _usable_shape(pair, hr, hr if pair.lr is None else image_shape(pair.lr), scale, is_train)
 
 
+def crop_side(gt_size: int, sides: Sequence[int]) -> int:
+    """Return the side of training crops: ``gt_size``, or what half of the images have where that is less.
+
+    So a set of 128-px patches is cropped to 128, and one small image among larger ones has no say.
+
+    >>> crop_side(256, [128, 128, 40]), crop_side(96, [128, 128, 40])
+    (128, 96)
+
+    Args:
+        gt_size: as asked for, pixels.
+        sides: the shorter side of every image, pixels.
+    """
+    return min(gt_size, sorted(sides)[len(sides) // 2])
+
+
 def read_pair(pair: Pair, scale: int, is_train: bool) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
     """HR image and its LR partner, RGB, (scale * h, scale * w, 3) and (h, w, 3), uint8.
 

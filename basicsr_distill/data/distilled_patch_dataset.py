@@ -17,7 +17,7 @@ from torchvision.transforms.functional import normalize
 
 from basicsr_distill.config.registry import bind_dataset
 from basicsr_distill.config.sections import DistilledPatchDatasetOptions
-from basicsr_distill.data._pairs import find_pairs, read_pair, shape_of_pair
+from basicsr_distill.data._pairs import crop_side, find_pairs, read_pair, shape_of_pair
 from basicsr_distill.errors import InputError
 from basicsr_distill.runtime.parallel import default_workers, ordered_map
 
@@ -154,21 +154,6 @@ class DistilledPatchDataset(Dataset[dict[str, Any]]):
         if self.options.mean is not None and self.options.std is not None:
             normalize(tensor, self.options.mean, self.options.std, inplace=True)
         return tensor
-
-
-def crop_side(gt_size: int, sides: Sequence[int]) -> int:
-    """Return the side of training crops: ``gt_size``, or what half of the images have where that is less.
-
-    So a set of 128-px patches is cropped to 128, and one small image among larger ones has no say.
-
-    >>> crop_side(256, [128, 128, 40]), crop_side(96, [128, 128, 40])
-    (128, 96)
-
-    Args:
-        gt_size: as asked for, pixels.
-        sides: the shorter side of every image, pixels.
-    """
-    return min(gt_size, sorted(sides)[len(sides) // 2])
 
 
 def continued(image: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:

@@ -18,7 +18,8 @@ CellValues = Mapping[tuple[int | None, int], float]
 
 @dataclass(frozen=True)
 class SimulatedRow:
-    """values: of its cells.  method: of ``select``, None for a drawn row; is_full: the full pool."""
+    """values: of its cells.  is_full: the full pool.  select: of its recipe.  content: of all its sets, where they are
+    one."""
 
     name: str
     values: CellValues
@@ -26,6 +27,7 @@ class SimulatedRow:
     is_full: bool = False
     own_schedule: bool = False
     select: Mapping[str, object] = field(default_factory=dict)
+    content: str = ''
 
 
 def benchmark_options(names: Sequence[str], counts: Sequence[int] = (7,), full: Sequence[str] = (),
@@ -40,17 +42,18 @@ def benchmark_options(names: Sequence[str], counts: Sequence[int] = (7,), full: 
 def simulated_results(rows: Sequence[SimulatedRow], count: int = 7, metric: str = 'psnr_y',
                       bicubic: float = 25.0) -> Results:
     """The results of these rows at one count."""
-    facts = SetFacts(images=count, pixels=count * 64 * 64, num_bytes=1000, make_s=1.0, shared_s=2.0)
     cells = []
     for row in rows:
         for (seed, train_seed), value in row.values.items():
             planned = PlannedSet(row=row.name, identity=f'{row.name}__{seed}', count=None if row.is_full else count,
                                  seed=seed, is_real=row.is_real, is_full=row.is_full, folder=Path(row.name),
                                  options={'select': row.select} if row.select else {})
+            facts = SetFacts(images=count, pixels=count * 64 * 64, num_bytes=1000, make_s=1.0, shared_s=2.0,
+                             pool='patches', side_px=64, content=row.content or planned.identity)
             cell = Cell(set=planned, network='edsr', train_seed=train_seed, total_iter=10,
                         own_schedule=row.own_schedule, saves_images=False)
             cells.append(CellResult(cell=cell, values={'held': {metric: value}}, facts=facts, set_fingerprint='',
-                                    weights_sha256='', train_s=1.0, test_s=1.0))
+                                    weights_sha256='', version='0', crop_px=64, train_s=1.0, test_s=1.0))
     return Results(4, cells, {'held': {metric: bicubic}})
 
 

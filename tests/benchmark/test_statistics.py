@@ -16,6 +16,7 @@ from simulated import (
 
 from basicsr_distill.benchmark.comparisons import against_real, headline_values
 from basicsr_distill.benchmark.statistics import Gain, compare, judge, summarize
+from basicsr_distill.benchmark.tables import headline_tables
 
 NULLS = 1000
 # Of 1,000 intervals at 95 %, 93 to 97 % hold the truth; of 1,000 tables of equal rows, 5 % claim anything, and 1.5 for
@@ -192,3 +193,17 @@ def test_three_sets_claim_nothing_whatever_the_difference() -> None:
                          ids=['2 rows of 5', '1 and 7 of 10'])
 def test_a_difference_of_three_spreads_is_found(draw: Draw, found: float) -> None:
     assert simulate(draw)[2] >= found
+
+
+def test_a_choice_without_chance_is_one_set_whatever_its_seeds() -> None:
+    """Herding chooses the same patches with every seed: five trainings of one set are no five sets."""
+    rng = np.random.default_rng(0)
+    herding = SimulatedRow('herding', drawn_values(rng, 27.2, sets=5), is_real=True, content='the same')
+    drawn = SimulatedRow('drawn', drawn_values(rng, 27.0, sets=5))
+    results = simulated_results([herding, drawn])
+    options = benchmark_options(['herding', 'drawn'])
+    row = next(row for row in results.rows() if row.name == 'herding')
+    (seed, value), = results.by_set(row, 7, 'edsr', 'psnr_y', ['held']).items()
+    assert seed is None and value == pytest.approx(np.mean(list(herding.values.values())))
+    table, = headline_tables(options, results)
+    assert [line[2] for line in table.rows] == ['1', '5'] and 'the sets' in table.rows[1][4]

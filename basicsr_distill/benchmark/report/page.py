@@ -22,6 +22,7 @@ from basicsr_distill.benchmark.statistics import LEVEL, SETS_OF_A_CLAIM, SETS_OF
 from basicsr_distill.benchmark.tables import (
     TITLES,
     Table,
+    crop_warnings,
     failed_table,
     gain_text,
     headline_tables,
@@ -108,7 +109,7 @@ def _content(file: BenchmarkFile, root: Path, results: Results, failed: Sequence
     shown_sets = _shown_sets(options, results)
     settings = options.model_dump(mode='json', exclude_defaults=True)
     return {
-        'name': file.name, 'summary': _summary(options, results), 'failed': failed,
+        'name': file.name, 'summary': [*_summary(options, results), *crop_warnings(results)], 'failed': failed,
         'failed_rows': failed_table(options, results, failed),
         'about_headline': _ABOUT_HEADLINE, 'headline': headline_tables(options, results),
         'about_values': _ABOUT_VALUES, 'curves': _curves(options, results), 'values': value_tables(options, results),
