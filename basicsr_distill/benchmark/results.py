@@ -25,8 +25,8 @@ RESULTS_NAME = 'results.csv'
 BICUBIC_NAME = 'bicubic.json'
 # The last three are times, which differ from run to run; the others do not.
 COLUMNS = ('set', 'count', 'network', 'set_seed', 'train_seed', 'test', 'metric', 'value', 'total_iter', 'images',
-           'pixels', 'crop_px', 'set_bytes', 'pool', 'set_fingerprint', 'weights_sha256', 'version', 'make_s', 'train_s',
-           'test_s')
+           'pixels', 'crop_px', 'set_bytes', 'pool', 'set_fingerprint', 'weights_sha256', 'version', 'make_s',
+           'train_s', 'test_s')
 
 # (set seed, training seed); the first is None where nothing is drawn.
 Seeds = tuple[int | None, int]

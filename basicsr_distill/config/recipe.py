@@ -158,7 +158,7 @@ class Recipe:
         return {'cluster': ('extract', 'cluster'), 'sample': ('finetune', 'sample')}.get(stage, (stage,))
 
     def check_agreement(self) -> None:
-        """Refuse sections that are not one experiment: a training on another's patches, or mixed scales.
+        """Refuse sections that are not one experiment: a training on another's patches, mixed scales, idle guidance.
 
         Raises:
             InputError: names both keys.
@@ -180,6 +180,16 @@ class Recipe:
         if len(set(scales.values())) > 1:
             listed = ', '.join(f'{name} is {value}' for name, value in scales.items())
             raise InputError(f'{self.path}: {listed}; let them agree.')
+        self._refuse_idle_guidance()
+
+    def _refuse_idle_guidance(self) -> None:
+        """Guidance away from the null label needs labels that differ from it: trained ones, or published rows."""
+        network = self.experiment.networks.get('network_g') if self.experiment else None
+        if (self.sample and self.is_untuned and isinstance(network, MinimaxDiTNetworkOptions)
+                and network.label_init == 'null_row' and self.sample.guidance_scale != 1):
+            raise InputError(f'{self.path}: sample.guidance_scale: is {self.sample.guidance_scale:g}, which changes '
+                             'nothing but the time with network_g.tuning: none and network_g.label_init: null_row; '
+                             'set guidance_scale: 1, or label_init: rows.')
 
 
 def _experiment(path: Path, options: Mapping[str, Any], root: RootOptions) -> ExperimentSections:

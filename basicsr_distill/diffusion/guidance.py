@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from basicsr_distill.diffusion.process import NUM_TIMESTEPS, linear_alpha_bar, predict_x0
+from basicsr_distill.diffusion.process import NUM_TIMESTEPS, ancestral_deviation, linear_alpha_bar, predict_x0
 
 Denoise = Callable[..., Tensor]
 # Extent, as a share of the neighbours' norm, below which a direction is one that rounding chose.
@@ -19,14 +19,18 @@ _ROUNDING = 1e-5
 
 
 def towards_modes(denoise: Denoise, modes: Tensor, scale: float, stop: float = 0.5,
-                  manifold: Tensor | None = None) -> Denoise:
+                  manifold: Tensor | None = None,
+                  next_timestep: Callable[[Tensor], Tensor] | None = None) -> Denoise:
     """Pull every sample towards its mode: eps - scale sqrt(1 - alpha_bar_t) (mode - x0_pred).
 
-    It adds scale (mode - x0_pred) to the score, and so means the same to every scheduler and number of steps. Later
-    the pull would take away what makes a sample differ from its mode, so it stops.
+    It adds scale (mode - x0_pred) to the score, and so means the same to every deterministic scheduler and number of
+    steps. With ``next_timestep`` it adds scale sigma_t (mode - x0_pred) to the mean of a step of DDPM instead, where
+    sigma_t is the deviation of the step's noise: 1.4 to 2.1 times as much in the first half of 50 steps, and the more
+    the finer they are. Later the pull would take away what makes a sample differ from its mode, so it stops.
 
-    Source: MGD3 (Chan-Santiago et al. 2025, arXiv 2505.18963), Algorithm 1; ``manifold`` after ManifoldGD (2026,
-    arXiv 2602.23295), which leaves out the part of the pull that is normal to the data.
+    Source: MGD3 (Chan-Santiago et al. 2025, arXiv 2505.18963), Algorithm 1, and the released code for DDPM;
+    ``manifold`` after ManifoldGD (2026, arXiv 2602.23295), which leaves out the part of the pull that is normal to the
+    data.
 
     >>> still = lambda x_t, timesteps, labels: torch.zeros_like(x_t)
     >>> steered = towards_modes(still, torch.ones(1, 1, 1, 1), scale=0.1)
@@ -40,6 +44,7 @@ def towards_modes(denoise: Denoise, modes: Tensor, scale: float, stop: float = 0
         scale: 0.1 is the paper's; large ones fail.
         stop: share of the noise range, 0 clean and 1 noise; at and below it there is no pull.
         manifold: real latents (M, C, h, w) whose neighbourhood of x0_pred says which directions stay in the data.
+        next_timestep: the timestep that DDPM goes to from one of its timesteps; absent for other schedulers.
     """
     if scale == 0:
         return denoise
@@ -56,7 +61,15 @@ def towards_modes(denoise: Denoise, modes: Tensor, scale: float, stop: float = 0
         pull = goal - x0_pred
         if manifold is not None:
             pull = tangent_part(pull, x0_pred, manifold.to(x0_pred))
-        moved = output[:, :channels] - scale * (1 - alpha_bar_t).sqrt().view(-1, 1, 1, 1) * pull
+        weight = scale * (1 - alpha_bar_t).sqrt().view(-1, 1, 1, 1)
+        if next_timestep is not None:
+            # The mean is (x_t - beta_t eps / sqrt(1 - alpha_bar_t)) / sqrt(alpha_t).
+            alpha_bar_before = alpha_bar.to(x_t.device)[next_timestep(timesteps[0]).long()].expand(len(x_t))
+            alpha_t = (alpha_bar_t / alpha_bar_before).view(-1, 1, 1, 1)
+            variance_pred = output[:, channels:] if output.shape[1] > channels else None
+            weight = weight * ancestral_deviation(alpha_bar_t, alpha_bar_before, variance_pred) * (
+                alpha_t.sqrt() / (1 - alpha_t))
+        moved = output[:, :channels] - weight * pull
         return torch.cat([moved, output[:, channels:]], 1)
 
     return guided

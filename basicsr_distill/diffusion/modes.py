@@ -29,4 +29,5 @@ def latent_modes(latents: NDArray[np.float32], count: int, seed: int,
     flat = latents.reshape(len(latents), -1)
     found = min(count, len(latents))
     modes = flat[choose_medoids(flat, found, seed)] if kind == 'medoids' else cluster(flat, found, seed).centers
-    return modes[np.arange(count) % len(modes)].reshape(count, *latents.shape[1:])
+    # As choose_medoids goes through them: image after image, patch and mode are of one cluster.
+    return modes[np.arange(count) % found % len(modes)].reshape(count, *latents.shape[1:])

@@ -13,6 +13,8 @@ from basicsr_distill.config.sections import SamplerSettings
 from basicsr_distill.diffusion.guidance import Denoise
 from basicsr_distill.diffusion.process import BETA_END, BETA_START, NUM_TIMESTEPS
 
+Steer = Callable[[Denoise, Callable[[Tensor], Tensor] | None], Denoise]
+
 
 class Denoiser(Protocol):
     """What is sampled from; see :meth:`basicsr_distill.archs.minimax_dit_arch.MinimaxDiT.forward`."""
@@ -35,7 +37,7 @@ def image_generator(seed: int, label: int, index: int) -> torch.Generator:
 def sample_latents(denoiser: Denoiser, labels: Tensor, shape: tuple[int, int, int],
                    generators: Sequence[torch.Generator],
                    settings: SamplerSettings, learns_variance: bool = False, start: Tensor | None = None,
-                   strength: float = 1.0, steer: Callable[[Denoise], Denoise] | None = None) -> Tensor:
+                   strength: float = 1.0, steer: Steer | None = None) -> Tensor:
     """Draw one latent for each label.
 
     >>> def net(x_t, timesteps, labels): return torch.zeros_like(x_t)
@@ -52,8 +54,8 @@ def sample_latents(denoiser: Denoiser, labels: Tensor, shape: tuple[int, int, in
         learns_variance: the denoiser's output has the variance behind; ``ddpm`` uses it.
         start: clean latents (N, C, h, w) to start from; pure noise when absent.
         strength: how far they are noised, as a share of the steps.
-        steer: takes the denoiser under classifier-free guidance and gives the one that is followed; see
-            :mod:`~basicsr_distill.diffusion.guidance`.
+        steer: takes the denoiser under classifier-free guidance, and with ``ddpm`` the function from a timestep to the
+            next one, and gives the denoiser that is followed; see :mod:`~basicsr_distill.diffusion.guidance`.
 
     Returns:
         (N, C, h, w), float32.
@@ -66,16 +68,18 @@ def sample_latents(denoiser: Denoiser, labels: Tensor, shape: tuple[int, int, in
     if start is None:
         x_t = noise * scheduler.init_noise_sigma
     else:
-        timesteps = timesteps[-max(1, round(len(timesteps) * strength)):]
+        timesteps = timesteps[-settings.steps_from(strength):]
         if hasattr(scheduler, 'set_begin_index'):
             scheduler.set_begin_index(len(scheduler.timesteps) - len(timesteps))
         x_t = scheduler.add_noise(start.to(device, torch.float32), noise, timesteps[:1].expand(len(start)))
-    ancestral = {'generator': list(generators)} if settings.scheduler == 'ddpm' else {}
+    is_ancestral = settings.scheduler == 'ddpm'
+    ancestral = {'generator': list(generators)} if is_ancestral else {}
     predict: Denoise = partial(guided, denoiser, settings=settings)
-    predict = predict if steer is None else steer(predict)
+    if steer is not None:
+        predict = steer(predict, scheduler.previous_timestep if is_ancestral else None)
     for t in timesteps:
         output = predict(scheduler.scale_model_input(x_t, t), t.expand(len(labels)), labels)
-        if settings.scheduler != 'ddpm':
+        if not is_ancestral:
             output = output[:, : shape[0]]
         x_t = scheduler.step(output, t, x_t, **ancestral).prev_sample
     return x_t.float()

@@ -2,6 +2,7 @@
 
 from collections import OrderedDict
 from collections.abc import Callable
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -35,8 +36,9 @@ class GSDDModel(BaseModel):
 
     L = mean over the labels of a batch of ||mean psi(A(T_c)) - mean psi(A(G(Z_c)))||^2 + lambda mean cosine(Z_c): T_c
     real patches of the label, Z_c its latents, which start as LR patches of it, G the frozen generator, A one
-    augmentation for both, psi the frozen extractor. See :class:`~basicsr_distill.config.sections.GSDDTrainOptions` for
-    the ``train`` section. What an iteration draws depends on ``manual_seed`` and its number alone.
+    augmentation for both, psi the frozen extractor. Labels that are not in the batch keep their latents. See
+    :class:`~basicsr_distill.config.sections.GSDDTrainOptions` for the ``train`` section. What an iteration draws
+    depends on ``manual_seed`` and its number alone.
 
     Source: Zhang et al. (AAAI 2024), "GSDD", whose code is not public; iterations, learning rate and extractor are
     ours.
@@ -56,8 +58,10 @@ class GSDDModel(BaseModel):
             self.load_network(self.net_g, path, strict=True, param_key='params')
         else:
             self._start_from_patches()
+        # The same memory, label by label: an optimizer leaves alone what has no gradient, its moments included.
+        self.label_images = [nn.Parameter(images) for images in self.net_g.images.detach()]
         optimizer = dict(opt['train']['optim_g'])
-        self.optimizer_g = self.get_optimizer(optimizer.pop('type'), self.net_g.parameters(), **optimizer)
+        self.optimizer_g = self.get_optimizer(optimizer.pop('type'), self.label_images, **optimizer)
         self.optimizers.append(self.optimizer_g)
         self.setup_schedulers()
 
@@ -99,6 +103,8 @@ class GSDDModel(BaseModel):
                 total[name] += value.detach() * distributed.world_size() / len(present)
         if self.opt['dist']:
             torch.distributed.all_reduce(images.grad)
+        for label, own in enumerate(self.label_images):
+            own.grad = images.grad[label] if label in present else None
         self.optimizer_g.step()
         self.log_dict = self.reduce_loss_dict(total)
 
@@ -132,6 +138,18 @@ class GSDDModel(BaseModel):
             rows = [torch.cat(list(self.synthetic_images(label).cpu()), -1) for label in range(len(self.net_g.images))]
             path = Path(self.opt['path']['visualization']) / f'images_{current_iter}.png'
             save_grid(path, torch.cat(rows, -2))
+
+    def resume_training(self, resume_state: dict[str, Any]) -> None:
+        """Go on from a training state; one of release 0.1.0 has the moments of all labels in one tensor."""
+        for state in resume_state['optimizers']:
+            group = state['param_groups'][0]
+            if len(group['params']) == 1:
+                group['params'], whole = list(range(len(self.label_images))), state['state'].get(0)
+                shape = self.net_g.images.shape
+                state['state'] = {} if whole is None else {label: {
+                    key: value[label] if torch.is_tensor(value) and value.shape == shape else deepcopy(value)
+                    for key, value in whole.items()} for label in group['params']}
+        super().resume_training(resume_state)
 
     def save(self, epoch: int, current_iter: int) -> None:
         """Write ``net_g_<iter>.pth``, the latents, and the training state."""

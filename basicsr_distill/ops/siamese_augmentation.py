@@ -43,22 +43,29 @@ class Augmentation:
 
 
 def draw_augmentation(generator: torch.Generator, cutout: bool = True) -> Augmentation:
-    """All changes at once, each from its range.
+    """One kind of change at random, from its range; the three of colour are one kind.
+
+    A flip is one that happens half of the time.
+
+    Source: Zhao and Bilen (2021), who draw one of colour, crop (here a shift), cutout, flip, scale and rotation.
 
     >>> draw_augmentation(torch.Generator().manual_seed(0)) == draw_augmentation(torch.Generator().manual_seed(0))
     True
 
     Args:
         generator: on the CPU, so that every device and rank draws the same.
-        cutout: black out a square.
+        cutout: let a black square be one of the kinds.
     """
-    u = torch.rand(11, generator=generator, dtype=torch.float64).tolist()
-    scale = _MAX_SCALE ** (2 * u[6] - 1), _MAX_SCALE ** (2 * u[7] - 1)
-    return Augmentation(
-        brightness=(2 * u[0] - 1) * _MAX_BRIGHTNESS, saturation=u[1] * _MAX_SATURATION,
-        contrast=_CONTRAST[0] + u[2] * (_CONTRAST[1] - _CONTRAST[0]), flip=u[3] < 0.5,
-        shift=((2 * u[4] - 1) * _MAX_SHIFT, (2 * u[5] - 1) * _MAX_SHIFT), scale=scale,
-        degrees=(2 * u[8] - 1) * _MAX_DEGREES, cutout=(u[9], u[10]) if cutout else None)
+    kind = int(torch.randint(6 if cutout else 5, (), generator=generator))
+    u = torch.rand(3, generator=generator, dtype=torch.float64).tolist()
+    centred = [2 * value - 1 for value in u]
+    return (Augmentation(brightness=centred[0] * _MAX_BRIGHTNESS, saturation=u[1] * _MAX_SATURATION,
+                         contrast=_CONTRAST[0] + u[2] * (_CONTRAST[1] - _CONTRAST[0])),
+            Augmentation(flip=u[0] < 0.5),
+            Augmentation(shift=(centred[0] * _MAX_SHIFT, centred[1] * _MAX_SHIFT)),
+            Augmentation(scale=(_MAX_SCALE ** centred[0], _MAX_SCALE ** centred[1])),
+            Augmentation(degrees=centred[0] * _MAX_DEGREES),
+            Augmentation(cutout=(u[0], u[1])))[kind]
 
 
 def augment(images: Tensor, change: Augmentation) -> Tensor:

@@ -60,6 +60,49 @@ def test_the_pull_is_what_the_paper_says():
     torch.testing.assert_close(moved, x0 + 0.1 * (MEANS[OWN] - x0) * (1 - a) / a**0.5, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize('learned', [True, False])
+def test_with_ddpm_the_pull_is_that_of_the_released_code(learned):
+    num_steps, scale, settings = 50, 0.1, SamplerSettings(scheduler='ddpm', num_steps=50, guidance_scale=1.0)
+
+    def denoiser(x_t, timesteps, labels=None, drop_mask=None):
+        eps = mixture(x_t, timesteps)
+        return torch.cat([eps, x_t.cos()], 1) if learned else eps
+
+    def released(generator, mode):
+        # x_{t-1} = mu + scale sigma_t (mode - x0_pred) + sigma_t z while t > 500, with all from DDPM's definitions.
+        timesteps = np.linspace(0, 999, num_steps).round()[::-1].astype(int).tolist()
+        x = torch.randn(SHAPE, generator=generator)
+        for t, before in zip(timesteps, [*timesteps[1:], None]):
+            output = denoiser(x[None], torch.tensor([t]))[0]
+            a, a_before = float(ALPHA_BAR[t]), 1.0 if before is None else float(ALPHA_BAR[before])
+            beta = 1 - a / a_before
+            x0_pred = (x - (1 - a)**0.5 * output[:4]) / a**0.5
+            mu = (a_before**0.5 * beta * x0_pred + (a / a_before)**0.5 * (1 - a_before) * x) / (1 - a)
+            if before is None:
+                return mu
+            smallest = (1 - a_before) / (1 - a) * beta
+            share = (output[4:] + 1) / 2 if learned else torch.tensor(0.0)
+            sigma = (0.5 * (share * np.log(beta) + (1 - share) * np.log(smallest))).exp()
+            pull = scale * sigma * (mode - x0_pred) if t > 500 else 0.0
+            x = mu + pull + sigma * torch.randn(SHAPE, generator=generator)
+
+    drawn = sample_latents(
+        denoiser, torch.zeros(5, dtype=torch.int64), SHAPE, [image_generator(1, 0, index) for index in range(5)],
+        settings, learns_variance=learned,
+        steer=lambda denoise, next_timestep: towards_modes(denoise, MEANS, scale, next_timestep=next_timestep))
+    expected = torch.stack([released(image_generator(1, 0, index), MEANS[index]) for index in range(5)])
+    torch.testing.assert_close(drawn, expected, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize('scheduler', SCHEDULERS)
+def test_the_next_timestep_is_told_for_ddpm_alone(scheduler):
+    told = []
+    settings = SamplerSettings(scheduler=scheduler, num_steps=4, guidance_scale=1.0)
+    sample_latents(mixture, torch.zeros(1, dtype=torch.int64), SHAPE, [image_generator(1, 0, 0)], settings,
+                   steer=lambda denoise, next_timestep: told.append(next_timestep) or denoise)
+    assert (told[0] is not None) == (scheduler == 'ddpm')
+
+
 def test_the_pull_stops():
     x_t = torch.randn(COUNT, *SHAPE)
     steered = towards_modes(mixture, MEANS[OWN], 0.1, stop=0.4)

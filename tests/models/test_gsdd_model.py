@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 import time
+from copy import deepcopy
 from pathlib import Path
 
 import pytest
@@ -19,8 +20,10 @@ from basicsr_distill.data.labelled_patch_dataset import LabelledPatchDataset
 from basicsr_distill.errors import InputError
 from basicsr_distill.io.images import read_rgb
 from basicsr_distill.io.manifest import SampleRow, read_table
+from basicsr_distill.models import gsdd_model
 from basicsr_distill.models.gsdd_model import GSDDModel
 from basicsr_distill.ops.bicubic import bicubic_downsample
+from basicsr_distill.ops.siamese_augmentation import Augmentation, augment
 from basicsr_distill.stages.pipeline import distill
 from basicsr_distill.training import train as train_loop
 from basicsr_distill.training.keys import check_components
@@ -120,10 +123,76 @@ def test_latents_start_as_lr_patches_of_their_label(root):
 
 def test_a_label_pulls_its_own_latents_alone(root):
     model, batch = build(root, recipe(root)), whole_batch(root)
+    model.feed_data(batch)
+    model.optimize_parameters(1)  # so that Adam has momentum of both
     start = model.net_g.images.detach().clone()
     model.feed_data({key: value[batch['label'] == 1] for key, value in batch.items()})
+    model.optimize_parameters(2)
+    moved = (model.net_g.images - start).abs().amax((1, 2, 3, 4)).tolist()
+    assert moved[0] == 0 < moved[1]
+
+
+def test_one_change_of_one_kind_is_made_to_both_batches(root, monkeypatch):
+    seen = []
+    monkeypatch.setattr(gsdd_model, 'augment', lambda images, change: seen.append(change) or augment(images, change))
+    model = build(root, recipe(root))
+    model.feed_data(whole_batch(root))
+    for iteration in range(1, 11):
+        model.optimize_parameters(iteration)
+    real, synthetic = seen[0::2], seen[1::2]
+    assert len(real) == 20 and real == synthetic
+    flips = [change for change in real if change.flip]
+    assert len(set(real)) > 10 and all(change == Augmentation(flip=True) for change in flips)
+
+
+def test_a_label_that_is_absent_keeps_its_moments(root):
+    model, batch = build(root, recipe(root)), whole_batch(root)
+    model.feed_data(batch)
     model.optimize_parameters(1)
-    assert torch.equal(model.net_g.images[0], start[0]) and not torch.equal(model.net_g.images[1], start[1])
+    before = deepcopy([moments(model, label) for label in (0, 1)])
+    model.feed_data({key: value[batch['label'] == 1] for key, value in batch.items()})
+    model.optimize_parameters(2)
+    for name in ('step', 'exp_avg', 'exp_avg_sq'):
+        kept, moved = (torch.equal(moments(model, label)[name], before[label][name]) for label in (0, 1))
+        assert kept and not moved, name
+
+
+def moments(model, label):
+    return model.optimizer_g.state_dict()['state'][label]
+
+
+@pytest.mark.parametrize('num_labels', [1, 2])
+def test_training_states_of_earlier_versions_go_on(root, num_labels):
+    # All labels are in every batch, so that one Adam of all latents, as before, does the same.
+    options = recipe(root)
+    options['network_g']['num_labels'] = num_labels
+    for folder in ('models', 'training_states'):
+        (root / 'experiments' / 'gsdd' / folder).mkdir(parents=True)
+    batch = whole_batch(root)
+    if num_labels == 1:
+        rewrite = (root / 'clusters' / 'labels.csv').read_text().replace(',1\n', ',0\n')
+        (root / 'clusters' / 'labels.csv').write_text(rewrite)
+        batch['label'].zero_()
+    runs = []
+    for earlier in (True, False):
+        model = build(root, options)
+        model.feed_data(batch)
+        if earlier:
+            model.optimizer_g = torch.optim.Adam(model.net_g.parameters(), 1e-2)
+            model.optimizers = [model.optimizer_g]
+        for iteration in (1, 2):
+            model.optimize_parameters(iteration)
+        model.save(0, 2)
+        resumed = build(root, {**options, 'path': {'pretrain_network_g': 'experiments/gsdd/models/net_g_2.pth'}})
+        resumed.resume_training(torch.load('experiments/gsdd/training_states/2.state', weights_only=True))
+        resumed.feed_data(batch)
+        resumed.optimize_parameters(3)
+        runs.append(resumed)
+        model.optimize_parameters(3)
+        torch.testing.assert_close(resumed.net_g.images, model.net_g.images, rtol=0, atol=1e-6)
+    assert len(moments(runs[0], 0)) == 3
+    states = [run.optimizer_g.state_dict()['state'] for run in runs]
+    torch.testing.assert_close(*states, rtol=1e-5, atol=1e-9)
 
 
 def test_an_iteration_depends_on_its_number_and_not_on_the_past(root):

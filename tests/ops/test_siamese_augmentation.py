@@ -1,11 +1,15 @@
 """Augmentation against plain loops, and its gradient."""
 
 import math
+from collections import Counter
 
 import pytest
 import torch
 
 from basicsr_distill.ops.siamese_augmentation import Augmentation, augment, draw_augmentation
+
+EVERYTHING = Augmentation(brightness=0.1, saturation=0.4, contrast=1.3, flip=True, shift=(0.1, 0.05), scale=(1.1, 0.9),
+                          degrees=10.0, cutout=(0.3, 0.6))
 
 
 @pytest.fixture
@@ -76,25 +80,46 @@ def test_cutout_is_a_black_square_of_half_the_side(images):
 
 
 def test_both_batches_change_alike(images):
-    change = draw_augmentation(torch.Generator().manual_seed(4))
-    both = augment(torch.cat([images, images.flip(0)]), change)
-    torch.testing.assert_close(both[:2], augment(images, change))
-    torch.testing.assert_close(both[2:], augment(images, change).flip(0))
+    both = augment(torch.cat([images, images.flip(0)]), EVERYTHING)
+    torch.testing.assert_close(both[:2], augment(images, EVERYTHING))
+    torch.testing.assert_close(both[2:], augment(images, EVERYTHING).flip(0))
+
+
+KINDS = {'colour': ('brightness', 'saturation', 'contrast'), 'flip': ('flip',), 'shift': ('shift',),
+         'scale': ('scale',), 'rotate': ('degrees',), 'cutout': ('cutout',)}
+
+
+def kinds_of(change):
+    """Which kinds of change an augmentation holds; none is a flip that did not happen."""
+    return {kind for kind, names in KINDS.items()
+            if any(getattr(change, name) != getattr(Augmentation(), name) for name in names)} or {'no flip'}
+
+
+@pytest.mark.parametrize('cutout', [True, False])
+def test_one_kind_of_change_is_drawn_each_as_often(cutout):
+    generator = torch.Generator().manual_seed(0)
+    drawn = [kinds_of(draw_augmentation(generator, cutout)) for _ in range(6000)]
+    assert all(len(kinds) == 1 for kinds in drawn)
+    counts = Counter(kind for kinds in drawn for kind in kinds)
+    each = 6000 / (6 if cutout else 5)
+    assert set(counts) == {*KINDS, 'no flip'} - (set() if cutout else {'cutout'})
+    for kind, count in counts.items():
+        share = each / 2 if kind in ('flip', 'no flip') else each
+        assert abs(count - share) < 5 * share**0.5, kind
 
 
 def test_drawn_changes_keep_to_their_ranges():
     generator = torch.Generator().manual_seed(0)
-    drawn = [draw_augmentation(generator) for _ in range(300)]
-    for name, low, high in (('brightness', -0.5, 0.5), ('saturation', 0, 2), ('contrast', 0.5, 1.5),
-                            ('degrees', -15, 15)):
-        values = [getattr(change, name) for change in drawn]
+    drawn = [draw_augmentation(generator) for _ in range(3000)]
+    for kind, name, low, high in (('colour', 'brightness', -0.5, 0.5), ('colour', 'saturation', 0, 2),
+                                  ('colour', 'contrast', 0.5, 1.5), ('rotate', 'degrees', -15, 15)):
+        values = [getattr(change, name) for change in drawn if kinds_of(change) == {kind}]
         assert low <= min(values) < low + 0.1 * (high - low) and high - 0.1 * (high - low) < max(values) <= high
-    assert 100 < sum(change.flip for change in drawn) < 200
-    assert all(abs(share) <= 0.125 for change in drawn for share in change.shift)
-    assert all(1 / 1.2 <= factor <= 1.2 for change in drawn for factor in change.scale)
-    assert draw_augmentation(generator, cutout=False).cutout is None
+    for name, low, high in (('shift', -0.125, 0.125), ('scale', 1 / 1.2, 1.2)):
+        for side in (0, 1):
+            values = [getattr(change, name)[side] for change in drawn]
+            assert low <= min(values) < 0.9 * low + 0.1 * high and 0.1 * low + 0.9 * high < max(values) <= high
 
 
 def test_gradients_reach_the_images(images):
-    change = draw_augmentation(torch.Generator().manual_seed(1))
-    assert torch.autograd.gradcheck(lambda x: augment(x, change), images[:1, :, :5, :5].clone().requires_grad_())
+    assert torch.autograd.gradcheck(lambda x: augment(x, EVERYTHING), images[:1, :, :5, :5].clone().requires_grad_())

@@ -61,7 +61,7 @@ class GSDDTrainOptions(Options):
     diversity_weight: NonNegativeFloat = Field(0.1, description="Factor of the mean cosine of a label's latents.")
     synthetic_batch: PositiveInt | None = Field(
         None, description='Latents of a label that an iteration takes, drawn anew each time; all when absent.')
-    cutout: bool = Field(True, description='Black out a square in the augmentation.')
+    cutout: bool = Field(True, description='Let a black square be one of the changes that the augmentation draws from.')
 
     @model_validator(mode='after')
     def _generator_has_weights(self) -> 'GSDDTrainOptions':

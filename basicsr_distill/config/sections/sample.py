@@ -38,6 +38,10 @@ class SamplerSettings(Options):
                 raise ValueError(f'{name} {list(interval)} must rise')
         return self
 
+    def steps_from(self, strength: float) -> int:
+        """How many steps, the last ones, start at or below a share of the noise range."""
+        return max(1, round(self.num_steps * strength))
+
 
 class NoiseInitOptions(Options):
     """Sampling starts from pure noise."""
@@ -60,7 +64,9 @@ InitOptions = Annotated[NoiseInitOptions | PrototypeInitOptions, Field(discrimin
 class ModeGuidanceOptions(Options):
     """Images are pulled to modes of their label's latents while they are drawn (MGD3)."""
 
-    scale: NonNegativeFloat = Field(0.1, description="Strength of the pull; 0 is none, the paper's is 0.1.")
+    scale: NonNegativeFloat = Field(
+        0.1, description="Strength of the pull; 0 is none, the paper's is 0.1. With scheduler ddpm the pull is that of "
+                         'the released code, which grows with num_steps (the paper has 50).')
     stop: Fraction = Field(0.5, description='Share of the noise range (0 clean, 1 noise) at which it stops.')
     modes: Literal['centers', 'medoids'] = Field(
         'centers', description="Of k-means of a label's latents with k = images_per_cluster: the centres, or the real "
@@ -105,3 +111,16 @@ class SampleOptions(SamplerSettings):
         'their numbers on either side, such as 0.001; against overshooting from pure noise.')
     refine: RefineOptions | None = Field(None, description='Noise images a little and denoise them again.')
     targets: TargetOptions | None = Field(None, description='What the HR partners are; the images when absent.')
+
+    @model_validator(mode='after')
+    def _modes_pull(self) -> 'SampleOptions':
+        guidance = self.mode_guidance
+        if guidance is None or (self.refine is not None and self.refine.strength > guidance.stop):
+            return self
+        strength = self.init.strength if isinstance(self.init, PrototypeInitOptions) else 1.0
+        # The first of 1,000 timesteps; ddim and ddpm start a little lower.
+        first = round(999 * self.steps_from(strength) / self.num_steps)
+        if first <= guidance.stop * 1000:
+            raise ValueError(f'mode_guidance.stop {guidance.stop:g} leaves no step to pull in, as drawing starts at '
+                             f'{first / 1000:g} of the noise; lower it, raise init.strength, or remove mode_guidance')
+        return self

@@ -59,7 +59,7 @@ def _sample(options: SampleOptions, experiment: Experiment, source: Source, stag
     """Draw this rank's images; rank 0 publishes all."""
     trained_images = gsdd.is_gsdd(experiment)
     draws = (gsdd.plan_images(source, experiment) if trained_images
-             else plan_draws(options, source.labels, source.features))
+             else plan_draws(options, source))
     stage.parts.mkdir(exist_ok=True)
     encoder: Encoder | None = None
     with distributed.broadcast_failure():

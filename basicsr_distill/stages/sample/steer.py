@@ -1,6 +1,6 @@
 """What steers drawing beside the label: modes that images are pulled to, and the range that latents keep to."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cache
 from typing import NamedTuple
 
@@ -13,10 +13,7 @@ from basicsr_distill.config.sections import SampleOptions
 from basicsr_distill.data.latent_patch_dataset import LatentPatchDataset
 from basicsr_distill.diffusion.guidance import Denoise, latent_bounds, towards_modes, within_bounds
 from basicsr_distill.diffusion.modes import latent_modes
-from basicsr_distill.stages.sample.plan import Draw
-
-# Latents of a label, or of all for their range, are looked at up to this many, evenly chosen.
-_MAX_LATENTS = 2048
+from basicsr_distill.stages.sample.plan import Draw, some_latents
 
 
 class Bounds(NamedTuple):
@@ -42,25 +39,29 @@ class Steering:
         self.bounds: Bounds | None = None
         self.manifold: Tensor | None = None
         if along or options.clip_x0 is not None:
-            everything = torch.from_numpy(self._latents(np.arange(len(patches))))
+            everything = torch.from_numpy(some_latents(patches, np.arange(len(patches)))[1])
             self.manifold = everything if along else None
             if options.clip_x0 is not None:
                 self.bounds = Bounds(*latent_bounds(everything, options.clip_x0))
         self._modes = cache(self._modes_of_label)
 
-    def apply(self, denoise: Denoise, draws: Sequence[Draw]) -> Denoise:
-        """The denoiser of a micro-batch with all that steers it; untouched where nothing does."""
+    def apply(self, denoise: Denoise, next_timestep: Callable[[Tensor], Tensor] | None,
+              draws: Sequence[Draw]) -> Denoise:
+        """The denoiser of a micro-batch with all that steers it; untouched where nothing does.
+
+        Args:
+            next_timestep: of DDPM, see :func:`~basicsr_distill.diffusion.guidance.towards_modes`.
+            draws: the images of the batch.
+        """
         guidance = self.options.mode_guidance
         if guidance is not None:
             modes = np.stack([self._modes(draw.label)[draw.index % self.options.images_per_cluster] for draw in draws])
-            denoise = towards_modes(denoise, torch.from_numpy(modes), guidance.scale, guidance.stop, self.manifold)
+            denoise = towards_modes(denoise, torch.from_numpy(modes), guidance.scale, guidance.stop, self.manifold,
+                                    next_timestep)
         return denoise if self.bounds is None else within_bounds(denoise, *self.bounds)
 
     def _modes_of_label(self, label: int) -> NDArray[np.float32]:
         assert self.options.mode_guidance is not None
-        return latent_modes(self._latents(np.flatnonzero(self.labels == label)), self.options.images_per_cluster,
-                            self.options.seed, self.options.mode_guidance.modes)
-
-    def _latents(self, members: NDArray[np.int64]) -> NDArray[np.float32]:
-        chosen = members[:: -(-len(members) // _MAX_LATENTS)]
-        return np.stack([self.patches.latent_mean(int(member)).numpy() for member in chosen])
+        latents = some_latents(self.patches, np.flatnonzero(self.labels == label))[1]
+        return latent_modes(latents, self.options.images_per_cluster, self.options.seed,
+                            self.options.mode_guidance.modes)

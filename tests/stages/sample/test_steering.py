@@ -3,6 +3,7 @@
 import os
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -16,7 +17,9 @@ from basicsr_distill.config.recipe import Recipe
 from basicsr_distill.config.sections import SampleOptions, bind
 from basicsr_distill.data.latent_patch_dataset import LatentPatchDataset
 from basicsr_distill.diffusion.codec import build_codec
+from basicsr_distill.diffusion.modes import latent_modes
 from basicsr_distill.diffusion.process import linear_alpha_bar
+from basicsr_distill.diffusion.sampler import image_generator, sample_latents
 from basicsr_distill.errors import InputError
 from basicsr_distill.io.images import read_rgb
 from basicsr_distill.io.manifest import SampleRow, read_table
@@ -24,6 +27,7 @@ from basicsr_distill.selection.medoids import choose_medoids
 from basicsr_distill.stages.pipeline import distill
 from basicsr_distill.stages.sample import draw as draw_module
 from basicsr_distill.stages.sample import stage as sample
+from basicsr_distill.stages.sample.plan import plan
 from basicsr_distill.training import train as train_loop
 
 STAGES = {'extract': {'dataroot': 'photos', 'save_dir': 'patches', 'patch_size': 32},
@@ -108,10 +112,59 @@ def test_images_end_at_their_modes_with_guidance_and_anywhere_without(trained, e
     assert same(images(plain), images(draw(trained, tmp_path / 'none', **given, mode_guidance={'scale': 0})))
 
 
-def test_a_pull_that_stops_at_once_is_none(trained, tmp_path):
-    plain = draw(trained, tmp_path / 'plain')
-    assert same(images(plain), images(draw(trained, tmp_path / 'late', mode_guidance={'scale': 0.5, 'stop': 1.0})))
-    assert not same(images(plain), images(draw(trained, tmp_path / 'early', mode_guidance={'scale': 0.5})))
+@pytest.mark.parametrize('scheduler', ['dpmsolver++', 'unipc', 'ddim', 'ddpm'])
+@pytest.mark.parametrize(('strength', 'stop', 'pulls'), [(None, 0.99, True), (None, 1.0, False), (0.7, 0.5, True),
+                                                         (0.3, 0.5, False), (0.5, 0.5, False), (0.55, 0.5, False)])
+def test_a_pull_that_changes_nothing_is_refused(scheduler, strength, stop, pulls):
+    asked = []
+
+    def denoise(x_t, timesteps, labels):
+        asked.append(float(timesteps[0]))
+        return torch.zeros_like(x_t)
+
+    section = {'scheduler': scheduler, 'num_steps': 6, 'guidance_scale': 1.0, 'images_per_cluster': 1,
+               'save_dir': 'set', **({'init': {'type': 'prototype', 'strength': strength}} if strength else {})}
+    start = torch.zeros(1, 4, 2, 2) if strength else None
+    sample_latents(denoise, torch.tensor([0]), (4, 2, 2), [image_generator(0, 0, 0)],
+                   bind(SampleOptions, section, 'sample'), start=start, strength=strength or 1.0)
+    assert (asked[0] > 1000 * stop) == pulls
+    section['mode_guidance'] = {'scale': 0.5, 'stop': stop}
+    if pulls:
+        bind(SampleOptions, section, 'sample')
+    else:
+        with pytest.raises(InputError, match=f'mode_guidance.stop {stop:g} leaves no step to pull in'):
+            bind(SampleOptions, section, 'sample')
+
+
+def test_a_pull_may_be_that_of_refining(trained, tmp_path):
+    given = {'init': {'type': 'prototype', 'strength': 0.3}, 'refine': {'strength': 0.8, 'steps': 4}}
+    plain, pulled = (images(draw(trained, tmp_path / name, **given, mode_guidance=guidance))
+                     for name, guidance in (('plain', {'scale': 0}), ('pulled', {'scale': 0.5})))
+    assert not same(plain, pulled)
+
+
+@pytest.mark.parametrize('modes', ['centers', 'medoids'])
+def test_an_image_is_pulled_to_the_mode_of_the_cluster_that_it_starts_from(trained, tmp_path, modes):
+    folder = draw(trained, tmp_path / 'set', init={'type': 'prototype', 'strength': 0.9},
+                  mode_guidance={'modes': modes})
+    real, labels, patches = latents_of(trained)
+    numbers = {row.name: number for number, row in enumerate(patches.rows)}
+    for row in read_table(folder / 'manifest.csv', SampleRow):
+        mode = latent_modes(real[labels == row.label], 3, seed=0, kind=modes)[row.index]
+        nearest = min(np.linalg.norm(latent - mode) for latent in real[labels == row.label])
+        assert np.linalg.norm(real[numbers[row.prototype]] - mode) <= 1.0001 * nearest  # both of a pair are nearest
+
+
+@pytest.mark.parametrize('modes', ['centers', 'medoids'])
+def test_prototypes_and_modes_of_few_patches_begin_again_alike(trained, modes):
+    real, labels, patches = latents_of(trained)
+    options = bind(SampleOptions, {'images_per_cluster': 15, 'oversample': 2, 'save_dir': 'set', 'init': {
+        'type': 'prototype', 'strength': 0.9}, 'mode_guidance': {'modes': modes}}, 'sample')
+    draws = plan(options, SimpleNamespace(patches=patches, labels=labels))
+    assert len(draws) == 60
+    for draw in draws:
+        mode = latent_modes(real[labels == draw.label], 15, seed=0, kind=modes)[draw.index % 15]
+        np.testing.assert_allclose(real[draw.prototype], mode, atol=1e-5)
 
 
 def test_a_pull_along_the_data_is_another_one(trained, tmp_path):
@@ -171,7 +224,8 @@ def test_published_weights_are_drawn_from_without_training(tmp_path, monkeypatch
     options['datasets']['train'].update(dataroot='patches', labels_file='clusters/labels.csv')
     options['network_g'] = {'type': 'MinimaxDiT', 'num_labels': 2, 'tuning': 'none', 'local_files_only': True,
                             'pretrained': str(tmp_path / 'dit')}
-    options['sample'] = {'images_per_cluster': 2, 'num_steps': 3, 'save_dir': 'set', 'mode_guidance': {'scale': 0.1}}
+    options['sample'] = {'images_per_cluster': 2, 'num_steps': 3, 'save_dir': 'set', 'mode_guidance': {'scale': 0.1},
+                         'guidance_scale': 1.0}
     given = Recipe.load(write_recipe(tmp_path / 'untuned.yml', options))
     assert given.stages == ('extract', 'cluster', 'sample')
     distill(given, ('sample',))
@@ -180,6 +234,26 @@ def test_published_weights_are_drawn_from_without_training(tmp_path, monkeypatch
     assert 'centers, scale 0.1, stops at 0.5 of the noise' in (tmp_path / 'set' / 'README.md').read_text()
     with pytest.raises(InputError, match=r'tuning: none leaves nothing to train; leave the stage finetune out'):
         distill(given, ('finetune',))
+
+
+@pytest.mark.parametrize(('scale', 'label_init', 'tuning', 'refused'), [
+    (4.0, 'null_row', 'none', True), (0.0, 'null_row', 'none', True), (None, 'null_row', 'none', True),
+    (1.0, 'null_row', 'none', False), (4.0, 'rows', 'none', False), (4.0, 'null_row', 'difffit', False),
+])
+def test_guidance_away_from_the_label_itself_is_refused(tmp_path, scale, label_init, tuning, refused):
+    options = {**recipe(tmp_path), **STAGES, 'sample': {'images_per_cluster': 2, 'save_dir': 'set'}, 'scale': 4}
+    options['datasets']['train'].update(dataroot='patches', labels_file='clusters/labels.csv')
+    options['network_g'] = {'type': 'MinimaxDiT', 'num_labels': 2, 'pretrained': 'nowhere', 'tuning': tuning,
+                            'label_init': label_init}
+    if scale is not None:
+        options['sample']['guidance_scale'] = scale
+    given = Recipe.parse(Path('untuned.yml'), options)
+    if not refused:
+        return given.check_agreement()
+    with pytest.raises(InputError, match=r'sample\.guidance_scale: is .* with network_g\.tuning: none and '
+                                         r'network_g\.label_init: null_row; set'):
+        distill(given, ('extract', 'cluster', 'sample'))
+    assert not Path('patches').exists()
 
 
 def test_training_published_weights_as_they_are_is_refused(tmp_path, monkeypatch):

@@ -30,6 +30,7 @@ from basicsr_distill.selection.medoids import choose_medoids
 from basicsr_distill.selection.random_choice import choose_per_cluster, choose_random, choose_under_threshold, in_band
 from basicsr_distill.stages.pipeline import distill
 from basicsr_distill.stages.select import stage as select
+from basicsr_distill.stages.select.small_network import measure_losses
 
 TEXTURE = {'type': 'texture'}
 METHODS = ('random', 'threshold', 'band', 'uniform', 'medoids', 'herding', 'k_center', 'loss', 'file')
@@ -136,9 +137,29 @@ def test_the_hardest_for_a_small_network_are_chosen(root, tmp_path, monkeypatch)
     assert patches(folder) == np.argsort(-losses)[2:6].tolist()
 
 
-def test_losses_are_those_of_one_network_whatever_the_threads(root, tmp_path):
-    first, second = (run(root, tmp_path / str(n), method='loss', num_workers=n) for n in (1, 4))
-    assert patches(first) == patches(second)
+@pytest.fixture
+def any_threads():
+    before = torch.get_num_threads()
+    yield torch.set_num_threads
+    torch.set_num_threads(before)
+
+
+def test_losses_are_those_of_one_network_whatever_the_threads(root, tmp_path, monkeypatch, any_threads):
+    losses, threads = [], []
+
+    def measure(*args):
+        threads.append(torch.get_num_threads())
+        losses.append(measure_losses(*args))
+        return losses[-1]
+
+    monkeypatch.setattr(select, 'measure_losses', measure)
+    for count in (1, 4):
+        any_threads(count)
+        run(root, tmp_path / str(count), method='loss', num_workers=count)
+        assert torch.get_num_threads() == count
+    assert threads == [1, 1]  # sums over several threads meet in another order
+    assert np.array_equal(*losses) and len(set(losses[0])) == 24
+    assert patches(tmp_path / '1') == patches(tmp_path / '4')
 
 
 def test_within_each_cluster(root, tmp_path):
