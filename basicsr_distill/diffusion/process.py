@@ -46,8 +46,8 @@ def predict_x0(x_t: Tensor, eps_pred: Tensor, alpha_bar_t: Tensor) -> Tensor:
 def ancestral_deviation(alpha_bar_t: Tensor, alpha_bar_before: Tensor, variance_pred: Tensor | None = None) -> Tensor:
     """Standard deviation of the noise that a step of DDPM adds.
 
-    >>> ancestral_deviation(torch.tensor([0.25]), torch.tensor([0.5]), torch.ones(1, 1, 1, 1)).item()  # beta is 1/2
-    0.7071067690849304
+    >>> ancestral_deviation(torch.tensor([0.25]), torch.tensor([0.5]), torch.ones(1, 1, 1, 1)).flatten()  # beta is 1/2
+    tensor([0.7071])
 
     Source: Ho et al. (2020), Eq. 7; with a learned variance Nichol and Dhariwal (2021), Eq. 15.
 

@@ -27,7 +27,7 @@ from basicsr_distill.selection.medoids import choose_medoids
 from basicsr_distill.stages.pipeline import distill
 from basicsr_distill.stages.sample import draw as draw_module
 from basicsr_distill.stages.sample import stage as sample
-from basicsr_distill.stages.sample.plan import plan
+from basicsr_distill.stages.sample.plan import plan_draws
 from basicsr_distill.training import train as train_loop
 
 STAGES = {'extract': {'dataroot': 'photos', 'save_dir': 'patches', 'patch_size': 32},
@@ -160,7 +160,7 @@ def test_prototypes_and_modes_of_few_patches_begin_again_alike(trained, modes):
     real, labels, patches = latents_of(trained)
     options = bind(SampleOptions, {'images_per_cluster': 15, 'oversample': 2, 'save_dir': 'set', 'init': {
         'type': 'prototype', 'strength': 0.9}, 'mode_guidance': {'modes': modes}}, 'sample')
-    draws = plan(options, SimpleNamespace(patches=patches, labels=labels))
+    draws = plan_draws(options, SimpleNamespace(patches=patches, labels=labels))
     assert len(draws) == 60
     for draw in draws:
         mode = latent_modes(real[labels == draw.label], 15, seed=0, kind=modes)[draw.index % 15]
