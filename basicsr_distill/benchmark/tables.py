@@ -110,7 +110,7 @@ def set_table(options: BenchmarkOptions, results: Results) -> Table:
     for result in results.cells:
         facts, planned = result.facts, result.cell.set
         key = (planned.row, planned.count)
-        cost = 'was there before' if facts.make_s is None and planned.home else ''
+        cost = 'was there before' if planned.stages else ''
         lines.setdefault(key, (planned.row, str(facts.images), f'{facts.pixels / 1e6:.2f}',
                                ', '.join(map(str, sorted({other.crop_px for other in results.cells
                                                           if other.cell.set.identity == planned.identity}))),
@@ -123,14 +123,14 @@ def set_table(options: BenchmarkOptions, results: Results) -> Table:
 
 
 def failed_table(options: BenchmarkOptions, results: Results, failed: Sequence[str]) -> Table | None:
-    """The rows without any result, each with the first line of ``failed`` that names it."""
+    """The rows without any result, each with the first line of ``failed`` that names it or one of its sets or cells."""
     rows = []
     for row in all_rows(options, results):
         if row not in results.rows():
-            causes = [line for line in failed if f' {row.name}__' in line
-                      or row.name in line.partition(': ')[0].split(', ')] or ['no cell of it is finished']
+            causes = [line for line in failed
+                      if f' {row.name}__' in line or row.name in line.partition(': ')[0].split(', ')]
             more = f' and {len(causes) - 1} more' if len(causes) > 1 else ''
-            rows.append((row.name, f'{causes[0]}{more}'))
+            rows.append((row.name, f'{causes[0]}{more}' if causes else 'no cell of it is finished'))
     return Table('failed', 'Rows without a result', ('set', 'cause'), tuple(rows)) if rows else None
 
 

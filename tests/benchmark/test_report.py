@@ -4,21 +4,28 @@ import json
 import re
 import shutil
 import subprocess
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
+import torch
+from simulated import SimulatedRow, simulated_results
 from skimage import data
 from support import save_rgb
 
-from basicsr_distill.benchmark.report import figures, pictures
+from basicsr_distill.benchmark.report import figures, page, pictures
+from basicsr_distill.benchmark.report.page import write_report
+from basicsr_distill.benchmark.results import Results
 from basicsr_distill.benchmark.sets import PlannedSet
 from basicsr_distill.benchmark.statistics import summarize
 from basicsr_distill.cli import main
+from basicsr_distill.config.benchmark_file import BenchmarkFile
 from basicsr_distill.io.figures import as_svg
 from basicsr_distill.io.manifest import SampleRow, write_table
+from basicsr_distill.ops.bicubic import bicubic_downsample, bicubic_upsample
 
 CHROMIUM = next(filter(None, map(shutil.which, ('chromium', 'chromium-browser', 'google-chrome'))), None)
 
@@ -109,12 +116,12 @@ def test_the_page_in_a_browser(toy: Path) -> None:
         save_rgb(toy / 'held' / f'{name}.png', image)
     assert main(['benchmark', '-opt', 'toy.yml', '--force_yml', 'benchmark:sets:medoids={select: {method: medoids}}',
                  'benchmark:metrics=[psnr_y, ssim_y, psnr_rgb, ssim_rgb]']) == 0
-    page = (toy / 'experiments' / 'toy' / 'report.html').read_text()
+    text = (toy / 'experiments' / 'toy' / 'report.html').read_text()
     parser = Sources()
-    parser.feed(page)
+    parser.feed(text)
     assert len(parser.found) > 12 and all(source.startswith('data:') for source in parser.found)
-    assert not re.findall(r'url\((?!data:)', page) and '@import' not in page
-    (toy / 'probed.html').write_text(page.replace('<head>', f'<head>{PROBE}', 1))
+    assert not re.findall(r'url\((?!data:)', text) and '@import' not in text
+    (toy / 'probed.html').write_text(text.replace('<head>', f'<head>{PROBE}', 1))
     for width in (1280, 390):
         frame = toy / f'frame_{width}.html'
         frame.write_text(FRAME.replace('WIDTH', str(width)))
@@ -130,3 +137,86 @@ def test_the_page_in_a_browser(toy: Path) -> None:
         subprocess.run([*common, f'--screenshot={picture}', frame.as_uri()], capture_output=True, check=True,
                        timeout=120)
         assert cv2.imread(str(picture)).std() > 20
+
+
+ONE_SEED = ['--force_yml', 'benchmark:budget:full_total_iter=~', 'benchmark:seeds=[0]']
+IMPOSSIBLE = '{select: {method: medoids, band: [0.5, 0.500001]}}'
+
+
+def test_a_row_that_cannot_be_made_stands_in_the_tables_with_its_cause(toy: Path) -> None:
+    assert main(['benchmark', '-opt', 'toy.yml', *ONE_SEED,
+                 f'benchmark:sets={{odd: {IMPOSSIBLE}, full: {{full: true}}}}']) == 1
+    root = toy / 'experiments' / 'toy'
+    values = (root / 'tables' / 'psnr_y__edsr__held.md').read_text()
+    assert '| odd |  |  |' in values and re.search(r'\| full \|  \| \*\*\d\d\.\d\d \(one set\)\*\* \|', values)
+    cause = next(line for line in (root / 'tables' / 'failed.md').read_text().splitlines() if line.startswith('| odd'))
+    assert 'set odd__3_s0 (exit code 2)' in cause and 'select.num_images' in cause
+    for name in ('report.html', 'report.md'):
+        text = (root / name).read_text()
+        assert 'What failed' in text and 'Rows without a result' in text and 'select.num_images' in text
+
+
+def test_a_report_of_failures_alone(toy: Path) -> None:
+    file, root = BenchmarkFile.load(Path('toy.yml')), Path('experiments', 'toy')
+    root.mkdir(parents=True)
+    write_report(file, root, Results(4, [], {}), ['random: recipe pool.yml (exit code 2): no photographs'])
+    for name in ('report.html', 'report.md'):
+        text = (root / name).read_text()
+        assert 'No cell is finished.' in text and 'What failed' in text and 'no photographs' in text
+    assert '<img' not in (root / 'report.html').read_text()
+    assert (root / 'tables' / 'failed.md').read_text().splitlines()[-2:] == [
+        '| random | random: recipe pool.yml (exit code 2): no photographs |', '| full | no cell of it is finished |']
+
+
+def test_a_set_that_is_gone_is_left_out_of_the_pictures(toy: Path) -> None:
+    """Its cells may still be finished: a set whose recipe was changed is removed before it is made again."""
+    file, root = BenchmarkFile.load(Path('toy.yml')), Path('experiments', 'toy')
+    root.mkdir(parents=True)
+    (toy / 'empty').mkdir()
+    results = simulated_results([SimulatedRow('random', {(0, 0): 27.0}, is_real=True)], count=3)
+    for folder in ('empty', 'gone'):
+        cells = [replace(result, cell=replace(result.cell, set=replace(result.cell.set, folder=Path(folder))))
+                 for result in results.cells]
+        write_report(file, root, replace(results, cells=cells), [])
+        assert 'Radial spectrum' not in (root / 'report.html').read_text()
+
+
+def test_flat_images_have_no_scores_to_draw(tmp_path: Path) -> None:
+    save_rgb(tmp_path / 'flat' / '0.png', np.full((40, 40, 3), 90, np.uint8))
+    planned = PlannedSet('flat', 'flat__1', 1, 0, True, False, tmp_path / 'flat')
+    assert [plot.title for plot in page._distributions({'flat': planned}, 4)] == ['Radial spectrum of the same images']
+
+
+@pytest.mark.parametrize('scale', [2, 3])
+def test_scores_are_those_of_the_scale(scale: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    image = data.astronaut()[:67, :70]
+    save_rgb(tmp_path / 'set' / '0.png', image)
+    shown = []
+    monkeypatch.setattr(figures, 'plot_scores', lambda scores: shown.append(scores))
+    plots = page._distributions({'set': PlannedSet('set', 'set__1', 1, 0, True, False, tmp_path / 'set')}, scale)
+    x = torch.from_numpy(image[:67 // scale * scale, :70 // scale * scale] / 255).permute(2, 0, 1)
+    back = bicubic_upsample(bicubic_downsample(x, scale), scale)
+    expected = -10 * torch.log10((x - back).square().mean())
+    assert shown[0]['set'] == pytest.approx([float(expected)], abs=1e-3) and f'x{scale}' in plots[0].title
+
+
+def test_a_strip_shows_the_image_that_it_names(tmp_path: Path) -> None:
+    """chelsea_* is also the name of chelsea_2's picture, which comes first in a folder; equal names have their
+    folder's in front."""
+    for name, top in (('chelsea', 0), ('chelsea_2', 100)):
+        save_rgb(tmp_path / 'held' / f'{name}.png', data.chelsea()[top:top + 64, :96])
+    cell = simulated_results([SimulatedRow('random', {(0, 0): 27.0})]).cells[0]
+    saved = tmp_path / 'cells' / cell.cell.identity / 'results' / cell.cell.identity / 'visualization'
+    for name, value in (('chelsea', 10), ('chelsea_2', 200)):
+        save_rgb(saved / 'held' / f'{name}_{cell.cell.identity}.png', np.full((64, 96, 3), value, np.uint8))
+    shown = pictures.strip(tmp_path, {'random': cell}, 'held', tmp_path / 'held', 4)
+    assert shown is not None and shown.title == 'held: chelsea'
+    assert [picture.name for picture in shown.pictures] == ['LR', 'bicubic', 'random', 'HR']
+    assert shown.pictures[2].rgb.min() == shown.pictures[2].rgb.max() == 10
+
+    for folder in ('A', 'B'):
+        save_rgb(tmp_path / 'twice' / folder / 'p.png', data.chelsea()[:64, :96])
+    save_rgb(saved / 'twice' / f'A_p_{cell.cell.identity}.png', np.full((64, 96, 3), 30, np.uint8))
+    shown = pictures.strip(tmp_path, {'random': cell}, 'twice', tmp_path / 'twice', 4)
+    assert shown is not None and shown.pictures[2].rgb.max() == 30
+    assert pictures.strip(tmp_path, {'random': cell}, 'other', tmp_path / 'held', 4) is None

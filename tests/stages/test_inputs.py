@@ -98,7 +98,8 @@ def denoiser(codec: dict[str, Any], network: dict[str, Any], **sections: Any) ->
     options['datasets']['train'].update(codec=codec, use_hflip=False)
     options['network_g'] = {'type': 'MinimaxDiT', 'num_labels': 2, **network}
     options['train'] = {**options['train'], 'total_iter': 2}
-    return recipe(**{**options, 'sample': {'images_per_cluster': 1, 'num_steps': 2, 'save_dir': 'set'}, **sections})
+    sample = {'images_per_cluster': 1, 'num_steps': 2, 'guidance_scale': 1, 'save_dir': 'set'}
+    return recipe(**{**options, 'sample': sample, **sections})
 
 
 def test_reversed_scores_are_another_choice() -> None:

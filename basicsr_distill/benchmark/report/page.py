@@ -17,7 +17,7 @@ from basicsr_distill.benchmark.cells import CELLS_FOLDER
 from basicsr_distill.benchmark.comparisons import against_full, against_real, best_real, best_row, headline_values
 from basicsr_distill.benchmark.report import figures, pictures
 from basicsr_distill.benchmark.results import CellResult, Results, row_of
-from basicsr_distill.benchmark.sets import RECIPE_NAME, PlannedSet
+from basicsr_distill.benchmark.sets import RECIPE_NAME, PlannedSet, hr_folder
 from basicsr_distill.benchmark.statistics import LEVEL, SETS_OF_A_CLAIM, SETS_OF_AN_INTERVAL, summarize
 from basicsr_distill.benchmark.tables import (
     TITLES,
@@ -36,7 +36,7 @@ from basicsr_distill.config.benchmark_file import BenchmarkFile
 from basicsr_distill.config.sections import BenchmarkOptions
 from basicsr_distill.io.figures import as_svg, data_uri
 from basicsr_distill.io.files import write_atomic
-from basicsr_distill.io.images import encode_png
+from basicsr_distill.io.images import encode_png, find_images
 from basicsr_distill.ops.psnr import psnr_after_bicubic
 from basicsr_distill.stages.published_set import CARD_NAME
 from basicsr_distill.stages.record import read_stage
@@ -172,10 +172,12 @@ def _curves(options: BenchmarkOptions, results: Results) -> list[_Plot]:
 
 
 def _shown_sets(options: BenchmarkOptions, results: Results) -> dict[str, PlannedSet]:
-    """A set of each row: the first seed's, at the count in the middle."""
+    """A set of each row: the first seed's, at the count in the middle; none that is no longer there."""
     middle = options.counts[len(options.counts) // 2]
-    return {result.cell.set.row: result.cell.set for result in results.cells
+    sets = {result.cell.set.row: result.cell.set for result in results.cells
             if result.cell.set.count in (None, middle) and result.cell.set.seed in (None, options.seeds[0])}
+    return {label: planned for label, planned in sets.items()
+            if planned.folder.is_dir() and find_images([hr_folder(planned)])}
 
 
 def _strips(file: BenchmarkFile, root: Path, results: Results) -> list[pictures.Strip]:
