@@ -27,9 +27,27 @@ def test_finds_the_scene_after_what_people_do_to_photographs(index: SceneIndex) 
     assert index.find(cv2.resize(whole, (1600, 1600), interpolation=cv2.INTER_CUBIC)) == 'astronaut'
 
 
+def test_finds_mirror_images_and_negatives(index: SceneIndex) -> None:
+    whole = skimage.data.astronaut()
+    thumbnail = cv2.resize(whole, (300, 300), interpolation=cv2.INTER_AREA)
+    for copy in (whole, jpeg(whole, 50), thumbnail, whole[:350, 60:400], np.rot90(whole)):
+        for altered in (copy[:, ::-1], copy[::-1], 255 - copy, jpeg(255 - copy[:, ::-1], 50)):
+            assert index.find(np.ascontiguousarray(altered)) == 'astronaut'
+    assert index.find(255 - skimage.data.coffee()[50:300, 449:99:-1]) == 'cup', 'of a crop of a test image'
+
+
+def test_a_part_of_a_photograph_is_found_wherever_its_strongest_edges_are(index: SceneIndex) -> None:
+    """A quarter of the area is the test image, the rest of it a checkerboard of the strongest corners."""
+    board = np.kron(np.indices((48, 48)).sum(0) % 2 * 255, np.ones((16, 16)))[..., None].repeat(3, -1).astype(np.uint8)
+    board[300:520, 300:510] = skimage.data.astronaut()[40:260, 120:330]
+    assert index.find(board[:600, :600].copy()) == index.find(255 - board[:600, 599::-1]) == 'astronaut'
+
+
 def test_other_scenes_are_no_leak(index: SceneIndex) -> None:
     for name in ('chelsea', 'rocket', 'immunohistochemistry', 'colorwheel', 'hubble_deep_field', 'retina'):
-        assert index.find(np.ascontiguousarray(getattr(skimage.data, name)()[..., :3])) is None, name
+        rgb = np.ascontiguousarray(getattr(skimage.data, name)()[..., :3])
+        for altered in (rgb, rgb[:, ::-1], 255 - rgb, 255 - rgb[:, ::-1]):
+            assert index.find(np.ascontiguousarray(altered)) is None, name
     assert index.find(np.full((200, 200, 3), 7, np.uint8)) is None
 
 
