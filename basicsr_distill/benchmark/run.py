@@ -27,6 +27,7 @@ from basicsr_distill.benchmark.cells import (
     train_options,
 )
 from basicsr_distill.benchmark.jobs import JOB_LOCK, Job, Launcher, last_line, make_launcher, run_jobs
+from basicsr_distill.benchmark.leaks import find_scenes, refuse_identical
 from basicsr_distill.benchmark.report.page import write_report
 from basicsr_distill.benchmark.results import RESULTS_NAME, collect, write_results
 from basicsr_distill.benchmark.sets import (
@@ -78,11 +79,14 @@ def benchmark(file: BenchmarkFile, dry_run: bool = False) -> int:
     networks = load_networks(file)
     cells = plan_cells(file.options, sets)
     _check(file, networks, sets)
+    if file.options.leak_check:
+        refuse_identical(file, sets)
     if dry_run:
         print_plan(file, cells, networks)
         return 0
     tests = {name: fingerprint_images(find_images([Path(folder)])) for name, folder in file.options.tests.items()}
     with locked_folder(root):
+        checked = find_scenes(file, root, sets) if file.options.leak_check else []
         launcher = make_launcher(file.options.jobs, root / 'submitit', resolve_num_gpu('auto'))
         with contextlib.closing(launcher):
             made, failed = _make_sets(root, sets, launcher)
@@ -91,7 +95,7 @@ def benchmark(file: BenchmarkFile, dry_run: bool = False) -> int:
         results = collect(file, root, parts, next(iter(networks.values())).scale, tests)
         write_results(root, results)
         failed += failed_cells
-        write_report(file, root, results, failed)
+        write_report(file, root, results, failed, checked)
     left = len(cells) - len(results.cells)
     _LOGGER.info('%s: %d of %d cells; %s', root / 'report.html', len(results.cells), len(cells), root / RESULTS_NAME)
     for line in failed:

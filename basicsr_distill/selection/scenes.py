@@ -1,4 +1,4 @@
-"""Does a picture show a scene of a test set? Survives cropping, resizing, rotation, recompression, mirrors, negatives."""
+"""Scenes of a test set in other pictures: cropped, resized, rotated, saved again, mirrored, as negatives."""
 
 from collections import Counter
 from collections.abc import Callable, Sequence

@@ -80,7 +80,8 @@ class _Plot:
         return data_uri(as_svg(self.figure).encode(), 'image/svg+xml')
 
 
-def write_report(file: BenchmarkFile, root: Path, results: Results, failed: Sequence[str]) -> None:
+def write_report(file: BenchmarkFile, root: Path, results: Results, failed: Sequence[str],
+                 checked: Sequence[str] = ()) -> None:
     """``report.html``, ``report.md`` with ``report/*.png``, and ``tables/``.
 
     Where no cell is finished they say what failed.
@@ -90,8 +91,10 @@ def write_report(file: BenchmarkFile, root: Path, results: Results, failed: Sequ
         root: of the benchmark.
         results: of its cells.
         failed: what did not succeed, a line each.
+        checked: how the pools were held against the tests, a line each; empty where they were not.
     """
-    content = _content(file, root, results, failed)
+    content = _content(file, root, results, failed) | {
+        'checked': list(checked) or ['The pools were not held against the tests (leak_check is off).']}
     environment = Environment(loader=PackageLoader('basicsr_distill.benchmark.report', '.'), autoescape=True)
     page = environment.get_template('page.html.j2').render(content)
     (root / _TABLES).mkdir(exist_ok=True)
@@ -279,6 +282,7 @@ def _markdown(root: Path, content: dict[str, Any]) -> str:
             parts += [f'{strip.title}: {", ".join(picture.name for picture in strip.pictures)}',
                       saved(f'strip_{number}.png', encode_png(pictures.side_by_side([p.rgb for p in strip.pictures])))]
     parts += ['## The sets', content['sets'].markdown()]
+    parts += [f'- {line}' for line in content['checked']]
     if content['coverage']:
         parts.append(content['coverage'].markdown())
     parts += [saved(f'distribution_{number}.png', figures.as_png(plot.figure))

@@ -121,6 +121,8 @@ class BenchmarkOptions(Options):
         description='Folders of HR images, by name; LR images are made from them.')
     metrics: Annotated[list[MetricName], Field(min_length=1), AfterValidator(_distinct)] = Field(
         ['psnr_y', 'ssim_y'], description='What is measured; the first is that of the headline figures.')
+    leak_check: bool = Field(
+        True, description='Refuse tests whose files are trained on, and look for their scenes in the pools.')
     jobs: JobOptions = Field(JobOptions(), description='Where the trainings run.')
 
     @model_validator(mode='after')
