@@ -19,18 +19,16 @@ _ROUNDING = 1e-5
 
 
 def towards_modes(denoise: Denoise, modes: Tensor, scale: float, stop: float = 0.5,
-                  manifold: Tensor | None = None,
-                  next_timestep: Callable[[Tensor], Tensor] | None = None) -> Denoise:
+                  manifold: Tensor | None = None, next_timestep: Callable[[Tensor], Tensor] | None = None) -> Denoise:
     """Pull every sample towards its mode: eps - scale sqrt(1 - alpha_bar_t) (mode - x0_pred).
 
     It adds scale (mode - x0_pred) to the score, and so means the same to every deterministic scheduler and number of
-    steps. With ``next_timestep`` it adds scale sigma_t (mode - x0_pred) to the mean of a step of DDPM instead, where
-    sigma_t is the deviation of the step's noise: 1.4 to 2.1 times as much in the first half of 50 steps, and the more
-    the finer they are. Later the pull would take away what makes a sample differ from its mode, so it stops.
+    steps. With ``next_timestep`` it adds scale sigma_t (mode - x0_pred) to the mean of DDPM's step instead, sigma_t its
+    deviation: 1.4 to 2.1 times as much in the first half of 50 steps. Later the pull would take away what makes a
+    sample differ from its mode, so it stops.
 
-    Source: MGD3 (Chan-Santiago et al. 2025, arXiv 2505.18963), Algorithm 1, and the released code for DDPM;
-    ``manifold`` after ManifoldGD (2026, arXiv 2602.23295), which leaves out the part of the pull that is normal to the
-    data.
+    Source: MGD3 (Chan-Santiago et al. 2025, arXiv 2505.18963), Algorithm 1, and its code for DDPM; ``manifold`` after
+    ManifoldGD (2026, arXiv 2602.23295), which leaves out the part of the pull that is normal to the data.
 
     >>> still = lambda x_t, timesteps, labels: torch.zeros_like(x_t)
     >>> steered = towards_modes(still, torch.ones(1, 1, 1, 1), scale=0.1)
@@ -63,16 +61,23 @@ def towards_modes(denoise: Denoise, modes: Tensor, scale: float, stop: float = 0
             pull = tangent_part(pull, x0_pred, manifold.to(x0_pred))
         weight = scale * (1 - alpha_bar_t).sqrt().view(-1, 1, 1, 1)
         if next_timestep is not None:
-            # The mean is (x_t - beta_t eps / sqrt(1 - alpha_bar_t)) / sqrt(alpha_t).
-            alpha_bar_before = alpha_bar.to(x_t.device)[next_timestep(timesteps[0]).long()].expand(len(x_t))
-            alpha_t = (alpha_bar_t / alpha_bar_before).view(-1, 1, 1, 1)
-            variance_pred = output[:, channels:] if output.shape[1] > channels else None
-            weight = weight * ancestral_deviation(alpha_bar_t, alpha_bar_before, variance_pred) * (
-                alpha_t.sqrt() / (1 - alpha_t))
+            alpha_bar_next = alpha_bar.to(x_t.device)[next_timestep(timesteps[0]).long()].expand(len(x_t))
+            weight = weight * _ancestral_factor(alpha_bar_t, alpha_bar_next, output[:, channels:])
         moved = output[:, :channels] - weight * pull
         return torch.cat([moved, output[:, channels:]], 1)
 
     return guided
+
+
+def _ancestral_factor(alpha_bar_t: Tensor, alpha_bar_next: Tensor, variance_pred: Tensor) -> Tensor:
+    """sigma_t sqrt(alpha_t) / beta_t; a step's mean is (x_t - beta_t eps / sqrt(1 - alpha_bar_t)) / sqrt(alpha_t).
+
+    Args:
+        variance_pred: (N, C, h, w); (N, 0, h, w) where the variance is not learned.
+    """
+    deviation = ancestral_deviation(alpha_bar_t, alpha_bar_next, variance_pred if variance_pred.shape[1] else None)
+    alpha_t = (alpha_bar_t / alpha_bar_next).view(-1, 1, 1, 1)
+    return deviation * alpha_t.sqrt() / (1 - alpha_t)
 
 
 def tangent_part(vectors: Tensor, points: Tensor, latents: Tensor, neighbors: int = 12, dimensions: int = 3) -> Tensor:

@@ -43,7 +43,7 @@ def predict_x0(x_t: Tensor, eps_pred: Tensor, alpha_bar_t: Tensor) -> Tensor:
     return (x_t - (1 - a).sqrt() * eps_pred) / a.sqrt()
 
 
-def ancestral_deviation(alpha_bar_t: Tensor, alpha_bar_before: Tensor, variance_pred: Tensor | None = None) -> Tensor:
+def ancestral_deviation(alpha_bar_t: Tensor, alpha_bar_next: Tensor, variance_pred: Tensor | None = None) -> Tensor:
     """Standard deviation of the noise that a step of DDPM adds.
 
     >>> ancestral_deviation(torch.tensor([0.25]), torch.tensor([0.5]), torch.ones(1, 1, 1, 1)).flatten()  # beta is 1/2
@@ -52,16 +52,16 @@ def ancestral_deviation(alpha_bar_t: Tensor, alpha_bar_before: Tensor, variance_
     Source: Ho et al. (2020), Eq. 7; with a learned variance Nichol and Dhariwal (2021), Eq. 15.
 
     Args:
-        alpha_bar_t, alpha_bar_before: (N,), at a step's timestep and the one it leads to, below 1.
+        alpha_bar_t, alpha_bar_next: (N,), at a step's timestep and the one it leads to, below 1.
         variance_pred: v in [-1, 1], the second half of the network's channels, (N, C, h, w); the posterior's variance
             when absent.
 
     Returns:
         (N, C, h, w), or (N, 1, 1, 1).
     """
-    a, a_before = _spread(alpha_bar_t), _spread(alpha_bar_before)
-    beta = 1 - a / a_before
-    posterior_variance = (1 - a_before) / (1 - a) * beta
+    a, a_next = _spread(alpha_bar_t), _spread(alpha_bar_next)
+    beta = 1 - a / a_next
+    posterior_variance = (1 - a_next) / (1 - a) * beta
     if variance_pred is None:
         return posterior_variance.sqrt()
     share = (variance_pred + 1) / 2
