@@ -18,7 +18,7 @@ CellValues = Mapping[tuple[int | None, int], float]
 
 @dataclass(frozen=True)
 class SimulatedRow:
-    """values: of its cells.  method: of ``select``, None for a drawn row; is_full: the full pool."""
+    """A row of the file.  values: of its cells.  select: section that made its sets, empty where another stage did."""
 
     name: str
     values: CellValues
