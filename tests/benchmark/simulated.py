@@ -18,8 +18,8 @@ CellValues = Mapping[tuple[int | None, int], float]
 
 @dataclass(frozen=True)
 class SimulatedRow:
-    """values: of its cells.  is_full: the full pool.  select: of its recipe.  content: of all its sets, where they are
-    one."""
+    """A row of the file.  values: of its cells.  select: section that made its sets, empty where another stage did.
+    content: of all its sets, where they are one."""
 
     name: str
     values: CellValues
