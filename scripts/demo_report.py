@@ -52,7 +52,7 @@ def show_photo(axes: np.ndarray, photo: Path) -> None:
                 'bicubic': upsampled(hr, SCALE)}
     for name in SETS:
         cell = f'{name}__{FEWEST}_s0__EDSR_t0'
-        results = BENCHMARK / 'cells' / cell / 'results' / cell / 'visualization' / 'held_back'
+        results = BENCHMARK / 'cells' / cell / 'test' / 'results' / cell / 'visualization' / 'held_back'
         pictures[f'EDSR, {FEWEST} {name}'] = read_rgb(results / f'{photo.stem}_{cell}.png')
     for axis, (title, picture) in zip(axes, (pictures | {'HR': hr}).items()):
         axis.imshow(picture[window], interpolation='nearest')

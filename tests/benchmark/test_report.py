@@ -62,14 +62,14 @@ def test_a_montage_has_a_row_a_label(tmp_path: Path) -> None:
         save_rgb(tmp_path / 'HR' / f'{number}.png', np.full((40, 40, 3), colour, np.uint8))
         rows.append(SampleRow(f'{number}.png', number % 2, number // 2, 0, 'ab', 1.0, '', 'matlab_rgb', 23.5))
     planned = PlannedSet('row', 'row__3', 3, 0, True, False, tmp_path)
-    assert pictures.montage(planned).shape == (72, 3 * 72, 3)  # without a manifest: in one row
+    assert pictures.montage(planned, 4).shape == (72, 3 * 72, 3)  # without a manifest: in one row
     write_table(tmp_path / 'manifest.csv', rows, SampleRow)
-    montage = pictures.montage(planned)
+    montage = pictures.montage(planned, 4)
     assert montage.shape == (2 * 72, 2 * 72, 3)
     assert [int(montage[y, x, 0]) for y in (36, 108) for x in (36, 108)] == [10, 170, 90, 255]
     rgb = np.zeros((10, 5, 3), np.uint8)
     assert pictures.side_by_side([rgb, rgb], gap_px=4).shape == (10, 14, 3)
-    assert len(pictures.images_of(planned, 2)) == 2
+    assert len(pictures.some_images(planned, 4, 2)) == 2
 
 
 class Sources(HTMLParser):
@@ -206,7 +206,7 @@ def test_a_strip_shows_the_image_that_it_names(tmp_path: Path) -> None:
     for name, top in (('chelsea', 0), ('chelsea_2', 100)):
         save_rgb(tmp_path / 'held' / f'{name}.png', data.chelsea()[top:top + 64, :96])
     cell = simulated_results([SimulatedRow('random', {(0, 0): 27.0})]).cells[0]
-    saved = tmp_path / 'cells' / cell.cell.identity / 'results' / cell.cell.identity / 'visualization'
+    saved = tmp_path / 'cells' / cell.cell.identity / 'test' / 'results' / cell.cell.identity / 'visualization'
     for name, value in (('chelsea', 10), ('chelsea_2', 200)):
         save_rgb(saved / 'held' / f'{name}_{cell.cell.identity}.png', np.full((64, 96, 3), value, np.uint8))
     shown = pictures.strip(tmp_path, {'random': cell}, 'held', tmp_path / 'held', 4)

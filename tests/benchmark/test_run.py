@@ -27,6 +27,7 @@ def test_a_toy_from_file_to_report(toy: Path, capsys: pytest.CaptureFixture[str]
     assert all(10 < float(row['value']) < 50 for row in rows) and rows[0]['pixels'] == str(3 * 64 * 64)
     page = (root / 'report.html').read_text()
     assert 'is the best real row' in page and 'src="http' not in page and '<link rel="icon" href="data:,">' in page
+    assert 'What the trained networks make of it' in page and page.count('<figcaption>') > 5
     assert (root / 'tables' / 'headline__edsr.tex').is_file() and '![' in (root / 'report.md').read_text()
 
     finished = {path: path.stat().st_mtime_ns for path in root.glob('cells/*/test/stage.json')}

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from basicsr_distill import __version__
-from basicsr_distill.benchmark.cells import CELLS_FOLDER
+from basicsr_distill.benchmark.cells import CELLS_FOLDER, TEST, TRAIN
 from basicsr_distill.benchmark.comparisons import against_full, against_real, best_real, best_row, headline_values
 from basicsr_distill.benchmark.report import figures, pictures
 from basicsr_distill.benchmark.results import CellResult, Results, row_of
@@ -123,7 +123,7 @@ def _content(file: BenchmarkFile, root: Path, results: Results, failed: Sequence
                         f'{next(iter(options.networks))}; the middle of the first image of each test, enlarged.',
         'distributions': _distributions(shown_sets, results.scale),
         'montages': [pictures.Picture(f'{label} ({planned.count or "all"} images, some of them; a row a cluster, where '
-                                      'it has them)', pictures.montage(planned))
+                                      'it has them)', pictures.montage(planned, results.scale))
                      for label, planned in shown_sets.items()],
         'licences': _licences(shown_sets),
         'about_settings': f'basicsr-distill {__version__}, torch {torch.__version__}. `basicsr benchmark -opt '
@@ -200,7 +200,7 @@ def _strips(file: BenchmarkFile, root: Path, results: Results) -> list[pictures.
 def _distributions(sets: dict[str, PlannedSet], scale: int) -> list[_Plot]:
     scores, spectra = {}, {}
     for label, planned in sets.items():
-        images = pictures.images_of(planned, _PROBES)
+        images = pictures.some_images(planned, scale, _PROBES)
         psnr_db = [float(psnr_after_bicubic(_tensor(image, scale), scale)[0]) for image in images]
         if any(map(np.isfinite, psnr_db)):
             scores[label] = np.array(psnr_db, np.float32)
@@ -251,11 +251,12 @@ def _licences(sets: dict[str, PlannedSet]) -> list[str]:
 
 
 def _commands(root: Path, results: Results) -> list[str]:
-    made = {result.cell.set.home: result.cell.set.stages for result in results.cells if result.cell.set.home}
+    made = {result.cell.set.home: result.cell.set.stages for result in results.cells
+            if result.cell.set.home and result.cell.set.stages}
     lines = [f'basicsr distill -opt {home / RECIPE_NAME} --stage {" ".join(stages)}' for home, stages in made.items()]
     for result in results.cells:
         folder = root / CELLS_FOLDER / result.cell.identity
-        lines.append(f'(cd {folder} && basicsr train -opt train.yml && basicsr test -opt test.yml)')
+        lines += [f'(cd {folder / part} && basicsr {part} -opt {part}.yml)' for part in (TRAIN, TEST)]
     return lines
 
 

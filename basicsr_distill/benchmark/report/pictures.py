@@ -8,9 +8,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from basicsr_distill.benchmark.cells import CELLS_FOLDER
+from basicsr_distill.benchmark.cells import CELLS_FOLDER, TEST
 from basicsr_distill.benchmark.results import CellResult, upsampled
-from basicsr_distill.benchmark.sets import PlannedSet, hr_folder
+from basicsr_distill.benchmark.sets import PlannedSet, images_of
 from basicsr_distill.io.figures import data_uri
 from basicsr_distill.io.images import encode_jpeg, find_images, read_rgb
 from basicsr_distill.io.manifest import MANIFEST_NAME, SetRow, read_table
@@ -71,7 +71,7 @@ def strip(root: Path, cells: Mapping[str, CellResult], test: str, folder: Path, 
         identity = result.cell.identity
         # As BasicSR names what it saves: chelsea_* would be chelsea_2's picture too.
         saved = Path('results', identity, 'visualization', test, f'{Path(names[str(image.path)]).stem}_{identity}.png')
-        path = root / CELLS_FOLDER / identity / saved
+        path = root / CELLS_FOLDER / identity / TEST / saved
         if not path.is_file():
             return None
         pictures[label] = read_rgb(path)[window]
@@ -80,15 +80,15 @@ def strip(root: Path, cells: Mapping[str, CellResult], test: str, folder: Path, 
     return Strip(f'{test}: {image.path.stem}', enlarged)
 
 
-def montage(planned: PlannedSet) -> NDArray[np.uint8]:
-    """The images of a set, a row a label, as thumbnails on white."""
-    folder = hr_folder(planned)
-    paths = {image.path.name: image.path for image in find_images([folder])}
+def montage(planned: PlannedSet, scale: int) -> NDArray[np.uint8]:
+    """The images of a set that are trained on, a row a label, as thumbnails on white."""
+    paths = {path.name: path for path in images_of(planned, scale)}
     manifest = planned.folder / MANIFEST_NAME
     rows = read_table(manifest, SetRow) if manifest.is_file() and not planned.is_full else []
     groups: dict[int, list[Path]] = {}
     for row in rows:
-        groups.setdefault(row.label, []).append(paths[row.name])
+        if row.name in paths:
+            groups.setdefault(row.label, []).append(paths[row.name])
     if len(groups) < 2:  # no clusters: in the order of the set, or evenly from a large folder
         listed = list(paths.values())
         step = max(1, len(listed) // (2 * _PER_LABEL))
@@ -101,9 +101,9 @@ def montage(planned: PlannedSet) -> NDArray[np.uint8]:
     return np.concatenate([np.concatenate([*row, *[blank] * (columns - len(row))], axis=1) for row in shown])
 
 
-def images_of(planned: PlannedSet, at_most: int) -> list[NDArray[np.uint8]]:
-    """Images of a set, evenly chosen."""
-    paths = [image.path for image in find_images([hr_folder(planned)])]
+def some_images(planned: PlannedSet, scale: int, at_most: int) -> list[NDArray[np.uint8]]:
+    """Images of a set that are trained on, evenly chosen."""
+    paths = images_of(planned, scale)
     return [read_rgb(path) for path in paths[::max(1, -(-len(paths) // at_most))]]
 
 
