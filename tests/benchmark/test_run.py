@@ -7,6 +7,7 @@ import pytest
 from skimage import data
 from support import save_rgb
 
+from basicsr_distill import __version__
 from basicsr_distill.benchmark.jobs import JOB_LOCK, Job, LocalLauncher
 from basicsr_distill.benchmark.run import benchmark
 from basicsr_distill.cli import main
@@ -32,6 +33,14 @@ def test_a_toy_from_file_to_report(toy: Path, capsys: pytest.CaptureFixture[str]
 
     finished = {path: path.stat().st_mtime_ns for path in root.glob('cells/*/test/stage.json')}
     assert len(finished) == 6
+    record = root / 'cells' / 'random__3_s0__edsr_t0' / 'test' / 'stage.json'
+    as_it_was = record.read_text()
+    record.write_text(as_it_was.replace(f'"basicsr-distill": "{__version__}"', '"basicsr-distill": "0.0.9"'))
+    assert main(['benchmark', '-opt', 'toy.yml']) == 0
+    versions = [row['version'] for row in csv.DictReader((root / 'results.csv').open())]
+    assert versions == ['0.0.9', *[__version__] * 5]  # that of the cell, not today's
+    record.write_text(as_it_was)
+    finished[record] = record.stat().st_mtime_ns
     assert main(['benchmark', '-opt', 'toy.yml']) == 0
     assert (root / 'results.csv').read_text() == results
     assert {path: path.stat().st_mtime_ns for path in root.glob('cells/*/test/stage.json')} == finished
