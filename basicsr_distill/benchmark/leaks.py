@@ -9,7 +9,14 @@ from basicsr_distill.benchmark.sets import PlannedSet, hr_folder
 from basicsr_distill.config.benchmark_file import BenchmarkFile
 from basicsr_distill.errors import InputError
 from basicsr_distill.io.files import sha256_file
-from basicsr_distill.io.images import FoundImage, file_bytes, find_images, fingerprint_images, read_rgb
+from basicsr_distill.io.images import (
+    FoundImage,
+    UnreadableImageError,
+    file_bytes,
+    find_images,
+    fingerprint_images,
+    read_rgb,
+)
 from basicsr_distill.io.manifest import read_json, write_json
 from basicsr_distill.runtime.parallel import default_workers, ordered_map
 from basicsr_distill.runtime.progress import progress
@@ -96,7 +103,14 @@ def _same_scenes(pool: _Pool) -> list[list[str]]:
     tests = {f'{name}/{test.relative}': test.path for name, images in pool.tests.items() for test in images}
     index = SceneIndex(list(tests), [read_rgb(path) for path in tests.values()])
     found = []
-    scenes = ordered_map(lambda image: index.find(read_rgb(image.path)), pool.images, default_workers())
+
+    def scene(image: FoundImage) -> str | None:
+        try:
+            return index.find(read_rgb(image.path))
+        except UnreadableImageError:  # the extraction sets it aside
+            return None
+
+    scenes = ordered_map(scene, pool.images, default_workers())
     with progress(len(pool.images), 'benchmark: scenes of the tests', 'image') as bar:
         for image, test in zip(pool.images, scenes):
             if test is not None:

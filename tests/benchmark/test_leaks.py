@@ -53,6 +53,11 @@ def test_altered_copies_are_found_named_and_remembered(toy: Path, caplog: pytest
     assert scenes(toy) == [line]
 
 
+def test_a_photograph_that_the_extraction_will_set_aside_stops_nothing(toy: Path) -> None:
+    (toy / 'photos' / 'torn.png').write_bytes(b'no image')
+    assert scenes(toy) == ['random, full: 2 images of photos, held against held: none shows a scene of theirs.']
+
+
 def test_what_the_extraction_leaves_out_is_no_leak(toy: Path) -> None:
     recipe = (toy / 'pool.yml').read_text()
     (toy / 'pool.yml').write_text(recipe.replace('extract:', 'extract:\n  leak_check: [./held]'))

@@ -19,9 +19,9 @@ from basicsr_distill.ops.psnr import psnr_after_bicubic
 from basicsr_distill.runtime.parallel import ordered_map
 from basicsr_distill.runtime.progress import progress
 from basicsr_distill.selection.duplicates import exact_fingerprint, perceptual_fingerprint
-from basicsr_distill.selection.scenes import SceneIndex
 from basicsr_distill.stages.extract.filters import SourceFilters, WindowFilters
 from basicsr_distill.stages.extract.layout import crop, num_parts, own_images, place_windows, reduced
+from basicsr_distill.stages.extract.leaks import LeakIndex
 from basicsr_distill.stages.extract.scores import SetAside
 from basicsr_distill.stages.sharding import save_part
 
@@ -97,11 +97,11 @@ class Scoring:
     ``take`` gets the number, the pixels and the windows of each image while it is at hand.
     """
 
-    def __init__(self, options: ExtractOptions, images: Sequence[FoundImage], scenes: SceneIndex, aside: SetAside,
+    def __init__(self, options: ExtractOptions, images: Sequence[FoundImage], leaks: LeakIndex, aside: SetAside,
                  folder: Path, take: Callable[[int, NDArray[np.uint8], Scored], None]) -> None:
         self.options = options
         self.images = images
-        self.scenes = scenes
+        self.leaks = leaks
         self.aside = aside
         self.folder = folder
         self.take = take
@@ -191,9 +191,9 @@ class Scoring:
         if min(rgb.shape[:2]) < self.options.patch_size:
             scored.set_aside('too_small', f'{rgb.shape[1]}x{rgb.shape[0]} once reduced by {scored.reduced_by:.3g}')
             return scored, None
-        test = self.scenes.find(rgb)
-        if test is not None:
-            scored.set_aside('leak', f'shows the scene of {test}')
+        leak = self.leaks.find(scored.sha256, rgb)
+        if leak is not None:
+            scored.set_aside('leak', leak)
             return scored, None
         return scored, rgb
 

@@ -13,12 +13,12 @@ from pathlib import Path
 
 from basicsr_distill.config.sections import ExtractOptions
 from basicsr_distill.errors import InputError
-from basicsr_distill.io.images import FoundImage, find_images, fingerprint_images, read_rgb
+from basicsr_distill.io.images import FoundImage, find_images, fingerprint_images
 from basicsr_distill.io.inputs import file_inputs
 from basicsr_distill.runtime import distributed
 from basicsr_distill.runtime.parallel import default_workers, one_thread_per_operation
-from basicsr_distill.selection.scenes import SceneIndex
 from basicsr_distill.stages.extract.choosing import choose, refuse_unusable, threshold_known_before
+from basicsr_distill.stages.extract.leaks import LeakIndex
 from basicsr_distill.stages.extract.publishing import publish
 from basicsr_distill.stages.extract.scores import Scores
 from basicsr_distill.stages.extract.scoring import Scoring
@@ -63,6 +63,9 @@ def _find(options: ExtractOptions) -> tuple[list[FoundImage], list[FoundImage]]:
     if not images:
         raise InputError(f'{" and ".join(options.dataroot)}: no image found; extract.dataroot must hold PNG, JPEG, '
                          'BMP, WebP, TIFF or PPM files.')
+    for root in options.leak_check:
+        if not Path(root).is_dir():
+            raise InputError(f'extract.leak_check: {root} is not a folder of test images; correct it or remove it.')
     return images, find_images([Path(root) for root in options.leak_check]) if options.leak_check else []
 
 
@@ -81,7 +84,7 @@ def _extract(options: ExtractOptions, images: Sequence[FoundImage], tests: Seque
     num_workers = options.num_workers or default_workers()
     writing = Writing(options, images, stage.folder, stage.resumed)
     known_db = threshold_known_before(options)
-    scenes = SceneIndex([test.relative for test in tests], [read_rgb(test.path) for test in tests])
+    leaks = LeakIndex(tests)
     stage.parts.mkdir(exist_ok=True)
     scores = Scores(options, images, stage.parts)
     try:
@@ -89,7 +92,7 @@ def _extract(options: ExtractOptions, images: Sequence[FoundImage], tests: Seque
             scores.compute_own(num_workers)
         with distributed.broadcast_failure():
             aside = scores.read()
-        scoring = Scoring(options, images, scenes, aside, stage.parts,
+        scoring = Scoring(options, images, leaks, aside, stage.parts,
                           writing.keep if known_db is None else partial(writing.write_below, known_db))
         with distributed.broadcast_failure():
             scoring.run(num_workers)

@@ -156,6 +156,20 @@ def test_images_of_a_test_set_are_left_out(photo_folder: Path, tmp_path: Path) -
     assert (folder / 'quarantine.csv').read_text().splitlines()[1:] == ['coffee.png,leak,shows the scene of cup.jpg']
     assert 'coffee.png' not in {row.source for row in read_table(folder / 'manifest.csv', PatchRow)}
     assert stage_record(folder)['counts']['images_dropped_leak'] == 1
+    for name, altered in (('mirrored.png', crop[:, ::-1]), ('negative.png', 255 - crop)):
+        cv2.imwrite(str(photo_folder / name), altered)
+    shutil.copy(tmp_path / 'Set1' / 'cup.jpg', photo_folder / 'copy.jpg')
+    folder = extract.run(options(photo_folder, 'again', leak_check=[str(tmp_path / 'Set1')]))
+    assert (folder / 'quarantine.csv').read_text().splitlines()[1:] == [
+        'coffee.png,leak,shows the scene of cup.jpg', 'copy.jpg,leak,is a copy of cup.jpg',
+        'mirrored.png,leak,shows the scene of cup.jpg', 'negative.png,leak,shows the scene of cup.jpg']
+    flat = np.full((70, 90, 3), 99, np.uint8)  # nothing but its bytes says what it is
+    for folder in (tmp_path / 'Set1', photo_folder):
+        cv2.imwrite(str(folder / 'grey.png'), flat)
+    folder = extract.run(options(photo_folder, 'flat', leak_check=[str(tmp_path / 'Set1')]))
+    assert 'grey.png,leak,is a copy of grey.png' in (folder / 'quarantine.csv').read_text()
+    with pytest.raises(InputError, match=r'extract\.leak_check: .*Set2 is not a folder of test images'):
+        extract.run(options(photo_folder, 'none', leak_check=[str(tmp_path / 'Set2')]))
 
 
 def test_flat_patches_are_never_selected(tmp_path: Path) -> None:
