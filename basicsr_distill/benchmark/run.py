@@ -28,12 +28,13 @@ from basicsr_distill.benchmark.cells import (
 )
 from basicsr_distill.benchmark.jobs import JOB_LOCK, Job, Launcher, last_line, make_launcher, run_jobs
 from basicsr_distill.benchmark.leaks import find_scenes, refuse_identical
-from basicsr_distill.benchmark.report.page import write_report
+from basicsr_distill.benchmark.report.page import HTML_NAME, MARKDOWN_NAME, write_report
 from basicsr_distill.benchmark.results import RESULTS_NAME, collect, write_results
 from basicsr_distill.benchmark.sets import (
     LIST_NAME,
     RECIPE_NAME,
     PlannedSet,
+    SharedRecipe,
     images_of,
     plan_sets,
     stage_folder,
@@ -86,10 +87,13 @@ def benchmark(file: BenchmarkFile, dry_run: bool = False) -> int:
         return 0
     tests = {name: fingerprint_images(find_images([Path(folder)])) for name, folder in file.options.tests.items()}
     with locked_folder(root):
-        checked = find_scenes(file, root, sets) if file.options.leak_check else []
         launcher = make_launcher(file.options.jobs, root / 'submitit', resolve_num_gpu('auto'))
         with contextlib.closing(launcher):
-            made, failed = _make_sets(root, sets, launcher)
+            # What an earlier run said may hold no longer; where it does, it is said again in seconds.
+            for name in (RESULTS_NAME, HTML_NAME, MARKDOWN_NAME):
+                (root / name).unlink(missing_ok=True)
+            checked = find_scenes(file, root, sets) if file.options.leak_check else []
+            made, failed = _make_sets(sets, launcher)
             parts, failed_cells = _run_cells(root, file, [cell for cell in cells if cell.set.identity in made],
                                              networks, tests, launcher)
         results = collect(file, root, parts, next(iter(networks.values())).scale, tests)
@@ -127,30 +131,48 @@ def _check(file: BenchmarkFile, networks: Mapping[str, Recipe], sets: Sequence[P
         check_components(recipe)
 
 
-def _make_sets(root: Path, sets: Sequence[PlannedSet], launcher: Launcher) -> tuple[set[str], list[str]]:
+def _make_sets(sets: Sequence[PlannedSet], launcher: Launcher) -> tuple[set[str], list[str]]:
     """Run the shared stages and make the sets; the identities of those that are there, and what failed."""
     shared = {planned.shared.home: planned.shared for planned in sets if planned.shared is not None}
-    jobs = [Job(str(recipe.recipe.path), _written(recipe.home, recipe.recipe.options), recipe.stages)
-            for recipe in shared.values() if not _stands(recipe.recipe, recipe.stages)]
-    broken = _run(root, 'recipe', jobs, launcher)
-    usable = [planned for planned in sets
-              if planned.shared is None or str(planned.shared.recipe.path) not in broken]
-    failed = []
-    for path, cause in broken.items():
-        rows = dict.fromkeys(planned.row for planned in sets if planned.shared
-                             and str(planned.shared.recipe.path) == path)
-        failed.append(f'{", ".join(rows)}: {cause}')
-    jobs = []
-    for planned in usable:
-        if planned.home is None:
+    broken = _run('recipe', [Job(_name(recipe), _written(recipe.home, recipe.recipe.options), recipe.stages)
+                             for recipe in shared.values() if not _stands(recipe.recipe, recipe.stages)], launcher)
+    failed = [f'{", ".join(dict.fromkeys(planned.row for planned in sets if _name(planned.shared) == name))}: {cause}'
+              for name, cause in broken.items()]
+    made, jobs = set(), []
+    for planned in sets:
+        if _name(planned.shared) in broken:
             continue
-        if planned.listed is not None:
-            planned.home.mkdir(parents=True, exist_ok=True)
-            write_atomic(planned.home / LIST_NAME, '\n'.join(planned.listed) + '\n')
-        elif not _stands(planned.recipe, planned.stages, removes=planned.home):
+        try:
+            stands = _set_stands(planned)
+        except InputError as error:
+            failed.append(f'set {planned.identity}: {error}')
+            continue
+        made.add(planned.identity)
+        if not stands:
+            assert planned.home is not None
             jobs.append(Job(planned.identity, _written(planned.home, planned.options), planned.stages))
-    broken = _run(root, 'set', jobs, launcher)
-    return {planned.identity for planned in usable} - broken.keys(), failed + list(broken.values())
+    broken = _run('set', jobs, launcher)
+    return made - broken.keys(), failed + list(broken.values())
+
+
+def _name(recipe: SharedRecipe | None) -> str:
+    """Of a recipe in messages; one file with several changes has several."""
+    return '' if recipe is None else recipe.home.name.removeprefix('recipe_')
+
+
+def _set_stands(planned: PlannedSet) -> bool:
+    """Whether a set is there; the list of one that is a choice of a folder's images is written.
+
+    Raises:
+        InputError: it is of other options, and a job of an earlier run, on a cluster, is still at it.
+    """
+    if planned.home is None:
+        return True
+    if planned.listed is None:
+        return _stands(planned.recipe, planned.stages, removes=planned.home)
+    planned.home.mkdir(parents=True, exist_ok=True)
+    write_atomic(planned.home / LIST_NAME, '\n'.join(planned.listed) + '\n')
+    return True
 
 
 def _written(home: Path, options: Mapping[str, object]) -> Path:
@@ -193,7 +215,8 @@ def _run_cells(root: Path, file: BenchmarkFile, cells: Sequence[Cell], networks:
         training = plan_part(home, TRAIN, train_options(cell, networks[cell.network], num_images),
                              {'set': fingerprint, **files[cell.network]})
         test = plan_part(home, TEST, test_options(cell, networks[cell.network], file.options),
-                         {'training': hashlib.sha256(json_text(training.header).encode()).hexdigest(), **tests})
+                         {'training': hashlib.sha256(json_text(training.header).encode()).hexdigest(),
+                          **{f'tests.{name}': fingerprint for name, fingerprint in tests.items()}})
         try:
             is_done = _prepare(home, training, test)
         except InputError as error:
@@ -205,7 +228,7 @@ def _run_cells(root: Path, file: BenchmarkFile, cells: Sequence[Cell], networks:
     if len(jobs) < len(parts):
         _LOGGER.info('cells: %d of %d were done before.', len(parts) - len(jobs), len(cells))
     ended = _Ended(file.options.metrics[0])
-    return parts, failed + list(_run(root, 'cell', jobs, launcher, ended).values())
+    return parts, failed + list(_run('cell', jobs, launcher, ended).values())
 
 
 def _prepare(home: Path, training: StagePlan, test: StagePlan) -> bool:
@@ -252,11 +275,9 @@ class _Ended:
         return f'{self.metric} {values} ({training["seconds"] + test["seconds"]:.0f} s)'
 
 
-def _run(root: Path, kind: str, jobs: Sequence[Job], launcher: Launcher,
+def _run(kind: str, jobs: Sequence[Job], launcher: Launcher,
          ended: Callable[[Job], str] = lambda job: 'made') -> dict[str, str]:
     """Run jobs; what failed, by name, with the last line that it printed."""
-    if jobs:  # what an earlier run reported is no longer what there is
-        (root / RESULTS_NAME).unlink(missing_ok=True)
     logs = {job.name: job.log for job in jobs}
     return {name: f'{kind} {name} (exit code {code}): {last_line(logs[name])}'
             for name, code in run_jobs(jobs, launcher, ended).items()}

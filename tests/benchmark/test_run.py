@@ -107,7 +107,7 @@ def test_another_test_image_reruns_every_cell_and_says_so(toy: Path, caplog: pyt
     save_rgb(toy / 'held' / 'chelsea.png', data.chelsea()[100:164, 100:196])
     caplog.clear()
     assert main(['benchmark', '-opt', 'toy.yml', *few]) == 0
-    assert 'random__3_s0__edsr_t0: made again (inputs.held' in caplog.text
+    assert 'random__3_s0__edsr_t0: made again (inputs.tests.held' in caplog.text
     assert {path: path.stat().st_mtime_ns for path in sets} == sets
     after = [row['value'] for row in csv.DictReader(results.open())]
     assert len(after) == 2 and all(one != other for one, other in zip(before, after))

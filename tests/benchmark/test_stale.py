@@ -48,7 +48,7 @@ def test_killed_edited_replaced_and_made_impossible(tmp_path: Path, monkeypatch:
     assert main(['benchmark', '-opt', 'toy.yml', *three]) == 1
     assert not rows(tmp_path) and "options.threshold: was 'q100', now 'q50'" in caplog.text
     report = (tmp_path / 'experiments/toy/report.md').read_text()
-    assert 'random, full: recipe pool.yml (exit code 2)' in report and 'threshold' in report
+    assert 'random, full: recipe pool (exit code 2)' in report and 'threshold' in report
 
     change_recipe(tmp_path, threshold='q100')
     assert main(['benchmark', '-opt', 'toy.yml', *three]) == 0
@@ -124,3 +124,12 @@ def test_a_set_that_is_trained_itself_is_made_again_with_other_options(toy: Path
         assert record['options']['train']['total_iter'] == total_iter and len(rows(toy)) == 1
     assert 'gsdd__3_s0: made again (options.train.total_iter: was 2, now 3)' in caplog.text
     assert 'gsdd__3_s0__edsr_t0: made again (inputs.set' in caplog.text
+
+
+def test_of_two_pools_of_one_recipe_only_the_broken_one_costs_its_rows(toy: Path) -> None:
+    sets = {name: {'select': {}, 'recipe': 'pool.yml', 'force_yml': [f'extract:{change}']}
+            for name, change in {'good': 'save_dir=other', 'bad': 'dataroot=nowhere'}.items()}
+    assert main(['benchmark', '-opt', 'toy.yml', *FEW, f'benchmark:sets={json.dumps(sets)}']) == 1
+    assert named(toy) == [('good', '0')]
+    failed = (toy / 'experiments/toy/report.md').read_text().partition('## What failed')[2]
+    assert 'bad: recipe pool__2 (exit code 2): ' in failed and 'nowhere' in failed and 'good' not in failed[:200]
