@@ -94,8 +94,12 @@ def _pools(file: BenchmarkFile, sets: Sequence[PlannedSet]) -> Iterator[_Pool]:
     for (folders, checked), names in rows.items():
         covered = {Path(folder).resolve() for folder in checked}
         left_out = tuple(name for name, folder in file.options.tests.items() if Path(folder).resolve() in covered)
-        yield _Pool(tuple(names), ' and '.join(folders), find_images([Path(folder) for folder in folders]),
-                    {name: images for name, images in tests.items() if name not in left_out}, left_out)
+        try:
+            images = find_images([Path(folder) for folder in folders])
+        except InputError as error:
+            raise InputError(f'{file.path}: benchmark.sets.{next(iter(names))}: {error}') from None
+        yield _Pool(tuple(names), ' and '.join(folders), images,
+                    {name: own for name, own in tests.items() if name not in left_out}, left_out)
 
 
 def _same_scenes(pool: _Pool) -> list[list[str]]:

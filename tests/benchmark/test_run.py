@@ -54,6 +54,7 @@ def test_a_toy_from_file_to_report(toy: Path, capsys: pytest.CaptureFixture[str]
     ('benchmark:tests={held: nowhere}', 'benchmark.tests.held: nowhere holds no images'),
     ('benchmark:tests={held: downloaded}', 'benchmark.tests.held: '),
     ('benchmark:tests={held: downloaded}', 'LRbicx4 holds the pictures of GTmod12 at a smaller size; point it at'),
+    ('benchmark:force_yml=[extract:dataroot=nowhere]', 'benchmark.sets.random: nowhere: not a folder'),
     ('benchmark:sets={mine: {path: nowhere}}', 'benchmark.sets.mine: path: nowhere does not exist'),
     ('benchmark:sets={mine: {path: photos}}', 'photos has 1 images, but counts names 3'),
     ('benchmark:sets={mine: {}}', 'give one of path, select and sample, or full: true'),

@@ -130,6 +130,9 @@ def test_measures_of_a_stranger_are_refused(curated: ExtractOptions) -> None:
 def test_an_extraction_of_an_earlier_version_has_no_measures(curated: ExtractOptions, tmp_path: Path,
                                                              capsys: pytest.CaptureFixture[str]) -> None:
     (Path(curated.save_dir) / 'measures.npz').unlink()
+    record = Path(curated.save_dir) / 'stage.json'
+    record.write_text(json.dumps({**(known := json.loads(record.read_text())), 'outputs': {
+        name: digest for name, digest in known['outputs'].items() if name != 'measures.npz'}}))
     recipe = tmp_path / 'recipe.yml'
     recipe.write_text(yaml.safe_dump({'name': 'sheet', 'scale': 4, 'extract': curated.model_dump(mode='json')}))
     assert main(['distill', '-opt', str(recipe), '--stage', 'extract', '--report']) == 2
