@@ -14,8 +14,8 @@ from basicsr_distill.config.benchmark_file import BenchmarkFile
 from basicsr_distill.config.recipe import Recipe
 from basicsr_distill.config.sections import METRIC_SECTIONS, BenchmarkOptions
 from basicsr_distill.errors import InputError
-from basicsr_distill.io.files import write_atomic
-from basicsr_distill.stages.record import StagePlan
+from basicsr_distill.io.files import sha256_file, write_atomic
+from basicsr_distill.stages.record import StagePlan, read_stage
 
 CELLS_FOLDER = 'cells'
 # The two parts of a cell, each a folder with its option file and its record.
@@ -171,13 +171,13 @@ def scale_schedule(train: dict[str, Any], total_iter: int) -> None:
 def rebased(value: Any, folder: Path, key: str = '') -> Any:
     """Options whose paths, relative to the working folder, are relative to ``folder``.
 
-    Only texts that lead to something, and have a slash or are a ``dataroot``, are paths.
+    Only texts that lead to something, and have a slash or name data or weights, are paths.
     """
     if isinstance(value, Mapping):
         return {name: rebased(entry, folder, str(name)) for name, entry in value.items()}
     if isinstance(value, list):
         return [rebased(entry, folder) for entry in value]
-    if isinstance(value, str) and ('/' in value or key.startswith('dataroot')) and os.path.exists(value):
+    if isinstance(value, str) and ('/' in value or key.startswith(('dataroot', 'pretrain'))) and os.path.exists(value):
         return os.path.relpath(os.path.realpath(value), os.path.realpath(folder))
     return value
 
@@ -203,6 +203,23 @@ def begin_part(plan: StagePlan) -> None:
     if weights.is_dir() and not link.is_symlink():
         link.parent.mkdir(exist_ok=True)
         link.symlink_to(weights.resolve(), target_is_directory=True)
+
+
+def is_measured(training: StagePlan, test: StagePlan) -> bool:
+    """Whether a cell was trained and tested as planned, the test with the weights of that training."""
+    return training.is_done and test.is_done and (read_stage(training.folder)['weights_sha256']
+                                                  == read_stage(test.folder)['weights_sha256'])
+
+
+def weights_changed(training: StagePlan) -> str:
+    """What happened to the weights of a finished training; empty where they are as they were, or it is not finished."""
+    record = read_stage(training.folder)
+    if not record:
+        return ''
+    weights = training.folder / weights_path(record['options']['name'])
+    if weights.is_file() and sha256_file(weights) == record['weights_sha256']:
+        return ''
+    return f'{weights.name} was changed or removed after the training'
 
 
 def option_file(folder: Path) -> Path:

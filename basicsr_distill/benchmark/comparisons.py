@@ -15,8 +15,10 @@ Values: TypeAlias = Mapping[Row, Mapping[int | None, float]]
 def all_rows(options: BenchmarkOptions, results: Results) -> list[Row]:
     """Every row of the file, in its order, those without a result too; second schedules after them."""
     found = results.rows()
-    missing = [Row(name, False, False, row.full) for name, row in options.sets.items()
-               if name not in {row.name for row in found}]
+    known = {(row.name, row.own_schedule) for row in found}
+    schedules = (False, True) if options.budget.full_total_iter else (False,)
+    missing = [Row(name, own_schedule, False, row.full) for name, row in options.sets.items()
+               for own_schedule in (schedules if row.full else (False,)) if (name, own_schedule) not in known]
     order = list(options.sets)
     return sorted([*found, *missing], key=lambda row: (row.own_schedule, order.index(row.name)))
 

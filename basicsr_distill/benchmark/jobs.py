@@ -249,8 +249,8 @@ def run_jobs(jobs: Sequence[Job], launcher: Launcher, ended: Callable[[Job], str
     return failed
 
 
-def last_line(log: Path) -> str:
-    """The last line that a job printed."""
-    lines = log.read_text(encoding='utf-8', errors='replace').strip().splitlines() if log.is_file() else []
+def last_line(log: Path, before: int = 0) -> str:
+    """The last line that a job printed; ``before`` is the size of its log in bytes when it began."""
+    lines = log.read_bytes()[before:].decode(errors='replace').strip().splitlines() if log.is_file() else []
     return lines[-1] if lines else ''
 

@@ -89,11 +89,14 @@ def _pools(file: BenchmarkFile, sets: Sequence[PlannedSet]) -> Iterator[_Pool]:
     rows: dict[tuple[tuple[str, ...], tuple[str, ...]], dict[str, None]] = {}
     for planned in sets:
         extract = planned.shared.recipe.extract if planned.shared else None
+        if planned.shared and not extract:
+            continue  # photographs of a stage that was run elsewhere
         folders = tuple(extract.dataroot) if extract else (str(hr_folder(planned)),)
         rows.setdefault((folders, tuple(extract.leak_check) if extract else ()), {})[planned.row] = None
     for (folders, checked), names in rows.items():
         covered = {Path(folder).resolve() for folder in checked}
-        left_out = tuple(name for name, folder in file.options.tests.items() if Path(folder).resolve() in covered)
+        left_out = tuple(name for name, folder in file.options.tests.items()
+                         if covered & {Path(folder).resolve(), *Path(folder).resolve().parents})
         try:
             images = find_images([Path(folder) for folder in folders])
         except InputError as error:

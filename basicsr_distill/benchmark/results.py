@@ -8,14 +8,15 @@ from typing import Any
 
 import torch
 
-from basicsr_distill.benchmark.cells import Cell, metric_section
+from basicsr_distill.benchmark.cells import Cell, is_measured, metric_section
 from basicsr_distill.benchmark.costs import read_cost
 from basicsr_distill.benchmark.sets import PlannedSet, images_of
 from basicsr_distill.config.benchmark_file import BenchmarkFile
-from basicsr_distill.data._pairs import crop_side
+from basicsr_distill.config.sections import DistilledPatchDatasetOptions
+from basicsr_distill.data._pairs import crop_side, find_pairs
 from basicsr_distill.errors import InputError
 from basicsr_distill.io.headers import ImageHeader, read_headers
-from basicsr_distill.io.images import FoundImage, file_bytes, find_images, fingerprint_images, read_rgb
+from basicsr_distill.io.images import FoundImage, file_bytes, fingerprint_images, read_rgb
 from basicsr_distill.io.manifest import read_json, write_csv, write_json
 from basicsr_distill.ops.bicubic import bicubic_upsample, make_lr
 from basicsr_distill.stages.record import StagePlan, read_stage
@@ -52,7 +53,8 @@ class SetFacts:
 @dataclass(frozen=True)
 class CellResult:
     """One cell.  values: by test and metric; None where a metric could not be computed.  version: of the package, when
-    it was measured.  crop_px: side of the crops that were trained on.  train_s, test_s: seconds."""
+    it was measured.  crop_px: side of the crops that were trained on.  train_s, test_s: seconds of the
+    attempts that finished."""
 
     cell: Cell
     values: Mapping[str, Mapping[str, float | None]]
@@ -146,9 +148,9 @@ def collect(file: BenchmarkFile, root: Path, parts: Sequence[tuple[Cell, StagePl
     facts: dict[str, SetFacts] = {}
     found = []
     for cell, training, test in parts:
-        trained, tested = read_stage(training.folder), read_stage(test.folder)
-        if not (training.is_done and test.is_done and trained['weights_sha256'] == tested['weights_sha256']):
+        if not is_measured(training, test):
             continue
+        trained, tested = read_stage(training.folder), read_stage(test.folder)
         if cell.set.identity not in facts:
             facts[cell.set.identity] = set_facts(cell.set, scale)
         found.append(CellResult(cell, tested['values'], facts[cell.set.identity], trained['inputs']['set'],
@@ -217,19 +219,20 @@ def _bicubic(file: BenchmarkFile, root: Path, scale: int, tests: Mapping[str, st
     known = read_json(root / BICUBIC_NAME)
     if known.get('plan') == json.loads(json.dumps(plan)):
         return dict(known['values'])
-    values = {name: _bicubic_on(Path(folder), scale, file.options.metrics)
+    values = {name: _bicubic_on(name, folder, scale, file.options.metrics)
               for name, folder in file.options.tests.items()}
-    write_json(root / BICUBIC_NAME, {'plan': plan, 'values': values})
+    if all(len(measured) == len(file.options.metrics) for measured in values.values()):
+        write_json(root / BICUBIC_NAME, {'plan': plan, 'values': values})
     return values
 
 
-def _bicubic_on(folder: Path, scale: int, metrics: Sequence[str]) -> dict[str, float]:
+def _bicubic_on(name: str, folder: str, scale: int, metrics: Sequence[str]) -> dict[str, float]:
     from basicsr.metrics import calculate_metric
 
     sums = dict.fromkeys(metrics, 0.0)
-    images = find_images([folder])
-    for image in images:
-        hr = read_rgb(image.path)
+    pairs = find_pairs(DistilledPatchDatasetOptions(name=name, dataroot_gt=folder), scale)  # what cells are tested on
+    for found in pairs:
+        hr = read_rgb(found.hr)
         hr = hr[:hr.shape[0] // scale * scale, :hr.shape[1] // scale * scale]
         pair = {'img': upsampled(hr, scale)[..., ::-1], 'img2': hr[..., ::-1]}
         for metric in metrics:
@@ -237,7 +240,7 @@ def _bicubic_on(folder: Path, scale: int, metrics: Sequence[str]) -> dict[str, f
                 sums[metric] += float(calculate_metric(pair, metric_section(metric, scale)))
             except InputError:  # weights of a metric that are not at hand: the row is left empty
                 sums[metric] = float('nan')
-    return {metric: total / len(images) for metric, total in sums.items() if total == total}
+    return {metric: total / len(pairs) for metric, total in sums.items() if total == total}
 
 
 def upsampled(hr: Any, scale: int) -> Any:

@@ -20,15 +20,17 @@ from basicsr_distill.benchmark.cells import (
     TRAIN,
     Cell,
     begin_part,
+    is_measured,
     load_networks,
     plan_cells,
     plan_part,
     test_options,
     train_options,
+    weights_changed,
 )
 from basicsr_distill.benchmark.jobs import JOB_LOCK, Job, Launcher, last_line, make_launcher, run_jobs
 from basicsr_distill.benchmark.leaks import find_scenes, refuse_identical
-from basicsr_distill.benchmark.report.page import HTML_NAME, MARKDOWN_NAME, write_report
+from basicsr_distill.benchmark.report.page import remove_report, write_report
 from basicsr_distill.benchmark.results import RESULTS_NAME, collect, write_results
 from basicsr_distill.benchmark.sets import (
     LIST_NAME,
@@ -47,7 +49,7 @@ from basicsr_distill.config.sections import DistilledPatchDatasetOptions
 from basicsr_distill.data._pairs import find_pairs
 from basicsr_distill.errors import InputError
 from basicsr_distill.io.files import write_atomic
-from basicsr_distill.io.images import find_images, fingerprint_images
+from basicsr_distill.io.images import FoundImage, file_bytes, find_images, fingerprint_images
 from basicsr_distill.io.inputs import experiment_inputs
 from basicsr_distill.io.locks import lock_beside, locked, locked_folder
 from basicsr_distill.io.manifest import json_text
@@ -90,8 +92,8 @@ def benchmark(file: BenchmarkFile, dry_run: bool = False) -> int:
         launcher = make_launcher(file.options.jobs, root / 'submitit', resolve_num_gpu('auto'))
         with contextlib.closing(launcher):
             # What an earlier run said may hold no longer; where it does, it is said again in seconds.
-            for name in (RESULTS_NAME, HTML_NAME, MARKDOWN_NAME):
-                (root / name).unlink(missing_ok=True)
+            (root / RESULTS_NAME).unlink(missing_ok=True)
+            remove_report(root)
             checked = find_scenes(file, root, sets) if file.options.leak_check else []
             made, failed = _make_sets(sets, launcher)
             parts, failed_cells = _run_cells(root, file, [cell for cell in cells if cell.set.identity in made],
@@ -196,8 +198,9 @@ def _stands(recipe: Recipe, stages: Sequence[str], removes: Path | None = None) 
             return False
         if asked.is_done:
             continue
-        if removes is not None and (changes := asked.changes):
-            for later in stages[number:]:
+        if removes is not None:
+            changes = asked.changes
+            for later in stages[number if changes else number + 1:]:
                 _remove(removes, stage_folder(recipe, later), changes)
         return False
     return True
@@ -206,11 +209,15 @@ def _stands(recipe: Recipe, stages: Sequence[str], removes: Path | None = None) 
 def _run_cells(root: Path, file: BenchmarkFile, cells: Sequence[Cell], networks: Mapping[str, Recipe],
                tests: Mapping[str, str], launcher: Launcher) -> tuple[list[Parts], list[str]]:
     """Train and test; the cells as they are planned, and what failed."""
-    inputs = {planned.identity: _fingerprint_and_size(planned, networks[cells[0].network].scale)
-              for planned in {cell.set.identity: cell.set for cell in cells}.values()}
+    inputs, failed = {}, []
+    for planned in {cell.set.identity: cell.set for cell in cells}.values():
+        try:
+            inputs[planned.identity] = _fingerprint_and_size(planned, networks[cells[0].network].scale)
+        except InputError as error:
+            failed.append(f'set {planned.identity}: {error}')
     files = {name: experiment_inputs(recipe) for name, recipe in networks.items()}
-    parts, jobs, failed = [], [], []
-    for cell in cells:
+    parts, jobs = [], []
+    for cell in [cell for cell in cells if cell.set.identity in inputs]:
         home, (fingerprint, num_images) = root / CELLS_FOLDER / cell.identity, inputs[cell.set.identity]
         training = plan_part(home, TRAIN, train_options(cell, networks[cell.network], num_images),
                              {'set': fingerprint, **files[cell.network]})
@@ -237,11 +244,11 @@ def _prepare(home: Path, training: StagePlan, test: StagePlan) -> bool:
     Raises:
         InputError: a job of an earlier run, on a cluster, is still at it.
     """
-    if training.is_done and test.is_done:
+    if is_measured(training, test):
         return True
-    if changes := training.changes:
+    if changes := training.changes or weights_changed(training):
         _remove(home, home, changes)
-    elif not training.is_done or (changes := test.changes):
+    elif (changes := test.changes) or read_stage(test.folder):
         _remove(home, test.folder, changes)
     for part in (training, test):
         if not part.is_done:
@@ -252,14 +259,19 @@ def _prepare(home: Path, training: StagePlan, test: StagePlan) -> bool:
 def _remove(home: Path, folder: Path, changes: str) -> None:
     """Remove what other options or inputs made, and say so.
 
+    It gets another name first: of a folder that a kill left half removed nothing could be told.
+
     Raises:
         InputError: a job of an earlier run, on a cluster, is still at it.
     """
+    doomed = folder.with_name(f'.{folder.name}.removed')
     if folder.exists():
         with locked(lock_beside(home, JOB_LOCK), home):
             if changes:
                 _LOGGER.info('%s: made again (%s).', home.name, changes)
-            shutil.rmtree(folder)
+            shutil.rmtree(doomed, ignore_errors=True)
+            folder.rename(doomed)
+    shutil.rmtree(doomed, ignore_errors=True)
 
 
 class _Ended:
@@ -278,15 +290,16 @@ class _Ended:
 def _run(kind: str, jobs: Sequence[Job], launcher: Launcher,
          ended: Callable[[Job], str] = lambda job: 'made') -> dict[str, str]:
     """Run jobs; what failed, by name, with the last line that it printed."""
-    logs = {job.name: job.log for job in jobs}
-    return {name: f'{kind} {name} (exit code {code}): {last_line(logs[name])}'
+    logs = {job.name: (job.log, file_bytes(job.log)) for job in jobs}
+    return {name: f'{kind} {name} (exit code {code}): {last_line(*logs[name])}'
             for name, code in run_jobs(jobs, launcher, ended).items()}
 
 
 def _fingerprint_and_size(planned: PlannedSet, scale: int) -> tuple[str, int]:
     """Of what a cell is trained on: a fingerprint, and how many images it uses."""
-    num_images = len(images_of(planned, scale))
+    images = [FoundImage(path, path.name) for path in images_of(planned, scale)]
     if planned.shared is None:  # somebody else's folder: its record says nothing of what was done to it since
-        return fingerprint_images(find_images([planned.folder])), num_images
-    made = stage_folder(planned.shared.recipe, 'extract') if planned.is_full else planned.folder
-    return fingerprint_stage(made), num_images
+        made = fingerprint_images(find_images([planned.folder]))
+    else:
+        made = fingerprint_stage(stage_folder(planned.shared.recipe, 'extract') if planned.is_full else planned.folder)
+    return hashlib.sha256(f'{made} {fingerprint_images(images)}'.encode()).hexdigest(), len(images)

@@ -10,11 +10,11 @@ import numpy as np
 
 from basicsr_distill.config.benchmark_file import BenchmarkFile
 from basicsr_distill.config.recipe import Recipe
-from basicsr_distill.config.sections import DistilledPatchDatasetOptions, SetOptions
+from basicsr_distill.config.sections import DEFAULT_SCALE, DistilledPatchDatasetOptions, SetOptions
 from basicsr_distill.data._pairs import find_pairs
 from basicsr_distill.errors import InputError
-from basicsr_distill.io.images import find_images
-from basicsr_distill.io.manifest import HR_FOLDER, IMAGES_FOLDER, MANIFEST_NAME
+from basicsr_distill.io.manifest import HR_FOLDER, IMAGES_FOLDER, MANIFEST_NAME, STAGE_NAME
+from basicsr_distill.runtime.device import resolve_num_gpu
 
 SETS_FOLDER = 'sets'
 RECIPE_NAME = 'recipe.yml'
@@ -116,6 +116,7 @@ def _planned(file: BenchmarkFile, folder: Path, name: str, row: SetOptions,
         return
     assert shared is not None
     if row.full:
+        shared.recipe.require(('extract',))
         images = stage_folder(shared.recipe, 'extract') / IMAGES_FOLDER
         yield PlannedSet(name, f'{name}__full', None, None, False, True, images, shared=shared,
                          stages_before=('extract',))
@@ -143,13 +144,19 @@ def _of_folder(file: BenchmarkFile, folder: Path, name: str, row: SetOptions, ro
     """The sets of a row that names a folder: a published set as it is, of any other folder a choice by seed."""
     if not root.is_dir():
         raise InputError(f'path: {root} does not exist; correct the path.')
-    is_published = (root / MANIFEST_NAME).is_file()
-    if (root / HR_FOLDER).is_dir() and not is_published:
-        root = root / HR_FOLDER
+    if root.name == HR_FOLDER and (root.parent / MANIFEST_NAME).is_file():
+        root = root.parent
+    is_published = (root / HR_FOLDER).is_dir() and (root / MANIFEST_NAME).is_file()
+    if not is_published:
+        inner = IMAGES_FOLDER if (root / STAGE_NAME).is_file() else HR_FOLDER
+        root = root / inner if (root / inner).is_dir() else root
+    pairs = find_pairs(DistilledPatchDatasetOptions(name=name, dataroot_gt=str(root)), DEFAULT_SCALE)
     if row.full:
         yield PlannedSet(name, f'{name}__full', None, None, row.real, True, root)
         return
-    images = find_images([root / HR_FOLDER if is_published else root])
+    images = [pair.hr.relative_to(root.resolve()).as_posix() for pair in pairs]
+    if odd := [image for image in images if not image.isprintable() or image != image.strip()]:
+        raise InputError(f'path: {root}: the name {odd[0]!r} cannot stand in a list of images; rename the file.')
     for count in file.options.counts:
         if count > len(images):
             raise InputError(f'path: {root} has {len(images)} images, but counts names {count}; leave that count out.')
@@ -159,7 +166,7 @@ def _of_folder(file: BenchmarkFile, folder: Path, name: str, row: SetOptions, ro
             continue
         for seed in file.options.seeds:
             identity = f'{name}__{count}_s{seed}'
-            listed = tuple(images[number].relative for number in evenly(len(images), count, seed))
+            listed = tuple(images[number] for number in evenly(len(images), count, seed))
             yield PlannedSet(name, identity, count, seed, row.real, False, root, home=folder / identity, listed=listed)
 
 
@@ -220,7 +227,9 @@ def _shared_recipes(file: BenchmarkFile, folder: Path) -> dict[tuple[str, tuple[
     for origin, own_rows in rows.items():
         if origin is None:
             continue
-        path, changes = Path(origin[0]), list(origin[1])
+        # A local job has one GPU, however many the benchmark itself sees; a training's batch depends on it.
+        alone = file.options.jobs.executor == 'local' and resolve_num_gpu('auto') > 1
+        path, changes = Path(origin[0]), [*origin[1], *(['num_gpu=1'] if alone else [])]
         recipe = Recipe.load(path, changes)
         number = sum(other is not None and Path(other[0]).stem == path.stem for other in recipes)
         name = f'recipe_{path.stem}{f"__{number + 1}" if number else ""}'

@@ -17,6 +17,7 @@ from basicsr_distill.benchmark.sets import PlannedSet, images_of
 from basicsr_distill.config.benchmark_file import BenchmarkFile
 from basicsr_distill.config.recipe import Recipe
 from basicsr_distill.config.sections import JobOptions
+from basicsr_distill.data._pairs import crop_side
 from basicsr_distill.io.headers import ImageHeader, read_headers
 from basicsr_distill.io.images import file_bytes, write_png
 from basicsr_distill.runtime.device import resolve_num_gpu
@@ -73,7 +74,8 @@ def _side_px(sets: Sequence[PlannedSet], scale: int) -> int:
         if planned.shared and planned.shared.recipe.extract:
             return planned.shared.recipe.extract.patch_size
     headers = read_headers([str(path) for path in images_of(sets[0], scale)])
-    return min(min(header.width, header.height) for header in headers if isinstance(header, ImageHeader))
+    sides = [min(header.width, header.height) // scale * scale for header in headers if isinstance(header, ImageHeader)]
+    return crop_side(max(sides), sides)
 
 
 def measure_cost(file: BenchmarkFile, name: str, network: Recipe, side_px: int) -> Cost | str:

@@ -1,5 +1,6 @@
 """What a report says, gathered from the results and written as HTML and as Markdown."""
 
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -62,7 +63,8 @@ _ABOUT_HEADLINE = (
     f'Under {SETS_OF_AN_INTERVAL} sets there is no interval. A row that is not drawn (a path, the full pool) is one '
     'set, and nothing is claimed of it: "among the sets" says that it lies where one more set of the other row is '
     f'expected in {1 - LEVEL:.0%} of cases. IOR is the gain over random patches of that count as a share of what the '
-    'full pool at equal steps gains over bicubic interpolation.')
+    "full pool at equal steps gains over bicubic interpolation; both are those of the row's own recipe, where it has "
+    'such rows.')
 _ABOUT_VALUES = ('Mean ± standard deviation over the sets; a row of one set has neither spread nor interval. The best '
                  'of a column is bold.')
 
@@ -78,6 +80,14 @@ class _Plot:
     def svg(self) -> str:
         """As a data URI."""
         return data_uri(as_svg(self.figure).encode(), 'image/svg+xml')
+
+
+def remove_report(root: Path) -> None:
+    """Remove what an earlier :func:`write_report` wrote below the benchmark's folder."""
+    for name in (HTML_NAME, MARKDOWN_NAME):
+        (root / name).unlink(missing_ok=True)
+    for folder in (_TABLES, _PICTURES):
+        shutil.rmtree(root / folder, ignore_errors=True)
 
 
 def write_report(file: BenchmarkFile, root: Path, results: Results, failed: Sequence[str],

@@ -39,8 +39,8 @@ class SetOptions(Options):
     """A row of the comparison: a folder, what a recipe's stage makes, or the full pool."""
 
     path: DataFolder | None = Field(
-        None, description='A set that exists, or any folder of HR images; smaller counts are taken evenly from its '
-                          'clusters.')
+        None, description='A set that exists, of which smaller counts are taken evenly from its clusters, or any '
+                          'folder of HR images, of which they are drawn by seed, evenly over its list.')
     select: FreeSection | None = Field(
         None, description="Real patches: keys that replace those of the recipe's section select.")
     sample: FreeSection | None = Field(

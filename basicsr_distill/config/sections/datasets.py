@@ -62,7 +62,8 @@ class DistilledPatchDatasetOptions(DatasetOptions):
     mean: list[float] | None = Field(None, description='Subtracted from every channel, with std.')
     std: list[float] | None = Field(None, description='Every channel is divided by it, with mean.')
     color: Literal['y'] | None = Field(None, description='y: luma alone.')
-    num_images: PositiveInt | None = Field(None, description='At most so many images, taken evenly from the clusters.')
+    num_images: PositiveInt | None = Field(
+        None, description='At most so many images, taken evenly from the clusters, or from the list of a plain folder.')
     labels: list[Count] | None = Field(None, description='Only images of these clusters.')
     cache: Literal['auto', 'ram', 'none'] = Field(
         'auto', description='Keep decoded images in memory: always (ram), never (none), or where the set takes little.')
