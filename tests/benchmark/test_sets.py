@@ -30,7 +30,8 @@ def published(toy: Path) -> Path:
     rows = []
     for number in range(6):
         hr = data.astronaut()[64 * number:64 * number + 64, :64]
-        rows.append(SampleRow(f'{number}.png', (number + 1) // 2 % 2, number // 2, 0, 'ab', 1.0, '', 'matlab_rgb', 23.5))
+        label = (number + 1) // 2 % 2
+        rows.append(SampleRow(f'{number}.png', label, number // 2, 0, 'ab', 1.0, '', 'matlab_rgb', 23.5))
         save_rgb(toy / 'set' / 'HR' / f'{number}.png', hr)
         save_rgb(toy / 'set' / 'LR_bicubic' / 'X4' / f'{number}.png', make_lr(hr, 4))
     write_table(toy / 'set' / 'manifest.csv', rows, SampleRow)
