@@ -130,7 +130,8 @@ def failed_table(options: BenchmarkOptions, results: Results, failed: Sequence[s
             causes = [line for line in failed
                       if f' {row.name}__' in line or row.name in line.partition(': ')[0].split(', ')]
             more = f' and {len(causes) - 1} more' if len(causes) > 1 else ''
-            rows.append((row.name, f'{causes[0]}{more}' if causes else 'no cell of it is finished'))
+            rows.append((row.label(options.budget.full_total_iter),
+                         f'{causes[0]}{more}' if causes else 'no cell of it is finished'))
     return Table('failed', 'Rows without a result', ('set', 'cause'), tuple(rows)) if rows else None
 
 
