@@ -137,7 +137,7 @@ def _make_sets(sets: Sequence[PlannedSet], launcher: Launcher) -> tuple[set[str]
     """Run the shared stages and make the sets; the identities of those that are there, and what failed."""
     shared = {planned.shared.home: planned.shared for planned in sets if planned.shared is not None}
     broken = _run('recipe', [Job(_name(recipe), _written(recipe.home, recipe.recipe.options), recipe.stages)
-                             for recipe in shared.values() if not _stands(recipe.recipe, recipe.stages)], launcher)
+                             for recipe in shared.values() if not _are_current(recipe.recipe, recipe.stages)], launcher)
     failed = [f'{", ".join(dict.fromkeys(planned.row for planned in sets if _name(planned.shared) == name))}: {cause}'
               for name, cause in broken.items()]
     made, jobs = set(), []
@@ -145,12 +145,12 @@ def _make_sets(sets: Sequence[PlannedSet], launcher: Launcher) -> tuple[set[str]
         if _name(planned.shared) in broken:
             continue
         try:
-            stands = _set_stands(planned)
+            is_current = _set_is_current(planned)
         except InputError as error:
             failed.append(f'set {planned.identity}: {error}')
             continue
         made.add(planned.identity)
-        if not stands:
+        if not is_current:
             assert planned.home is not None
             jobs.append(Job(planned.identity, _written(planned.home, planned.options), planned.stages))
     broken = _run('set', jobs, launcher)
@@ -162,7 +162,7 @@ def _name(recipe: SharedRecipe | None) -> str:
     return '' if recipe is None else recipe.home.name.removeprefix('recipe_')
 
 
-def _set_stands(planned: PlannedSet) -> bool:
+def _set_is_current(planned: PlannedSet) -> bool:
     """Whether a set is there; the list of one that is a choice of a folder's images is written.
 
     Raises:
@@ -171,7 +171,7 @@ def _set_stands(planned: PlannedSet) -> bool:
     if planned.home is None:
         return True
     if planned.listed is None:
-        return _stands(planned.recipe, planned.stages, removes=planned.home)
+        return _are_current(planned.recipe, planned.stages, removes=planned.home)
     planned.home.mkdir(parents=True, exist_ok=True)
     write_atomic(planned.home / LIST_NAME, '\n'.join(planned.listed) + '\n')
     return True
@@ -184,7 +184,7 @@ def _written(home: Path, options: Mapping[str, object]) -> Path:
     return home
 
 
-def _stands(recipe: Recipe, stages: Sequence[str], removes: Path | None = None) -> bool:
+def _are_current(recipe: Recipe, stages: Sequence[str], removes: Path | None = None) -> bool:
     """Whether stages have made what a recipe asks now.
 
     Args:
