@@ -1,18 +1,22 @@
 """The sets of a row that names a folder: published, plain, of a stage, or of several sizes."""
 
+import json
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
+from basicsr.metrics import calculate_psnr
 from skimage import data
-from support import save_rgb
+from support import REPOSITORY, save_rgb
 
-from basicsr_distill.benchmark import run
+from basicsr_distill.benchmark import results, run
 from basicsr_distill.benchmark.cells import begin_part, is_measured, plan_part, weights_changed, weights_path
 from basicsr_distill.benchmark.sets import PlannedSet, images_of, plan_sets
 from basicsr_distill.config.benchmark_file import BenchmarkFile
 from basicsr_distill.errors import InputError
 from basicsr_distill.io.files import sha256_file
+from basicsr_distill.io.images import read_rgb
 from basicsr_distill.io.locks import lock_beside, locked
 from basicsr_distill.io.manifest import SampleRow, write_table
 from basicsr_distill.ops.bicubic import make_lr
@@ -134,3 +138,24 @@ def test_a_row_of_fewer_images_than_its_table_says_costs_its_cells_alone(publish
     file = BenchmarkFile.load(Path('toy.yml'), ['benchmark:counts=[7]', 'benchmark:sets={mine: {path: set}}'])
     with pytest.raises(InputError, match=r'set has 6 images, but counts names 7'):
         plan_sets(file, Path('experiments/toy'))
+
+
+def test_a_job_of_a_machine_with_many_gpus_has_one(toy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The benchmark sees all of them; the batch that it plans is that of the job."""
+    monkeypatch.setattr('basicsr_distill.benchmark.sets.resolve_num_gpu', lambda wanted: 8)
+    recipe = {'recipe': str(REPOSITORY / 'options/distill/gsdd_demo.yml'), 'sample': {}}
+    sets = ['benchmark:seeds=[0]', f'benchmark:sets={json.dumps({"gsdd": recipe})}']
+    planned, = plan_sets(BenchmarkFile.load(Path('toy.yml'), sets), Path('experiments/toy'))
+    assert planned.options['num_gpu'] == 1
+    elsewhere, = plan_sets(BenchmarkFile.load(Path('toy.yml'), [*sets, 'benchmark:jobs={executor: slurm}']),
+                           Path('experiments/toy'))
+    assert elsewhere.options['num_gpu'] == 'auto'
+
+
+def test_interpolation_is_measured_on_what_networks_are_tested_on(published: Path) -> None:
+    whole = results._bicubic_on('set', 'set', 4, ['psnr_y'])['psnr_y']
+    images = [read_rgb(path) for path in sorted((published / 'HR').iterdir())]
+    border = np.s_[4:-4, 4:-4]
+    by_hand = [calculate_psnr(results.upsampled(hr, 4)[border][..., ::-1], hr[border][..., ::-1], 0,
+                              test_y_channel=True) for hr in images]
+    assert whole == pytest.approx(np.mean(by_hand))
