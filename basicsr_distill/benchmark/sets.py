@@ -150,10 +150,10 @@ def _of_folder(file: BenchmarkFile, folder: Path, name: str, row: SetOptions, ro
     if not is_published:
         inner = IMAGES_FOLDER if (root / STAGE_NAME).is_file() else HR_FOLDER
         root = root / inner if (root / inner).is_dir() else root
-    pairs = find_pairs(DistilledPatchDatasetOptions(name=name, dataroot_gt=str(root)), DEFAULT_SCALE)
     if row.full:
         yield PlannedSet(name, f'{name}__full', None, None, row.real, True, root)
         return
+    pairs = find_pairs(DistilledPatchDatasetOptions(name=name, dataroot_gt=str(root)), DEFAULT_SCALE)
     images = [pair.hr.relative_to(root.resolve()).as_posix() for pair in pairs]
     if odd := [image for image in images if not image.isprintable() or image != image.strip()]:
         raise InputError(f'path: {root}: the name {odd[0]!r} cannot stand in a list of images; rename the file.')
