@@ -10,13 +10,13 @@ import torch
 
 from basicsr_distill.benchmark.cells import Cell, is_measured, metric_section
 from basicsr_distill.benchmark.costs import read_cost
-from basicsr_distill.benchmark.sets import PlannedSet, images_of
+from basicsr_distill.benchmark.sets import PlannedSet, fingerprint_contents, images_of
 from basicsr_distill.config.benchmark_file import BenchmarkFile
 from basicsr_distill.config.sections import DistilledPatchDatasetOptions
 from basicsr_distill.data._pairs import crop_side, find_pairs
 from basicsr_distill.errors import InputError
 from basicsr_distill.io.headers import ImageHeader, read_headers
-from basicsr_distill.io.images import FoundImage, file_bytes, fingerprint_images, read_rgb
+from basicsr_distill.io.images import file_bytes, read_rgb
 from basicsr_distill.io.manifest import read_json, write_csv, write_json
 from basicsr_distill.ops.bicubic import bicubic_upsample, make_lr
 from basicsr_distill.stages.record import StagePlan, read_stage
@@ -166,13 +166,12 @@ def set_facts(planned: PlannedSet, scale: int) -> SetFacts:
     paths = images_of(planned, scale)
     sizes = [header for header in read_headers([str(path) for path in paths]) if isinstance(header, ImageHeader)]
     sides = [min(header.width, header.height) // scale * scale for header in sizes]
-    images = [FoundImage(path, path.name) for path in paths]
     shared = planned.shared
     return SetFacts(
         len(paths), sum(header.width * header.height for header in sizes), sum(map(file_bytes, paths)),
         read_cost(planned.home, planned.recipe, planned.stages) if planned.home and planned.stages else None,
         read_cost(shared.home, shared.recipe, planned.stages_before) if shared else None, pool_of(planned),
-        crop_side(max(sides), sides), fingerprint_images(images))
+        crop_side(max(sides), sides), fingerprint_contents(paths))
 
 
 def pool_of(planned: PlannedSet) -> str:

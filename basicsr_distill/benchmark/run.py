@@ -10,6 +10,7 @@ import hashlib
 import logging
 import shutil
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 import yaml
@@ -37,6 +38,7 @@ from basicsr_distill.benchmark.sets import (
     RECIPE_NAME,
     PlannedSet,
     SharedRecipe,
+    fingerprint_contents,
     images_of,
     plan_sets,
     stage_folder,
@@ -49,7 +51,7 @@ from basicsr_distill.config.sections import DistilledPatchDatasetOptions
 from basicsr_distill.data._pairs import find_pairs
 from basicsr_distill.errors import InputError
 from basicsr_distill.io.files import write_atomic
-from basicsr_distill.io.images import FoundImage, file_bytes, find_images, fingerprint_images
+from basicsr_distill.io.images import file_bytes, find_images, fingerprint_images
 from basicsr_distill.io.inputs import experiment_inputs
 from basicsr_distill.io.locks import lock_beside, locked, locked_folder
 from basicsr_distill.io.manifest import json_text
@@ -234,7 +236,7 @@ def _run_cells(root: Path, file: BenchmarkFile, cells: Sequence[Cell], networks:
             jobs.append(Job(cell.identity, home))
     if len(jobs) < len(parts):
         _LOGGER.info('cells: %d of %d were done before.', len(parts) - len(jobs), len(cells))
-    ended = _Ended(file.options.metrics[0])
+    ended = partial(_described, file.options.metrics[0])
     return parts, failed + list(_run('cell', jobs, launcher, ended).values())
 
 
@@ -274,17 +276,12 @@ def _remove(home: Path, folder: Path, changes: str) -> None:
     shutil.rmtree(doomed, ignore_errors=True)
 
 
-class _Ended:
-    """What is said of a cell that has ended: the first metric, by test, and its time."""
-
-    def __init__(self, metric: str) -> None:
-        self.metric = metric
-
-    def __call__(self, job: Job) -> str:
-        training, test = (read_stage(job.home / part) for part in (TRAIN, TEST))
-        values = ', '.join(f'{name} {shown(metrics[self.metric], self.metric)}' for name, metrics
-                           in test['values'].items() if metrics.get(self.metric) is not None)
-        return f'{self.metric} {values} ({training["seconds"] + test["seconds"]:.0f} s)'
+def _described(metric: str, job: Job) -> str:
+    """A cell that has ended, in words: a metric, by test, and its time."""
+    training, test = (read_stage(job.home / part) for part in (TRAIN, TEST))
+    values = ', '.join(f'{name} {shown(metrics[metric], metric)}' for name, metrics in test['values'].items()
+                       if metrics.get(metric) is not None)
+    return f'{metric} {values} ({training["seconds"] + test["seconds"]:.0f} s)'
 
 
 def _run(kind: str, jobs: Sequence[Job], launcher: Launcher,
@@ -297,9 +294,9 @@ def _run(kind: str, jobs: Sequence[Job], launcher: Launcher,
 
 def _fingerprint_and_size(planned: PlannedSet, scale: int) -> tuple[str, int]:
     """Of what a cell is trained on: a fingerprint, and how many images it uses."""
-    images = [FoundImage(path, path.name) for path in images_of(planned, scale)]
+    images = images_of(planned, scale)
     if planned.shared is None:  # somebody else's folder: its record says nothing of what was done to it since
         made = fingerprint_images(find_images([planned.folder]))
     else:
         made = fingerprint_stage(stage_folder(planned.shared.recipe, 'extract') if planned.is_full else planned.folder)
-    return hashlib.sha256(f'{made} {fingerprint_images(images)}'.encode()).hexdigest(), len(images)
+    return hashlib.sha256(f'{made} {fingerprint_contents(images)}'.encode()).hexdigest(), len(images)

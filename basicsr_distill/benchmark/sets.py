@@ -1,6 +1,6 @@
 """The rows of a benchmark, planned: which recipe stages run once, which sets are made of them, and where they lie."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
@@ -13,6 +13,7 @@ from basicsr_distill.config.recipe import Recipe
 from basicsr_distill.config.sections import DEFAULT_SCALE, DistilledPatchDatasetOptions, SetOptions
 from basicsr_distill.data._pairs import find_pairs
 from basicsr_distill.errors import InputError
+from basicsr_distill.io.images import FoundImage, fingerprint_images
 from basicsr_distill.io.manifest import HR_FOLDER, IMAGES_FOLDER, MANIFEST_NAME, STAGE_NAME
 from basicsr_distill.runtime.device import resolve_num_gpu
 
@@ -87,6 +88,11 @@ def images_of(planned: PlannedSet, scale: int) -> list[Path]:
     options = DistilledPatchDatasetOptions(name=planned.identity, dataroot_gt=str(planned.folder),
                                            num_images=planned.count)
     return [pair.hr for pair in find_pairs(options, scale)]
+
+
+def fingerprint_contents(images: Sequence[Path]) -> str:
+    """Digest of the images of a set, wherever it lies and whatever was asked for to get them."""
+    return fingerprint_images([FoundImage(path, path.name) for path in images])
 
 
 def plan_sets(file: BenchmarkFile, root: Path) -> list[PlannedSet]:
