@@ -25,8 +25,11 @@ setup(
     long_description_content_type='text/markdown',
     license='Apache-2.0',
     packages=find_packages(include=['basicsr_distill', 'basicsr_distill.*']),
-    package_data={'basicsr_distill': ['py.typed', 'photos/*'], 'basicsr_distill.benchmark.report': ['*.j2'],
-                  'basicsr_distill.stages.extract': ['*.j2']},
+    package_data={
+        'basicsr_distill': ['py.typed', 'photos/*'],
+        'basicsr_distill.benchmark.report': ['*.j2'],
+        'basicsr_distill.stages.extract': ['*.j2'],
+    },
     python_requires='>=3.10,<3.15',
     install_requires=[
         # BasicSR is published as source only, and its setup.py fails on Python 3.13: there `python -m
@@ -57,9 +60,22 @@ setup(
     ],
     extras_require={
         **EXTRAS,
-        'test': [*EXTRAS['lora'], *EXTRAS['slurm'], *EXTRAS['onnx'], *EXTRAS['deflate'], 'spandrel>=0.4',
-                 'hypothesis>=6.100', 'pytest>=8', 'jsonschema>=4', 'pytest-timeout>=2.3', 'ruff>=0.6', 'mypy>=1.11',
-                 'import-linter>=2.1', 'types-PyYAML', 'types-tqdm'],
+        'test': [
+            *EXTRAS['lora'],
+            *EXTRAS['slurm'],
+            *EXTRAS['onnx'],
+            *EXTRAS['deflate'],
+            'spandrel>=0.4',
+            'hypothesis>=6.100',
+            'pytest>=8',
+            'jsonschema>=4',
+            'pytest-timeout>=2.3',
+            'ruff>=0.6',
+            'mypy>=1.11',
+            'import-linter>=2.1',
+            'types-PyYAML',
+            'types-tqdm',
+        ],
     },
     entry_points={
         'console_scripts': ['basicsr = basicsr_distill.cli:command', 'basicsr-distill = basicsr_distill.cli:command'],

@@ -28,18 +28,25 @@ _DISK_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS}
 
 def build_parser() -> argparse.ArgumentParser:
     """The command line; ``train`` and ``test`` take exactly BasicSR's flags."""
-    parser = argparse.ArgumentParser(prog='basicsr',
-                                     description='BasicSR with dataset distillation for super-resolution.')
+    parser = argparse.ArgumentParser(
+        prog='basicsr', description='BasicSR with dataset distillation for super-resolution.'
+    )
     parser.add_argument('--version', action='version', version=f'basicsr-distill {__version__}')
     _add_local_rank(parser)  # `python -m torch.distributed.launch` puts it before the command
-    commands = parser.add_subparsers(dest='command', required=True,
-                                     metavar='{train,test,distill,benchmark,schema,doctor}')
+    commands = parser.add_subparsers(
+        dest='command', required=True, metavar='{train,test,distill,benchmark,schema,doctor}'
+    )
 
     experiment = argparse.ArgumentParser(add_help=False)
     experiment.add_argument('-opt', type=Path, required=True, metavar='FILE', help='option file (YAML)')
     experiment.add_argument('--launcher', choices=['none', 'pytorch', 'slurm'], default='none', help='job launcher')
-    experiment.add_argument('--force_yml', nargs='+', default=[], metavar='KEY=VALUE',
-                            help='replace options, for example train:ema_decay=0.999')
+    experiment.add_argument(
+        '--force_yml',
+        nargs='+',
+        default=[],
+        metavar='KEY=VALUE',
+        help='replace options, for example train:ema_decay=0.999',
+    )
     _add_local_rank(experiment)
 
     loop = argparse.ArgumentParser(add_help=False)
@@ -49,15 +56,27 @@ def build_parser() -> argparse.ArgumentParser:
     commands.add_parser('train', parents=[experiment, loop], help='train a network')
     commands.add_parser('test', parents=[experiment, loop], help='test a network')
     distill = commands.add_parser('distill', parents=[experiment], help='make a distilled set from photos')
-    distill.add_argument('--stage', nargs='+', choices=STAGE_ORDER,
-                         help='only these stages; without it, those whose sections the file has')
-    distill.add_argument('--report', action='store_true',
-                         help='write report.html beside the patches: what extract kept and dropped, in pictures')
+    distill.add_argument(
+        '--stage',
+        nargs='+',
+        choices=STAGE_ORDER,
+        help='only these stages; without it, those whose sections the file has',
+    )
+    distill.add_argument(
+        '--report',
+        action='store_true',
+        help='write report.html beside the patches: what extract kept and dropped, in pictures',
+    )
     compare = commands.add_parser('benchmark', help='compare sets: train networks on each and test them')
     compare.add_argument('-opt', type=Path, required=True, metavar='FILE', help='benchmark file (YAML)')
     compare.add_argument('--dry-run', action='store_true', help='print the cells, their time and disk; run nothing')
-    compare.add_argument('--force_yml', nargs='+', default=[], metavar='KEY=VALUE',
-                         help='replace options, for example benchmark:seeds=[0,1]')
+    compare.add_argument(
+        '--force_yml',
+        nargs='+',
+        default=[],
+        metavar='KEY=VALUE',
+        help='replace options, for example benchmark:seeds=[0,1]',
+    )
     schema = commands.add_parser('schema', help='print the JSON schema of option files, for editors')
     schema.add_argument('kind', nargs='?', choices=SCHEMA_KINDS, default=SCHEMA_KINDS[0], help='kind of option file')
     commands.add_parser('doctor', help='show versions, device and weights, and what to install')
@@ -88,13 +107,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
         except UnicodeEncodeError as error:
             if sys.getfilesystemencoding() == 'utf-8':
                 raise
-            return _fail(2, f'this locale ({sys.getfilesystemencoding()}) has no name for {error.object!a}; set '
-                            'PYTHONUTF8=1 or a UTF-8 locale.')
+            return _fail(
+                2,
+                f'this locale ({sys.getfilesystemencoding()}) has no name for {error.object!a}; set '
+                'PYTHONUTF8=1 or a UTF-8 locale.',
+            )
         except FloatingPointError as error:
             return _fail(1, str(error))
         except PermissionError as error:
-            return _fail(2, f'{error.filename or error}: permission denied; it belongs to another user or is '
-                            'write-protected: choose another name or folder, or have its owner allow it.')
+            return _fail(
+                2,
+                f'{error.filename or error}: permission denied; it belongs to another user or is '
+                'write-protected: choose another name or folder, or have its owner allow it.',
+            )
         except OSError as error:
             if error.errno not in _DISK_ERRORS:
                 raise

@@ -13,10 +13,17 @@ from basicsr_distill.host import hooks
 
 _OPTIONAL = {'tensorboard': ('use_tb_logger: true', 'tb-nightly'), 'wandb': ('logger.wandb', 'wandb')}
 # What the recipes ask for, where the Hugging Face hub keeps it, and where to get it.
-_HUB_WEIGHTS = ('facebook/DiT-XL-2-256', 'facebook/DiT-XL-2-512', 'stabilityai/sd-vae-ft-mse', 'madebyollin/taesd',
-                'timm/vit_base_patch32_clip_224.openai')
-_LOCAL_WEIGHTS = {'experiments/pretrained_models/vgg19-dcbb9e9d.pth': 'perceptual losses (ESRGAN, Real-ESRGAN, RealSR)',
-                  'experiments/pretrained_models/alexnet-owt-7be5be79.pth': 'calculate_lpips'}
+_HUB_WEIGHTS = (
+    'facebook/DiT-XL-2-256',
+    'facebook/DiT-XL-2-512',
+    'stabilityai/sd-vae-ft-mse',
+    'madebyollin/taesd',
+    'timm/vit_base_patch32_clip_224.openai',
+)
+_LOCAL_WEIGHTS = {
+    'experiments/pretrained_models/vgg19-dcbb9e9d.pth': 'perceptual losses (ESRGAN, Real-ESRGAN, RealSR)',
+    'experiments/pretrained_models/alexnet-owt-7be5be79.pth': 'calculate_lpips',
+}
 
 
 def report() -> int:
@@ -59,8 +66,10 @@ def _devices() -> None:
         print('  no CUDA GPU: options that ask for one fall back to the CPU')
     for index in range(torch.cuda.device_count()):
         properties = torch.cuda.get_device_properties(index)
-        print(f'  cuda:{index} {properties.name}, {properties.total_memory / 2**30:.0f} GiB, bf16 '
-              f'{"yes" if torch.cuda.is_bf16_supported() else "no"}')
+        print(
+            f'  cuda:{index} {properties.name}, {properties.total_memory / 2**30:.0f} GiB, bf16 '
+            f'{"yes" if torch.cuda.is_bf16_supported() else "no"}'
+        )
     free_gib = shutil.disk_usage(Path.cwd()).free / 2**30
     print(f'  {free_gib:.0f} GiB free in {Path.cwd()}')
 
@@ -82,8 +91,9 @@ def _weights() -> None:
         print(f'  {name:<50}{"cached" if cached else "not here; downloaded at first use, or give a local folder"}')
     for path, use in _LOCAL_WEIGHTS.items():
         print(f'  {path:<56}{"found" if Path(path).is_file() else f"not here; needed for {use}"}')
-    pyiqa = ('is installed' if importlib.util.find_spec('pyiqa') else
-             'not installed: pip install basicsr-distill[iqa]')
-    print(f'  extract.scores.metric: pyiqa (PolyForm Noncommercial 1.0.0) {pyiqa};\n'
-          '    it downloads weights of chaofengc/IQA-PyTorch-Weights (CC BY-NC-SA 4.0) at first use')
+    pyiqa = 'is installed' if importlib.util.find_spec('pyiqa') else 'not installed: pip install basicsr-distill[iqa]'
+    print(
+        f'  extract.scores.metric: pyiqa (PolyForm Noncommercial 1.0.0) {pyiqa};\n'
+        '    it downloads weights of chaofengc/IQA-PyTorch-Weights (CC BY-NC-SA 4.0) at first use'
+    )
     print('  options/distill/demo.yml needs none of them')

@@ -53,7 +53,7 @@ def write_features(path: Path, points: int, dimensions: int) -> NDArray[np.float
     features = np.lib.format.open_memmap(path, 'w+', np.float32, (points, dimensions))
     generator = np.random.default_rng(0)
     for first in range(0, points, _ROWS):
-        part = features[first:first + _ROWS]
+        part = features[first : first + _ROWS]
         part[:] = generator.standard_normal(part.shape, np.float32)
     features.flush()
     return np.load(path, mmap_mode='r')
@@ -76,7 +76,8 @@ def main() -> None:
             'nearest patch of every sample': lambda: nearest(few, features),
             'coverage: nearest sample of every patch': lambda: nearest(features, few),
             'distance of probes to the other patches': lambda: distance_to_others(features, np.arange(args.few)),
-            f'k_center, {args.picks} picks': lambda: k_center(few, features, args.picks)}
+            f'k_center, {args.picks} picks': lambda: k_center(few, features, args.picks),
+        }
         print(f'{"":<42}{"wall s":>9}{"cpu s":>9}{"peak MiB":>10}')
         for name, work in works.items():
             wall_s, cpu_s, peak_mib = measure(work)

@@ -37,14 +37,19 @@ from basicsr_distill.stages.extract.filters import SOURCE_MEASURES
 # Limits that no photograph breaks: every extraction measures and writes the same.
 FILTERS = {'blockiness': {'max': 1e6}, 'noise': {'max': 1e6}}
 WAYS: dict[str, dict[str, Any]] = {
-    'plain': {}, 'filters': {'source_filters': FILTERS}, 'best_psnr': {'windows': 'best'},
-    'best_laplacian': {'windows': {'type': 'best', 'by': 'laplacian'}}, 'poisson': {'windows': 'poisson'},
-    'window_filters': {'window_filters': {name: {'max': 1e6} for name in ('flat', 'saturated', 'noise', 'halftone')}}}
+    'plain': {},
+    'filters': {'source_filters': FILTERS},
+    'best_psnr': {'windows': 'best'},
+    'best_laplacian': {'windows': {'type': 'best', 'by': 'laplacian'}},
+    'poisson': {'windows': 'poisson'},
+    'window_filters': {'window_filters': {name: {'max': 1e6} for name in ('flat', 'saturated', 'noise', 'halftone')}},
+}
 Pixels = NDArray[np.uint8]
 
 
 def costs(roots: list[str], workers: int, rounds: int) -> dict[str, float]:
     """Wall and processor time of the stage, each way in turns after a warm-up, over those of the plain one."""
+
     def stage(keys: dict[str, Any]) -> None:
         with tempfile.TemporaryDirectory() as folder:
             extract.run(ExtractOptions(dataroot=roots, save_dir=folder, num_workers=workers, **keys))
@@ -59,48 +64,58 @@ def costs(roots: list[str], workers: int, rounds: int) -> dict[str, float]:
 
 def memory(roots: list[str], count: int) -> dict[str, float]:
     """Windows and peak memory of an extraction of about so many windows, in a process of its own."""
-    area = sum(rgb.shape[0] * rgb.shape[1] for rgb in (read_rgb(image.path) for image in find_images(list(map(
-        Path, roots)))))
-    stride = max(4, int((area / count)**0.5) // 4 * 4)
+    area = sum(
+        rgb.shape[0] * rgb.shape[1] for rgb in (read_rgb(image.path) for image in find_images(list(map(Path, roots))))
+    )
+    stride = max(4, int((area / count) ** 0.5) // 4 * 4)
     with tempfile.TemporaryDirectory() as folder:
-        code = (f'from basicsr_distill.config.sections import ExtractOptions\n'
-                f'from basicsr_distill.stages.extract.stage import run\n'
-                f'run(ExtractOptions(dataroot={roots!r}, save_dir={folder!r}, patch_size=64, stride={stride}, '
-                f'max_patches=1000, source_filters={FILTERS!r}, '
-                f'window_filters={WAYS["window_filters"]["window_filters"]!r}))')
+        code = (
+            f'from basicsr_distill.config.sections import ExtractOptions\n'
+            f'from basicsr_distill.stages.extract.stage import run\n'
+            f'run(ExtractOptions(dataroot={roots!r}, save_dir={folder!r}, patch_size=64, stride={stride}, '
+            f'max_patches=1000, source_filters={FILTERS!r}, '
+            f'window_filters={WAYS["window_filters"]["window_filters"]!r}))'
+        )
         subprocess.run([sys.executable, '-c', code], check=True)
         from basicsr_distill.stages.record import read_stage
+
         windows = read_stage(Path(folder))['counts']['patches_scored']
     return {'windows': windows, 'peak_gb': resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 2**20}
 
 
 def jpeg(quality: int, factor: float = 1.0) -> Callable[[Pixels], Pixels]:
     """Compress, then shrink."""
+
     def spoil(rgb: Pixels) -> Pixels:
         data = cv2.imencode('.jpg', rgb[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, quality])[1]
         return resized(factor)(np.ascontiguousarray(cv2.imdecode(data, cv2.IMREAD_COLOR)[..., ::-1]))
+
     return spoil
 
 
 def resized(factor: float) -> Callable[[Pixels], Pixels]:
     """Resize by Pillow's antialiased bicubic."""
+
     def spoil(rgb: Pixels) -> Pixels:
         size = [round(side * factor) for side in rgb.shape[1::-1]]
         return np.array(Image.fromarray(rgb).resize(size, Image.Resampling.BICUBIC)) if factor != 1 else rgb
+
     return spoil
 
 
 def noisy(sigma: float) -> Callable[[Pixels], Pixels]:
     """Add white noise, from a seed of the image's own."""
+
     def spoil(rgb: Pixels) -> Pixels:
         noise = np.random.default_rng(int(rgb.sum())).normal(0, sigma, rgb.shape)
         return np.asarray((rgb + noise).round().clip(0, 255), np.uint8)
+
     return spoil
 
 
 def screened(rgb: Pixels) -> Pixels:
     """Print with a screen of 4 px at 45 degrees, and scan."""
-    y, x = np.mgrid[:rgb.shape[0], :rgb.shape[1]]
+    y, x = np.mgrid[: rgb.shape[0], : rgb.shape[1]]
     turned = ((x + y) * np.pi / 2 / 2**0.5, (y - x) * np.pi / 2 / 2**0.5)
     dots = cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY) / 255 > (np.cos(turned[0]) + np.cos(turned[1])) / 4 + 0.5
     grey = cv2.GaussianBlur(dots.astype(np.float32) * 255, (0, 0), 0.8).astype(np.uint8)
@@ -110,20 +125,27 @@ def screened(rgb: Pixels) -> Pixels:
 def separations(images: list[Pixels], workers: int) -> dict[str, float]:
     """Area under the ROC curve of every measure, by what was done to the photographs."""
     measures = {**SOURCE_MEASURES, 'halftone': lambda rgb: periodic_peak_db(cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY))}
-    shrunk = {f'q{quality}_shrunk_{factor}': (jpeg(quality, factor), resized(factor))
-              for quality in (30, 50, 70) for factor in (0.75, 0.85)}
+    shrunk = {
+        f'q{quality}_shrunk_{factor}': (jpeg(quality, factor), resized(factor))
+        for quality in (30, 50, 70)
+        for factor in (0.75, 0.85)
+    }
     asked: dict[str, Mapping[str, tuple[Callable[[Pixels], Pixels], Callable[[Pixels], Pixels]]]] = {
         'blockiness': {f'q{quality}': (jpeg(quality), resized(1)) for quality in (30, 50, 70, 90)} | shrunk,
         'upscaled': {f'x{factor}': (resized(factor), resized(1)) for factor in (1.5, 2, 3)},
         'noise': {f'sigma{sigma}': (noisy(sigma), resized(1)) for sigma in (5, 10, 20)},
-        'halftone': {'screen': (screened, resized(1))}}
+        'halftone': {'screen': (screened, resized(1))},
+    }
     results = {}
     for name, pairs in asked.items():
         for what, (spoil, leave) in pairs.items():
-            values = [list(ordered_map(lambda rgb, do=do, name=name: measures[name](do(rgb)), images, workers))
-                      for do in (spoil, leave)]
-            results[f'auc_{name}_{what}'] = float(roc_auc_score([1] * len(images) + [0] * len(images),
-                                                                values[0] + values[1]))
+            values = [
+                list(ordered_map(lambda rgb, do=do, name=name: measures[name](do(rgb)), images, workers))
+                for do in (spoil, leave)
+            ]
+            results[f'auc_{name}_{what}'] = float(
+                roc_auc_score([1] * len(images) + [0] * len(images), values[0] + values[1])
+            )
     return results
 
 

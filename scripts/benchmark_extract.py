@@ -69,7 +69,7 @@ def crops(images: list[FoundImage], count: int) -> list[NDArray[np.uint8]]:
         rgb = read_rgb(image.path)
         top, left = ((side - PATCH_SIZE) // 2 for side in rgb.shape[:2])
         if min(top, left) >= 0:
-            found.append(rgb[top:top + PATCH_SIZE, left:left + PATCH_SIZE])
+            found.append(rgb[top : top + PATCH_SIZE, left : left + PATCH_SIZE])
         if len(found) == count:
             break
     return found
@@ -81,15 +81,17 @@ def plain_scores(rgb: NDArray[np.uint8]) -> dict[PsnrMetric, float]:
     from basicsr.utils.matlab_functions import imresize
 
     def psnr_db(x: NDArray[np.float32], y: NDArray[np.float32]) -> float:
-        return float(-10 * np.log10(np.mean((x.astype(np.float64) - y)**2)))
+        return float(-10 * np.log10(np.mean((x.astype(np.float64) - y) ** 2)))
 
     x = rgb.astype(np.float32) / 255
     luma = rgb2ycbcr(x, y_only=True)
     grey = np.asarray(Image.fromarray(rgb).convert('L'), np.float32) / 255
     small = cv2.resize(grey, (PATCH_SIZE // SCALE, PATCH_SIZE // SCALE), interpolation=cv2.INTER_CUBIC)
-    return {'matlab_rgb': psnr_db(x, imresize(imresize(x, 1 / SCALE), float(SCALE))),
-            'matlab_y': psnr_db(luma, imresize(imresize(luma, 1 / SCALE), float(SCALE))),
-            'cv2_grey': psnr_db(grey, cv2.resize(small, (PATCH_SIZE, PATCH_SIZE), interpolation=cv2.INTER_CUBIC))}
+    return {
+        'matlab_rgb': psnr_db(x, imresize(imresize(x, 1 / SCALE), float(SCALE))),
+        'matlab_y': psnr_db(luma, imresize(imresize(luma, 1 / SCALE), float(SCALE))),
+        'cv2_grey': psnr_db(grey, cv2.resize(small, (PATCH_SIZE, PATCH_SIZE), interpolation=cv2.INTER_CUBIC)),
+    }
 
 
 def exactness(patches: list[NDArray[np.uint8]]) -> dict[str, float]:
@@ -126,7 +128,7 @@ def scoring(patches: list[NDArray[np.uint8]], rounds: int) -> dict[str, float]:
     def basicsr() -> None:
         for rgb in patches:
             x = rgb.astype(np.float32) / 255
-            -10 * np.log10(np.mean((x - imresize(imresize(x, 1 / SCALE), float(SCALE)))**2))
+            -10 * np.log10(np.mean((x - imresize(imresize(x, 1 / SCALE), float(SCALE))) ** 2))
 
     def torch_antialias() -> None:
         batch = torch.from_numpy(np.stack(patches)).permute(0, 3, 1, 2).float().div_(255)
@@ -155,8 +157,11 @@ def whole_stage(images: list[FoundImage], roots: list[str], workers: int, rounds
 
     def stage(threshold: float | str) -> None:
         with tempfile.TemporaryDirectory() as folder:
-            extract.run(ExtractOptions(dataroot=roots, save_dir=folder, patch_size=PATCH_SIZE, threshold=threshold,
-                                       num_workers=workers))
+            extract.run(
+                ExtractOptions(
+                    dataroot=roots, save_dir=folder, patch_size=PATCH_SIZE, threshold=threshold, num_workers=workers
+                )
+            )
 
     decoding, paper, median = measure(rounds, decode, lambda: stage(23.0), lambda: stage('median'))
     return {
@@ -213,8 +218,12 @@ def main() -> None:
     cv2.setNumThreads(1)
     images = find_images([Path(root) for root in args.photos])
     patches = crops(images, args.patches)
-    results = {**exactness(crops(images, args.exact_patches)), **scoring(patches, args.rounds),
-               **whole_stage(images, args.photos, args.workers, args.rounds), **clip(patches, args.rounds)}
+    results = {
+        **exactness(crops(images, args.exact_patches)),
+        **scoring(patches, args.rounds),
+        **whole_stage(images, args.photos, args.workers, args.rounds),
+        **clip(patches, args.rounds),
+    }
     for name, value in results.items():
         print(f'RESULT {name}={value:.4g}')
 

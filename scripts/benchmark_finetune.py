@@ -42,8 +42,15 @@ LAYERS_HEADS_WIDTH = {'S': (12, 6, 64), 'B': (12, 12, 64), 'L': (24, 16, 64), 'X
 def random_dit_folder(size: str, size_px: int, folder: Path) -> Path:
     """A DiT/2 with random weights in diffusers' layout, as a pretrained one lies on disk."""
     layers, heads, width = LAYERS_HEADS_WIDTH[size]
-    dit = DiTTransformer2DModel(num_layers=layers, num_attention_heads=heads, attention_head_dim=width, in_channels=4,
-                                out_channels=8, sample_size=size_px // 8, num_embeds_ada_norm=1000)
+    dit = DiTTransformer2DModel(
+        num_layers=layers,
+        num_attention_heads=heads,
+        attention_head_dim=width,
+        in_channels=4,
+        out_channels=8,
+        sample_size=size_px // 8,
+        num_embeds_ada_norm=1000,
+    )
     for block in dit.transformer_blocks:
         block.norm1.emb.load_state_dict(dit.transformer_blocks[0].norm1.emb.state_dict())
     dit.save_pretrained(folder)
@@ -52,8 +59,13 @@ def random_dit_folder(size: str, size_px: int, folder: Path) -> Path:
 
 def stable_diffusion_vae() -> AutoencoderKL:
     """The architecture of stabilityai/sd-vae-ft-mse, with random weights."""
-    return AutoencoderKL(block_out_channels=(128, 256, 512, 512), down_block_types=['DownEncoderBlock2D'] * 4,
-                         up_block_types=['UpDecoderBlock2D'] * 4, layers_per_block=2, latent_channels=4)
+    return AutoencoderKL(
+        block_out_channels=(128, 256, 512, 512),
+        down_block_types=['DownEncoderBlock2D'] * 4,
+        up_block_types=['UpDecoderBlock2D'] * 4,
+        layers_per_block=2,
+        latent_channels=4,
+    )
 
 
 class PlainLoop:
@@ -80,8 +92,9 @@ class PlainLoop:
         output = self.net(x_t, timesteps, labels, drop_mask=torch.rand(labels.shape, device=labels.device) < 0.1)
         eps_pred, variance_pred = output.chunk(2, 1)
         x0_pred = predict_x0(x_t, eps_pred, a)
-        loss = simple_loss(eps_pred, noise, a) + variational_bound(x0, x_t, timesteps, eps_pred, variance_pred,
-                                                                   self.alpha_bar)
+        loss = simple_loss(eps_pred, noise, a) + variational_bound(
+            x0, x_t, timesteps, eps_pred, variance_pred, self.alpha_bar
+        )
         for label in labels.unique().tolist():
             own = x0_pred[labels == label].flatten(1)
             if self.real[label]:
@@ -100,23 +113,48 @@ class PlainLoop:
         return float(loss.detach())
 
 
-def our_model(dit_folder: Path, root: Path, precision: str, device: torch.device,
-              checkpointing: bool) -> MinimaxDiTModel:
+def our_model(
+    dit_folder: Path, root: Path, precision: str, device: torch.device, checkpointing: bool
+) -> MinimaxDiTModel:
     """MinimaxDiTModel as an option file would build it."""
     labels_file = root / 'labels.csv'
     with labels_file.open('w', newline='') as file:
         csv.writer(file).writerows([['name', 'label'], *((f'{label}.png', label) for label in range(NUM_LABELS))])
-    recipe = Recipe.parse(Path('benchmark.yml'), {
-        'name': 'benchmark', 'model_type': 'MinimaxDiTModel', 'scale': 4, 'num_gpu': int(device.type == 'cuda'),
-        'network_g': {'type': 'MinimaxDiT', 'num_labels': NUM_LABELS, 'pretrained': str(dit_folder),
-                      'local_files_only': True, 'gradient_checkpointing': checkpointing},
-        'datasets': {'train': {'name': 'benchmark', 'type': 'LatentPatchDataset', 'dataroot': str(root),
-                               'batch_size_per_gpu': 1, 'labels_file': str(labels_file),
-                               'codec': {'type': 'autoencoder_kl'}}},
-        'train': {'total_iter': 10**6, 'optim_g': {'type': 'AdamW', 'lr': 1e-3, 'weight_decay': 0},
-                  'precision': precision, 'scheduler': {'type': 'MultiStepLR', 'milestones': [10**6], 'gamma': 0.5},
-                  'representativeness_opt': {'type': 'RepresentativenessLoss'},
-                  'diversity_opt': {'type': 'DiversityLoss'}, 'high_frequency_opt': {'type': 'HighFrequencyLoss'}}})
+    recipe = Recipe.parse(
+        Path('benchmark.yml'),
+        {
+            'name': 'benchmark',
+            'model_type': 'MinimaxDiTModel',
+            'scale': 4,
+            'num_gpu': int(device.type == 'cuda'),
+            'network_g': {
+                'type': 'MinimaxDiT',
+                'num_labels': NUM_LABELS,
+                'pretrained': str(dit_folder),
+                'local_files_only': True,
+                'gradient_checkpointing': checkpointing,
+            },
+            'datasets': {
+                'train': {
+                    'name': 'benchmark',
+                    'type': 'LatentPatchDataset',
+                    'dataroot': str(root),
+                    'batch_size_per_gpu': 1,
+                    'labels_file': str(labels_file),
+                    'codec': {'type': 'autoencoder_kl'},
+                }
+            },
+            'train': {
+                'total_iter': 10**6,
+                'optim_g': {'type': 'AdamW', 'lr': 1e-3, 'weight_decay': 0},
+                'precision': precision,
+                'scheduler': {'type': 'MultiStepLR', 'milestones': [10**6], 'gamma': 0.5},
+                'representativeness_opt': {'type': 'RepresentativenessLoss'},
+                'diversity_opt': {'type': 'DiversityLoss'},
+                'high_frequency_opt': {'type': 'HighFrequencyLoss'},
+            },
+        },
+    )
     return MinimaxDiTModel({**to_experiment(recipe, is_train=True, root=root).opt, 'dist': False})
 
 
@@ -132,8 +170,13 @@ def make_step(kind: str, args: argparse.Namespace, root: Path) -> Callable[[], A
         return lambda: plain.step(pixels, labels)
     model = our_model(root / 'dit', root, kind, device, args.gradient_checkpointing)
     shape = (args.batch, 4, latent_px, latent_px)
-    batch = {'latent': torch.randn(shape), 'noise': torch.randn(shape), 'label': labels.cpu(),
-             'time': torch.rand(args.batch), 'drop': torch.rand(args.batch)}
+    batch = {
+        'latent': torch.randn(shape),
+        'noise': torch.randn(shape),
+        'label': labels.cpu(),
+        'time': torch.rand(args.batch),
+        'drop': torch.rand(args.batch),
+    }
 
     def step() -> None:
         model.feed_data(batch)
@@ -176,8 +219,9 @@ def main() -> None:
     parser.add_argument('--precisions', nargs='+', default=['fp32', 'bf16'])
     parser.add_argument('--no_plain', action='store_true', help='leave the plain loop out')
     parser.add_argument('--gradient_checkpointing', action='store_true')
-    parser.add_argument('--peak_tflops', type=float,
-                        help='of the device in bf16, to print the share of it that is reached')
+    parser.add_argument(
+        '--peak_tflops', type=float, help='of the device in bf16, to print the share of it that is reached'
+    )
     args = parser.parse_args()
     device, kinds = torch.device(args.device), [*([] if args.no_plain else ['plain']), *args.precisions]
 
@@ -196,10 +240,14 @@ def main() -> None:
                 if number:
                     seconds[kind].append(elapsed)
 
-    wall, processor = ({kind: statistics.median(value[part] for value in values) for kind, values in seconds.items()}
-                       for part in (0, 1))
-    print(f'DiT-{args.size}/2, {args.size_px} px, batch {args.batch}, {args.threads} thread(s), {device}, '
-          f'torch {torch.__version__}, {platform.machine()}')
+    wall, processor = (
+        {kind: statistics.median(value[part] for value in values) for kind, values in seconds.items()}
+        for part in (0, 1)
+    )
+    print(
+        f'DiT-{args.size}/2, {args.size_px} px, batch {args.batch}, {args.threads} thread(s), {device}, '
+        f'torch {torch.__version__}, {platform.machine()}'
+    )
     for kind in kinds:
         print(f'{kind:>6}: {wall[kind]:8.3f} s wall, {processor[kind]:8.3f} s processor, peak {peak_mib[kind]:.0f} MiB')
     clock = wall if device.type == 'cuda' else processor

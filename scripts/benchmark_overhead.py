@@ -43,8 +43,11 @@ def careless() -> Iterator[None]:
         Path(given[1]).mkdir(parents=True, exist_ok=True)  # type: ignore[arg-type]
         yield
 
-    with (mock.patch('basicsr_distill.io.locks.locked', unlocked),
-          mock.patch('basicsr_distill.training.run.locked', unlocked), mock.patch('os.fsync', lambda file: None)):
+    with (
+        mock.patch('basicsr_distill.io.locks.locked', unlocked),
+        mock.patch('basicsr_distill.training.run.locked', unlocked),
+        mock.patch('os.fsync', lambda file: None),
+    ):
         yield
 
 
@@ -108,8 +111,13 @@ def training(total_iter: int, ours: bool) -> float:
     options = load_option_file(REPOSITORY / 'options' / 'train' / 'EDSR' / 'train_EDSR_x4_demo.yml')
     name = f'{"ours" if ours else "theirs"}_{total_iter}'
     options.update(name=name, num_gpu=0)
-    options['datasets']['train'].update(dataroot_gt='demo/patches', io_backend={'type': 'disk'}, use_shuffle=True,
-                                        dataset_enlarge_ratio=1, prefetch_mode=None)
+    options['datasets']['train'].update(
+        dataroot_gt='demo/patches',
+        io_backend={'type': 'disk'},
+        use_shuffle=True,
+        dataset_enlarge_ratio=1,
+        prefetch_mode=None,
+    )
     options['train'].update(total_iter=total_iter, warmup_iter=-1)
     options['train']['scheduler']['periods'] = [total_iter]
     options['path'] = {'pretrain_network_g': None, 'strict_load_g': True, 'resume_state': None}

@@ -41,9 +41,17 @@ def check(root: Path) -> None:
 
     from basicsr_distill.training.preflight.images import check_images
 
-    section = {'name': 'pairs', 'type': 'PairedImageDataset', 'phase': 'train', 'scale': SCALE, 'gt_size': 32,
-               'dataroot_gt': str(root / 'HR'), 'dataroot_lq': str(root / 'LR'), 'filename_tmpl': '{}',
-               'io_backend': {'type': 'disk'}}
+    section = {
+        'name': 'pairs',
+        'type': 'PairedImageDataset',
+        'phase': 'train',
+        'scale': SCALE,
+        'gt_size': 32,
+        'dataroot_gt': str(root / 'HR'),
+        'dataroot_lq': str(root / 'LR'),
+        'filename_tmpl': '{}',
+        'io_backend': {'type': 'disk'},
+    }
     before_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     start = time.perf_counter()
     dataset = build_dataset(section)
@@ -51,8 +59,10 @@ def check(root: Path) -> None:
     check_images(Path('benchmark.yml'), {'datasets': {'train': section}}, {'train': dataset})
     checked = time.perf_counter()
     peak_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    print(f'{listed - start:.2f} s to pair the names, {checked - listed:.2f} s to look at the files, '
-          f'{peak_mb - before_mb:.0f} MB more than before')
+    print(
+        f'{listed - start:.2f} s to pair the names, {checked - listed:.2f} s to look at the files, '
+        f'{peak_mb - before_mb:.0f} MB more than before'
+    )
 
 
 def main() -> None:
@@ -69,8 +79,13 @@ def main() -> None:
         make_pairs(root, args.pairs)
         environment = {**os.environ, 'XDG_CACHE_HOME': str(root / 'cache')}
         for run in ('first run', 'from the cache'):
-            result = subprocess.run([sys.executable, __file__, '--check', folder], env=environment, text=True,
-                                    capture_output=True, check=True)
+            result = subprocess.run(
+                [sys.executable, __file__, '--check', folder],
+                env=environment,
+                text=True,
+                capture_output=True,
+                check=True,
+            )
             print(f'{args.pairs} pairs, {run}: {result.stdout.splitlines()[-1]}')
         count = min(DECODED, args.pairs)
         start = time.perf_counter()

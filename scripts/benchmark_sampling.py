@@ -40,14 +40,24 @@ PLAIN = SamplerSettings(scheduler='ddpm', num_steps=50, guidance_scale=4.0, guid
 
 def save_autoencoders(root: Path) -> None:
     """The architectures of stabilityai/sd-vae-ft-mse and madebyollin/taesd, with random weights, on disk."""
-    AutoencoderKL(block_out_channels=(128, 256, 512, 512), down_block_types=['DownEncoderBlock2D'] * 4,
-                  up_block_types=['UpDecoderBlock2D'] * 4, layers_per_block=2,
-                  latent_channels=4).save_pretrained(root / 'kl')
+    AutoencoderKL(
+        block_out_channels=(128, 256, 512, 512),
+        down_block_types=['DownEncoderBlock2D'] * 4,
+        up_block_types=['UpDecoderBlock2D'] * 4,
+        layers_per_block=2,
+        latent_channels=4,
+    ).save_pretrained(root / 'kl')
     AutoencoderTiny().save_pretrained(root / 'tiny')
 
 
-def images_per_call(network: MinimaxDiT, decode: Callable[[Tensor], Tensor], settings: SamplerSettings, batch: int,
-                    dtype: torch.dtype, device: torch.device) -> Callable[[], Tensor]:
+def images_per_call(
+    network: MinimaxDiT,
+    decode: Callable[[Tensor], Tensor],
+    settings: SamplerSettings,
+    batch: int,
+    dtype: torch.dtype,
+    device: torch.device,
+) -> Callable[[], Tensor]:
     """A function that draws and decodes ``batch`` images."""
     shape = (network.in_channels, network.sample_size, network.sample_size)
     labels = torch.arange(batch, device=device) % NUM_LABELS
@@ -78,8 +88,13 @@ def main() -> None:
     torch.set_num_threads(args.threads)
     torch.manual_seed(0)
     device = torch.device(args.device)
-    ours = SamplerSettings(scheduler='dpmsolver++', num_steps=20, guidance_scale=4.0, guidance_channels=3,
-                           guidance_interval=tuple(args.guidance_interval))
+    ours = SamplerSettings(
+        scheduler='dpmsolver++',
+        num_steps=20,
+        guidance_scale=4.0,
+        guidance_channels=3,
+        guidance_interval=tuple(args.guidance_interval),
+    )
 
     with tempfile.TemporaryDirectory() as folder:
         save_autoencoders(Path(folder))
@@ -88,14 +103,18 @@ def main() -> None:
             scratch = ScratchDiTOptions(size=args.size, sample_size=args.size_px // 8)
             network = build_dit(MinimaxDiTNetworkOptions(num_labels=NUM_LABELS, from_scratch=scratch, tuning='full'))
             network = network.eval().to(device, dtype)
-            codecs = {'kl': AutoencoderKlCodecOptions(pretrained=f'{folder}/kl', precision=precision),
-                      'tiny': AutoencoderTinyCodecOptions(pretrained=f'{folder}/tiny', precision=precision)}
+            codecs = {
+                'kl': AutoencoderKlCodecOptions(pretrained=f'{folder}/kl', precision=precision),
+                'tiny': AutoencoderTinyCodecOptions(pretrained=f'{folder}/tiny', precision=precision),
+            }
             for name, options in codecs.items():
                 codec = build_codec(options).to(device)
                 if precision == 'fp32' and name == 'kl':
                     calls['plain'] = images_per_call(network, codec.decode, PLAIN, 1, dtype, device), 1
-                calls[f'{precision}_{name}'] = images_per_call(network, codec.decode, ours, args.batch, dtype,
-                                                               device), args.batch
+                calls[f'{precision}_{name}'] = (
+                    images_per_call(network, codec.decode, ours, args.batch, dtype, device),
+                    args.batch,
+                )
     seconds: dict[str, list[float]] = {name: [] for name in calls}
     clock = time.perf_counter if device.type == 'cuda' else time.process_time
     for number in range(args.rounds + (device.type == 'cuda')):
@@ -105,16 +124,21 @@ def main() -> None:
             if number or device.type != 'cuda':
                 seconds[name].append((clock() - start) / count)
 
-    print(f'DiT-{args.size}/2, {args.size_px} px, batch {args.batch}, {args.threads} thread(s), {device}, '
-          f'torch {torch.__version__}, {platform.machine()}')
+    print(
+        f'DiT-{args.size}/2, {args.size_px} px, batch {args.batch}, {args.threads} thread(s), {device}, '
+        f'torch {torch.__version__}, {platform.machine()}'
+    )
     median = {name: statistics.median(values) for name, values in seconds.items()}
     for name, value in median.items():
         print(f'RESULT {name}_s_per_image={value:.3f}')
     for name, value in median.items():
         if name != 'plain':
             print(f'RESULT {name}_speedup={median["plain"] / value:.2f}')
-    peak_mib = (torch.cuda.max_memory_allocated() / 2**20 if device.type == 'cuda'
-                else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+    peak_mib = (
+        torch.cuda.max_memory_allocated() / 2**20
+        if device.type == 'cuda'
+        else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    )
     print(f'RESULT peak_memory_mib={peak_mib:.0f}')
 
 

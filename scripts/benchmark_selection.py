@@ -54,7 +54,7 @@ def make_features(patches: int, dimensions: int) -> NDArray[np.float32]:
     features = np.empty((patches, dimensions), np.float32)
     scenes = generator.normal(size=(NUM_SCENES, NUM_FACTORS))
     for first in range(0, patches, 4096):
-        rows = features[first:first + 4096]
+        rows = features[first : first + 4096]
         mix = scenes[generator.integers(NUM_SCENES, size=len(rows))] + generator.normal(size=(len(rows), NUM_FACTORS))
         rows[:] = mix @ factors + 0.3 * generator.normal(size=rows.shape)
     return features

@@ -11,9 +11,17 @@ import basicsr_distill
 
 OURS = Path(basicsr_distill.__file__).parent / 'photos'
 THEIRS = Path(skimage.__file__).parent / 'data'
-TRAIN = (THEIRS / 'astronaut.png', THEIRS / 'chelsea.png', THEIRS / 'coffee.png', THEIRS / 'motorcycle_left.png',
-         THEIRS / 'rocket.jpg', OURS / 'casa-mila.jpg', OURS / 'lake-sherburne.jpg', OURS / 'singaporean-cityscape.jpg',
-         OURS / 'the-spices-of-life.jpg')
+TRAIN = (
+    THEIRS / 'astronaut.png',
+    THEIRS / 'chelsea.png',
+    THEIRS / 'coffee.png',
+    THEIRS / 'motorcycle_left.png',
+    THEIRS / 'rocket.jpg',
+    OURS / 'casa-mila.jpg',
+    OURS / 'lake-sherburne.jpg',
+    OURS / 'singaporean-cityscape.jpg',
+    OURS / 'the-spices-of-life.jpg',
+)
 TEST = (OURS / 'oakland-zoo-otters.jpg', OURS / 'roman-colosseum.jpg')
 
 

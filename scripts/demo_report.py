@@ -45,11 +45,14 @@ def show_groups(axes: np.ndarray, folder: Path, groups: dict[int, list[str]], ti
 
 def show_photo(axes: np.ndarray, photo: Path) -> None:
     hr = read_rgb(photo)
-    hr = hr[:hr.shape[0] // SCALE * SCALE, :hr.shape[1] // SCALE * SCALE]
-    window = tuple(slice(start := (length - side) // 2 // SCALE * SCALE, start + side)
-                   for length, side in zip(hr.shape, WINDOW_PX))
-    pictures = {'LR': np.kron(make_lr(hr, SCALE), np.ones((SCALE, SCALE, 1), dtype=np.uint8)),
-                'bicubic': upsampled(hr, SCALE)}
+    hr = hr[: hr.shape[0] // SCALE * SCALE, : hr.shape[1] // SCALE * SCALE]
+    window = tuple(
+        slice(start := (length - side) // 2 // SCALE * SCALE, start + side) for length, side in zip(hr.shape, WINDOW_PX)
+    )
+    pictures = {
+        'LR': np.kron(make_lr(hr, SCALE), np.ones((SCALE, SCALE, 1), dtype=np.uint8)),
+        'bicubic': upsampled(hr, SCALE),
+    }
     for name in SETS:
         cell = f'{name}__{FEWEST}_s0__EDSR_t0'
         results = BENCHMARK / 'cells' / cell / 'test' / 'results' / cell / 'visualization' / 'held_back'
@@ -72,8 +75,9 @@ def draw(photos: list[Path]) -> None:
     groups, tests = figure.subfigures(2, 1, height_ratios=heights)
     left, right = groups.subfigures(1, 2)
     show_groups(left.subplots(len(real), PER_CLUSTER, squeeze=False), DEMO / 'patches' / 'images', real, 'Real patches')
-    show_groups(right.subplots(len(real), PER_CLUSTER, squeeze=False), DEMO / 'distilled' / 'HR', distilled,
-                'Distilled images')
+    show_groups(
+        right.subplots(len(real), PER_CLUSTER, squeeze=False), DEMO / 'distilled' / 'HR', distilled, 'Distilled images'
+    )
     for axes, photo in zip(tests.subplots(len(photos), len(SETS) + 3, squeeze=False), photos):
         show_photo(axes, photo)
     temporary = DEMO / 'report.part.png'
@@ -83,11 +87,14 @@ def draw(photos: list[Path]) -> None:
 
 def main() -> None:
     draw([image.path for image in find_images([DEMO / 'photos' / 'test'])])
-    tables = '\n'.join((BENCHMARK / 'tables' / f'{name}.md').read_text() for name in
-                     ('headline__EDSR', 'psnr_y__EDSR__held_back'))
+    tables = '\n'.join(
+        (BENCHMARK / 'tables' / f'{name}.md').read_text() for name in ('headline__EDSR', 'psnr_y__EDSR__held_back')
+    )
     write_atomic(DEMO / 'report.md', tables)
-    print(f'\n{tables}\nDistilled set: {DEMO / "distilled"}\nPicture:       {DEMO / "report.png"}\n'
-          f'All of it:     {BENCHMARK / "report.html"}')
+    print(
+        f'\n{tables}\nDistilled set: {DEMO / "distilled"}\nPicture:       {DEMO / "report.png"}\n'
+        f'All of it:     {BENCHMARK / "report.html"}'
+    )
 
 
 if __name__ == '__main__':

@@ -1,6 +1,6 @@
 """Write a recipe's trained DiT as a plain diffusers model: scales folded into the weights, nothing of ours left.
 
-    python scripts/export_dit.py -opt options/distill/demo.yml --output demo/dit
+python scripts/export_dit.py -opt options/distill/demo.yml --output demo/dit
 """
 
 import argparse

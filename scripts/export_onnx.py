@@ -37,7 +37,8 @@ def export(option_file: Path, output: Path) -> float:
         raise InputError(f'{option_file}: network_g.type: a MinimaxDiT is exported by scripts/export_dit.py.')
     network = build_network(deepcopy(section))
     BaseModel({'num_gpu': 0, 'is_train': False}).load_network(
-        network, weights, opt['path'].get('strict_load_g', True), opt['path'].get('param_key_g', 'params'))
+        network, weights, opt['path'].get('strict_load_g', True), opt['path'].get('param_key_g', 'params')
+    )
     channels = section.get('num_in_ch', section.get('in_chans', 3))
     any_size = AnySize(network, needed_multiple(section), opt['scale']).eval()
     export_onnx(any_size, output, channels)
@@ -45,9 +46,9 @@ def export(option_file: Path, output: Path) -> float:
     import onnxruntime
 
     image = torch.rand(1, channels, 24, 31, generator=torch.Generator().manual_seed(1))
-    written = onnxruntime.InferenceSession(str(output), providers=['CPUExecutionProvider']).run(None,
-                                                                                                {'lq': image.numpy()})[
-                                                                                                    0]
+    written = onnxruntime.InferenceSession(str(output), providers=['CPUExecutionProvider']).run(
+        None, {'lq': image.numpy()}
+    )[0]
     with torch.no_grad():
         return float((any_size(image) - torch.from_numpy(written)).abs().max())
 

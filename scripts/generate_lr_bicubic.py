@@ -16,7 +16,8 @@ from basicsr_distill.stages.lr_folder import generate_lr_folder, pack_lr_folder
 
 def main() -> int:
     parser = argparse.ArgumentParser(
-        description='Crop HR images to a multiple of the scale and downsample them, as MATLAB does.')
+        description='Crop HR images to a multiple of the scale and downsample them, as MATLAB does.'
+    )
     parser.add_argument('--input', type=Path, required=True, help='folder of HR images, searched recursively')
     parser.add_argument('--output', type=Path, required=True, help='folder for the LR images')
     parser.add_argument('--scale', type=int, default=4)

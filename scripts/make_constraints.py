@@ -37,8 +37,9 @@ def main() -> None:
         listed = _run(*pip, 'list', '--format=json', '--exclude-editable', stdout=subprocess.PIPE).stdout
         try:
             path.write_text(constraints(json.loads(listed), today), encoding='utf-8')
-            readme.write_text(re.sub(r'(tested on )\d{4}-\d\d-\d\d', rf'\g<1>{today}', before[readme]),
-                              encoding='utf-8')
+            readme.write_text(
+                re.sub(r'(tested on )\d{4}-\d\d-\d\d', rf'\g<1>{today}', before[readme]), encoding='utf-8'
+            )
             _run('bash', 'scripts/test.sh', env=environment)
         except BaseException:
             path.unlink()
@@ -60,10 +61,17 @@ def constraints(packages: list[dict[str, str]], date: str) -> str:
         date: of the test, YYYY-MM-DD.
     """
     # A local version such as 2.14.1+cpu is found on one index only.
-    pins = sorted((package['name'].lower(), package['version'].split('+')[0]) for package in packages
-                  if not _LEFT_TO_TORCH.match(package['name']))
-    return ''.join([f'# Made by scripts/make_constraints.py: all tests passed with these on {date}.\n',
-                    *(f'{name}=={version}\n' for name, version in pins)])
+    pins = sorted(
+        (package['name'].lower(), package['version'].split('+')[0])
+        for package in packages
+        if not _LEFT_TO_TORCH.match(package['name'])
+    )
+    return ''.join(
+        [
+            f'# Made by scripts/make_constraints.py: all tests passed with these on {date}.\n',
+            *(f'{name}=={version}\n' for name, version in pins),
+        ]
+    )
 
 
 if __name__ == '__main__':

@@ -25,8 +25,10 @@ def enlarged(rgb: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """The middle of an image, enlarged to its size."""
     height, width = (side // FACTOR for side in rgb.shape[:2])
     top, left = height // 2, width // 2
-    return np.asarray(cv2.resize(rgb[top:top + height, left:left + width], rgb.shape[1::-1],
-                                 interpolation=cv2.INTER_CUBIC), np.uint8)
+    return np.asarray(
+        cv2.resize(rgb[top : top + height, left : left + width], rgb.shape[1::-1], interpolation=cv2.INTER_CUBIC),
+        np.uint8,
+    )
 
 
 def noisy(rgb: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.uint8]:
@@ -49,8 +51,11 @@ def main() -> None:
     for place, number in enumerate(tqdm(order, desc='spoil', unit='image')):
         path, stem = images[number].path, f'{number:06d}_{images[number].path.stem}'
         if place < third:
-            cv2.imwrite(str(arguments.spoiled / f'{stem}_jpeg.jpg'), read_rgb(path)[..., ::-1],
-                        [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
+            cv2.imwrite(
+                str(arguments.spoiled / f'{stem}_jpeg.jpg'),
+                read_rgb(path)[..., ::-1],
+                [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY],
+            )
         elif place < third + tenth:
             write_png(arguments.spoiled / f'{stem}_enlarged.png', enlarged(read_rgb(path)))
         elif place < third + 2 * tenth:

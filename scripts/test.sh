@@ -6,6 +6,7 @@ set -euo pipefail
 source "$(dirname "$0")/environment.sh"
 [ $# -gt 0 ] || set -- -m 'not slow'
 ruff check .
+ruff format --check .
 mypy
 lint-imports
 exec python -m pytest "$@"

@@ -38,5 +38,5 @@ def hr_folder(tmp_path: Path, astronaut: NDArray[np.uint8]) -> Path:
     """Eight 64x64 crops of a photograph, as PNG."""
     for number in range(8):
         top, left = divmod(number * 56, 448)
-        save_rgb(tmp_path / 'HR' / f'{number:02d}.png', astronaut[top + 100:top + 164, left:left + 64])
+        save_rgb(tmp_path / 'HR' / f'{number:02d}.png', astronaut[top + 100 : top + 164, left : left + 64])
     return tmp_path / 'HR'

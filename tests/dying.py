@@ -32,8 +32,9 @@ _CONTEXT.set_forkserver_preload(['dying'])
 OUTPUT = 'output.txt'
 
 
-def start(folder: Path, *arguments: str, prepare: Callable[..., None] | None = None,
-          given: tuple[object, ...] = ()) -> ForkServerProcess:
+def start(
+    folder: Path, *arguments: str, prepare: Callable[..., None] | None = None, given: tuple[object, ...] = ()
+) -> ForkServerProcess:
     """A ``basicsr`` command in a folder; what it prints goes to ``output.txt`` beside the folder.
 
     Args:
@@ -47,9 +48,12 @@ def start(folder: Path, *arguments: str, prepare: Callable[..., None] | None = N
     return process
 
 
-def start_ranks(folder: Path, ranks: int, *arguments: str,
-                prepare: dict[int, tuple[Callable[..., None], tuple[object, ...]]] | None = None,
-                ) -> list[ForkServerProcess]:
+def start_ranks(
+    folder: Path,
+    ranks: int,
+    *arguments: str,
+    prepare: dict[int, tuple[Callable[..., None], tuple[object, ...]]] | None = None,
+) -> list[ForkServerProcess]:
     """The command on several ranks, joined by gloo; each writes to an output of its own.
 
     Args:
@@ -60,10 +64,18 @@ def start_ranks(folder: Path, ranks: int, *arguments: str,
         port = free.getsockname()[1]
     processes = []
     for rank in range(ranks):
-        environment = {'RANK': str(rank), 'LOCAL_RANK': str(rank), 'WORLD_SIZE': str(ranks),
-                       'LOCAL_WORLD_SIZE': str(ranks), 'MASTER_ADDR': '127.0.0.1', 'MASTER_PORT': str(port)}
-        process = _CONTEXT.Process(target=_run, args=(folder, (*arguments, '--launcher', 'pytorch'),
-                                                      *(prepare or {}).get(rank, (None, ())), environment))
+        environment = {
+            'RANK': str(rank),
+            'LOCAL_RANK': str(rank),
+            'WORLD_SIZE': str(ranks),
+            'LOCAL_WORLD_SIZE': str(ranks),
+            'MASTER_ADDR': '127.0.0.1',
+            'MASTER_PORT': str(port),
+        }
+        process = _CONTEXT.Process(
+            target=_run,
+            args=(folder, (*arguments, '--launcher', 'pytorch'), *(prepare or {}).get(rank, (None, ())), environment),
+        )
         process.start()
         processes.append(process)
     return processes
@@ -77,12 +89,15 @@ def join_ranks(folder: Path, processes: list[ForkServerProcess], timeout_s: floa
         if process.is_alive():
             process.kill()
             process.join()
-    return ([process.exitcode or 0 for process in processes],
-            [output_of(folder, rank).read_text(errors='replace') for rank in range(len(processes))])
+    return (
+        [process.exitcode or 0 for process in processes],
+        [output_of(folder, rank).read_text(errors='replace') for rank in range(len(processes))],
+    )
 
 
-def run(folder: Path, *arguments: str, prepare: Callable[..., None] | None = None,
-        given: tuple[object, ...] = ()) -> tuple[int, str]:
+def run(
+    folder: Path, *arguments: str, prepare: Callable[..., None] | None = None, given: tuple[object, ...] = ()
+) -> tuple[int, str]:
     """A command from beginning to end: its exit code, and what it printed."""
     process = start(folder, *arguments, prepare=prepare, given=given)
     process.join(300)
@@ -97,8 +112,13 @@ def output_of(folder: Path, rank: int | str = '') -> Path:
     return folder.with_name(f'{folder.name}.{OUTPUT}{rank}')
 
 
-def _run(folder: Path, arguments: tuple[str, ...], prepare: Callable[..., None] | None,
-         given: tuple[object, ...], environment: Mapping[str, str] = {}) -> None:
+def _run(
+    folder: Path,
+    arguments: tuple[str, ...],
+    prepare: Callable[..., None] | None,
+    given: tuple[object, ...],
+    environment: Mapping[str, str] = {},
+) -> None:
     os.environ.update(environment)
     torch.set_num_threads(1)
     cv2.setNumThreads(1)

@@ -13,8 +13,15 @@ from basicsr_distill.config.sections import MinimaxDiTNetworkOptions
 from basicsr_distill.io.files import sha256_file
 from basicsr_distill.io.manifest import MANIFEST_NAME, PatchRow, write_table
 
-SCRATCH = {'num_layers': 2, 'num_attention_heads': 2, 'attention_head_dim': 16, 'patch_size': 2, 'in_channels': 16,
-           'sample_size': 4, 'learn_variance': True}
+SCRATCH = {
+    'num_layers': 2,
+    'num_attention_heads': 2,
+    'attention_head_dim': 16,
+    'patch_size': 2,
+    'in_channels': 16,
+    'sample_size': 4,
+    'learn_variance': True,
+}
 
 
 def make_stages(root, count=24, size=32, num_labels=2):
@@ -26,7 +33,7 @@ def make_stages(root, count=24, size=32, num_labels=2):
     for number in range(count):
         top, left = 40 + 37 * (number // 10), 20 + 45 * (number % 10)
         name = f'astronaut_{number:06d}.png'
-        cv2.imwrite(str(images / name), photo[top:top + size, left:left + size, ::-1])
+        cv2.imwrite(str(images / name), photo[top : top + size, left : left + size, ::-1])
         rows.append(PatchRow(name, 'astronaut.png', '0' * 64, top, left, size, 'matlab_rgb', 20.0 + number / 4))
         labels.append(number % num_labels)
     write_table(root / 'patches' / MANIFEST_NAME, rows, PatchRow)
@@ -44,25 +51,44 @@ def make_stages(root, count=24, size=32, num_labels=2):
 
 def dataset_section(root, **more):
     """Section of a LatentPatchDataset over :func:`make_stages`, as the training loop completes it."""
-    return {'name': 'train', 'type': 'LatentPatchDataset', 'phase': 'train', 'dataroot': str(root / 'patches'),
-            'labels_file': str(root / 'clusters' / 'labels.csv'), 'latents_dir': str(root / 'latents'),
-            'codec': {'type': 'block_pca', 'components': 16}, 'batch_size_per_gpu': 4, **more}
+    return {
+        'name': 'train',
+        'type': 'LatentPatchDataset',
+        'phase': 'train',
+        'dataroot': str(root / 'patches'),
+        'labels_file': str(root / 'clusters' / 'labels.csv'),
+        'latents_dir': str(root / 'latents'),
+        'codec': {'type': 'block_pca', 'components': 16},
+        'batch_size_per_gpu': 4,
+        **more,
+    }
 
 
 def recipe(root, name='tiny', **train):
     """Content of an option file; keyword arguments change its ``train`` section."""
-    data = {'type': 'LatentPatchDataset', 'dataroot': str(root / 'patches'),
-            'labels_file': str(root / 'clusters' / 'labels.csv'), 'codec': {'type': 'block_pca', 'components': 16},
-            'use_hflip': True}
+    data = {
+        'type': 'LatentPatchDataset',
+        'dataroot': str(root / 'patches'),
+        'labels_file': str(root / 'clusters' / 'labels.csv'),
+        'codec': {'type': 'block_pca', 'components': 16},
+        'use_hflip': True,
+    }
     return {
-        'name': name, 'model_type': 'MinimaxDiTModel', 'num_gpu': 0, 'manual_seed': 3,
+        'name': name,
+        'model_type': 'MinimaxDiTModel',
+        'num_gpu': 0,
+        'manual_seed': 3,
         'datasets': {'train': {'name': 'patches', **data, 'batch_size_per_gpu': 4}},
         'network_g': {'type': 'MinimaxDiT', 'num_labels': 2, 'tuning': 'full', 'from_scratch': dict(SCRATCH)},
-        'train': {'total_iter': 8, 'optim_g': {'type': 'AdamW', 'lr': 1e-3, 'weight_decay': 0},
-                  'scheduler': {'type': 'MultiStepLR', 'milestones': [6], 'gamma': 0.5},
-                  'representativeness_opt': {'type': 'RepresentativenessLoss', 'memory_size': 4},
-                  'diversity_opt': {'type': 'DiversityLoss', 'memory_size': 4},
-                  'high_frequency_opt': {'type': 'HighFrequencyLoss'}, **train},
+        'train': {
+            'total_iter': 8,
+            'optim_g': {'type': 'AdamW', 'lr': 1e-3, 'weight_decay': 0},
+            'scheduler': {'type': 'MultiStepLR', 'milestones': [6], 'gamma': 0.5},
+            'representativeness_opt': {'type': 'RepresentativenessLoss', 'memory_size': 4},
+            'diversity_opt': {'type': 'DiversityLoss', 'memory_size': 4},
+            'high_frequency_opt': {'type': 'HighFrequencyLoss'},
+            **train,
+        },
         'logger': {'print_freq': 2, 'save_checkpoint_freq': 3},
     }
 

@@ -26,51 +26,136 @@ def make_project(root: Path) -> Path:
 
 
 def _files() -> dict[str, dict[str, Any]]:
-    extract = {'dataroot': 'photos', 'save_dir': 'out/patches', 'patch_size': 32, 'stride': 32, 'threshold': 'median',
-               'num_workers': 1}
-    curated = {'name': 'curated', 'scale': 4, 'extract': extract | {
-        'save_dir': 'out/curated', 'stride': None, 'windows': 'best', 'deduplicate': 'perceptual', 'max_per_image': 9,
-        'scores': {'file': 'scores.txt', 'min': 'q1'},
-        'source_filters': {'min_side': {'min': 96}, 'aspect': {'max': 4}, 'grey': {'min': 1},
-                           'blockiness': {'max': 'q99'}, 'upscaled': {'max': 1.2, 'reduce': True},
-                           'noise': {'max': 20}},
-        'window_filters': {'flat': {'max': 0.9}, 'saturated': {'max': 0.5}, 'noise': {'max': 'q99'},
-                           'halftone': {'max': 20}}}}
+    extract = {
+        'dataroot': 'photos',
+        'save_dir': 'out/patches',
+        'patch_size': 32,
+        'stride': 32,
+        'threshold': 'median',
+        'num_workers': 1,
+    }
+    curated = {
+        'name': 'curated',
+        'scale': 4,
+        'extract': extract
+        | {
+            'save_dir': 'out/curated',
+            'stride': None,
+            'windows': 'best',
+            'deduplicate': 'perceptual',
+            'max_per_image': 9,
+            'scores': {'file': 'scores.txt', 'min': 'q1'},
+            'source_filters': {
+                'min_side': {'min': 96},
+                'aspect': {'max': 4},
+                'grey': {'min': 1},
+                'blockiness': {'max': 'q99'},
+                'upscaled': {'max': 1.2, 'reduce': True},
+                'noise': {'max': 20},
+            },
+            'window_filters': {
+                'flat': {'max': 0.9},
+                'saturated': {'max': 0.5},
+                'noise': {'max': 'q99'},
+                'halftone': {'max': 20},
+            },
+        },
+    }
     cluster = {'save_dir': 'out/clusters', 'encoder': {'type': 'texture'}, 'num_clusters': LABELS}
     labelled = {'dataroot': 'out/patches', 'labels_file': 'out/clusters/labels.csv', 'batch_size_per_gpu': 4}
     common = {'scale': 4, 'num_gpu': 0, 'manual_seed': 3, 'logger': {'print_freq': 10, 'save_checkpoint_freq': 5}}
     schedule = {'type': 'MultiStepLR', 'milestones': [15], 'gamma': 0.5}
     recipe = {
-        'name': 'tiny', 'model_type': 'MinimaxDiTModel', **common, 'extract': extract, 'cluster': cluster,
+        'name': 'tiny',
+        'model_type': 'MinimaxDiTModel',
+        **common,
+        'extract': extract,
+        'cluster': cluster,
         'select': {'save_dir': 'out/medoids', 'method': 'medoids', 'num_images': 6, 'encoder': {'type': 'texture'}},
         'sample': {'images_per_cluster': 6, 'num_steps': 4, 'batch_size': 2, 'save_dir': 'out/set'},
-        'datasets': {'train': {'name': 'patches', 'type': 'LatentPatchDataset', **labelled, 'use_hflip': True,
-                               'codec': {'type': 'block_pca', 'components': 16}}},
-        'network_g': {'type': 'MinimaxDiT', 'num_labels': LABELS, 'tuning': 'full', 'from_scratch': {
-            'num_layers': 1, 'num_attention_heads': 2, 'attention_head_dim': 16, 'patch_size': 2, 'in_channels': 16,
-            'sample_size': 4, 'learn_variance': True}},
-        'train': {'total_iter': 30, 'optim_g': {'type': 'AdamW', 'lr': 1e-3, 'weight_decay': 0}, 'scheduler': schedule,
-                  'representativeness_opt': {'type': 'RepresentativenessLoss', 'memory_size': 4},
-                  'diversity_opt': {'type': 'DiversityLoss', 'memory_size': 4},
-                  'high_frequency_opt': {'type': 'HighFrequencyLoss'}}}
+        'datasets': {
+            'train': {
+                'name': 'patches',
+                'type': 'LatentPatchDataset',
+                **labelled,
+                'use_hflip': True,
+                'codec': {'type': 'block_pca', 'components': 16},
+            }
+        },
+        'network_g': {
+            'type': 'MinimaxDiT',
+            'num_labels': LABELS,
+            'tuning': 'full',
+            'from_scratch': {
+                'num_layers': 1,
+                'num_attention_heads': 2,
+                'attention_head_dim': 16,
+                'patch_size': 2,
+                'in_channels': 16,
+                'sample_size': 4,
+                'learn_variance': True,
+            },
+        },
+        'train': {
+            'total_iter': 30,
+            'optim_g': {'type': 'AdamW', 'lr': 1e-3, 'weight_decay': 0},
+            'scheduler': schedule,
+            'representativeness_opt': {'type': 'RepresentativenessLoss', 'memory_size': 4},
+            'diversity_opt': {'type': 'DiversityLoss', 'memory_size': 4},
+            'high_frequency_opt': {'type': 'HighFrequencyLoss'},
+        },
+    }
     gsdd = {
-        'name': 'tiny_gsdd', 'model_type': 'GSDDModel', **common, 'extract': extract, 'cluster': cluster,
+        'name': 'tiny_gsdd',
+        'model_type': 'GSDDModel',
+        **common,
+        'extract': extract,
+        'cluster': cluster,
         'sample': {'save_dir': 'out/gsdd', 'images_per_cluster': 2},
         'datasets': {'train': {'name': 'patches', 'type': 'LabelledPatchDataset', **labelled}},
         'network_g': {'type': 'LatentImages', 'num_labels': LABELS, 'images_per_label': 2, 'size_px': 8},
-        'train': {'total_iter': 30, 'optim_g': {'type': 'Adam', 'lr': 5e-3}, 'scheduler': schedule, 'generator': None,
-                  'extractor': {'type': 'random_conv', 'width': 8}, 'diversity_weight': 0.1}}
+        'train': {
+            'total_iter': 30,
+            'optim_g': {'type': 'Adam', 'lr': 5e-3},
+            'scheduler': schedule,
+            'generator': None,
+            'extractor': {'type': 'random_conv', 'width': 8},
+            'diversity_weight': 0.1,
+        },
+    }
     train = train_options(Path('photos'), 'sr', total_iter=30, dataset_enlarge_ratio=8)
-    test = {'name': 'sr', 'model_type': 'SRModel', 'scale': 4, 'num_gpu': 0, 'network_g': train['network_g'],
-            'datasets': {'test': {'name': 'held', 'type': 'DistilledPatchDataset', 'dataroot_gt': 'held'}},
-            'path': {'pretrain_network_g': 'experiments/sr/models/net_g_latest.pth'},
-            'val': {'save_img': True, 'metrics': {'psnr': {'type': 'calculate_psnr', 'crop_border': 4}}}}
-    benchmark = {'name': 'toy', 'benchmark': {
-        'recipe': 'recipe.yml', 'counts': [3], 'seeds': [0], 'sets': {'random': {'select': {'method': 'random'}}},
-        'networks': {'sr': {'opt': 'train.yml'}}, 'budget': {'total_iter': 4}, 'tests': {'held': 'held'},
-        'metrics': ['psnr_y'], 'jobs': {'processes': 1}}}
-    return {'recipe.yml': recipe, 'curated.yml': curated, 'gsdd.yml': gsdd, 'train.yml': train, 'test.yml': test,
-            'benchmark.yml': benchmark}
+    test = {
+        'name': 'sr',
+        'model_type': 'SRModel',
+        'scale': 4,
+        'num_gpu': 0,
+        'network_g': train['network_g'],
+        'datasets': {'test': {'name': 'held', 'type': 'DistilledPatchDataset', 'dataroot_gt': 'held'}},
+        'path': {'pretrain_network_g': 'experiments/sr/models/net_g_latest.pth'},
+        'val': {'save_img': True, 'metrics': {'psnr': {'type': 'calculate_psnr', 'crop_border': 4}}},
+    }
+    benchmark = {
+        'name': 'toy',
+        'benchmark': {
+            'recipe': 'recipe.yml',
+            'counts': [3],
+            'seeds': [0],
+            'sets': {'random': {'select': {'method': 'random'}}},
+            'networks': {'sr': {'opt': 'train.yml'}},
+            'budget': {'total_iter': 4},
+            'tests': {'held': 'held'},
+            'metrics': ['psnr_y'],
+            'jobs': {'processes': 1},
+        },
+    }
+    return {
+        'recipe.yml': recipe,
+        'curated.yml': curated,
+        'gsdd.yml': gsdd,
+        'train.yml': train,
+        'test.yml': test,
+        'benchmark.yml': benchmark,
+    }
 
 
 def distill(stage: str, file: str = 'recipe.yml') -> list[str]:
@@ -84,16 +169,27 @@ COMMANDS: dict[str, tuple[list[list[str]], list[str], list[str]]] = {
     'curated': ([], distill('extract', 'curated.yml'), ['out/curated/**/*']),
     'cluster': ([distill('extract')], distill('cluster'), ['out/clusters/**/*']),
     'select': ([distill('extract'), distill('cluster')], distill('select'), ['out/medoids/**/*']),
-    'finetune': ([distill('extract'), distill('cluster')], distill('finetune'),
-                 ['experiments/tiny/latents/**/*', 'experiments/tiny/models/*', 'experiments/tiny/training_states/*']),
+    'finetune': (
+        [distill('extract'), distill('cluster')],
+        distill('finetune'),
+        ['experiments/tiny/latents/**/*', 'experiments/tiny/models/*', 'experiments/tiny/training_states/*'],
+    ),
     'sample': ([distill('extract'), distill('cluster'), distill('finetune')], distill('sample'), ['out/set/**/*']),
-    'gsdd': ([distill('extract', 'gsdd.yml'), distill('cluster', 'gsdd.yml')],
-             ['distill', '-opt', 'gsdd.yml', '--stage', 'finetune', 'sample'],
-             ['out/gsdd/**/*', 'experiments/tiny_gsdd/models/*', 'experiments/tiny_gsdd/training_states/*']),
-    'train': ([], ['train', '-opt', 'train.yml', '--auto_resume'],
-              ['experiments/sr/models/*', 'experiments/sr/training_states/*']),
-    'test': ([['train', '-opt', 'train.yml', '--auto_resume']], ['test', '-opt', 'test.yml'],
-             ['results/sr/metrics.json', 'results/sr/visualization/**/*']),
+    'gsdd': (
+        [distill('extract', 'gsdd.yml'), distill('cluster', 'gsdd.yml')],
+        ['distill', '-opt', 'gsdd.yml', '--stage', 'finetune', 'sample'],
+        ['out/gsdd/**/*', 'experiments/tiny_gsdd/models/*', 'experiments/tiny_gsdd/training_states/*'],
+    ),
+    'train': (
+        [],
+        ['train', '-opt', 'train.yml', '--auto_resume'],
+        ['experiments/sr/models/*', 'experiments/sr/training_states/*'],
+    ),
+    'test': (
+        [['train', '-opt', 'train.yml', '--auto_resume']],
+        ['test', '-opt', 'test.yml'],
+        ['results/sr/metrics.json', 'results/sr/visualization/**/*'],
+    ),
 }
 
 

@@ -63,15 +63,16 @@ def photos(size_px: int, count: int) -> Iterator[NDArray[np.uint8]]:
     for number in range(count):
         image = skimage.data.astronaut() if number % 2 else skimage.data.chelsea()
         top, left = 60 + 10 * number, 100 + 20 * number
-        yield image[top:top + size_px, left:left + size_px]
+        yield image[top : top + size_px, left : left + size_px]
 
 
 def save_distilled_set(root: Path, size_px: int, count: int = 4) -> None:
     """What the sample stage leaves: two clusters of real patches in the place of drawn ones."""
     rows, lines = [], []
     for number, hr in enumerate(photos(size_px, count)):
-        row = SampleRow(f'{number % 2:03d}_{number // 2:05d}.png', number % 2, number // 2, 0, 'ab', 1.0, '',
-                        'matlab_rgb', 23.5)
+        row = SampleRow(
+            f'{number % 2:03d}_{number // 2:05d}.png', number % 2, number // 2, 0, 'ab', 1.0, '', 'matlab_rgb', 23.5
+        )
         save_rgb(root / 'HR' / row.name, hr)
         save_rgb(root / 'LR_bicubic' / 'X4' / row.name, make_lr(hr, 4))
         rows.append(row)
@@ -135,20 +136,45 @@ def save_slim_vgg19() -> Path:
     return path
 
 
-TINY_EDSR = {'type': 'EDSR', 'num_in_ch': 3, 'num_out_ch': 3, 'num_feat': 8, 'num_block': 1, 'upscale': 4,
-             'img_range': 255., 'rgb_mean': [0.4488, 0.4371, 0.4040]}
+TINY_EDSR = {
+    'type': 'EDSR',
+    'num_in_ch': 3,
+    'num_out_ch': 3,
+    'num_feat': 8,
+    'num_block': 1,
+    'upscale': 4,
+    'img_range': 255.0,
+    'rgb_mean': [0.4488, 0.4371, 0.4040],
+}
 
 
 def train_options(hr_folder: Path, name: str = 'tiny', total_iter: int = 12, **train_set: Any) -> dict[str, Any]:
     return {
-        'name': name, 'model_type': 'SRModel', 'scale': 4, 'num_gpu': 0, 'manual_seed': 5,
-        'datasets': {'train': {'name': 'hr', 'type': 'DistilledPatchDataset', 'dataroot_gt': str(hr_folder),
-                               'gt_size': 32,
-                               'use_hflip': True, 'use_rot': True, 'batch_size_per_gpu': 3, **train_set}},
+        'name': name,
+        'model_type': 'SRModel',
+        'scale': 4,
+        'num_gpu': 0,
+        'manual_seed': 5,
+        'datasets': {
+            'train': {
+                'name': 'hr',
+                'type': 'DistilledPatchDataset',
+                'dataroot_gt': str(hr_folder),
+                'gt_size': 32,
+                'use_hflip': True,
+                'use_rot': True,
+                'batch_size_per_gpu': 3,
+                **train_set,
+            }
+        },
         'network_g': dict(TINY_EDSR),
-        'train': {'optim_g': {'type': 'Adam', 'lr': 1e-3}, 'total_iter': total_iter, 'ema_decay': 0.9,
-                  'scheduler': {'type': 'MultiStepLR', 'milestones': [8], 'gamma': 0.5},
-                  'pixel_opt': {'type': 'L1Loss', 'loss_weight': 1.0, 'reduction': 'mean'}},
+        'train': {
+            'optim_g': {'type': 'Adam', 'lr': 1e-3},
+            'total_iter': total_iter,
+            'ema_decay': 0.9,
+            'scheduler': {'type': 'MultiStepLR', 'milestones': [8], 'gamma': 0.5},
+            'pixel_opt': {'type': 'L1Loss', 'loss_weight': 1.0, 'reduction': 'mean'},
+        },
         'logger': {'print_freq': 4, 'save_checkpoint_freq': 5},
     }
 

@@ -16,16 +16,30 @@ REPOSITORY = Path(__file__).parents[1]
 # Environment variables that hold torch, its oneDNN and MKL, NumPy, its and SciPy's OpenBLAS and OpenCV to what another
 # processor can do. (NumPy has called the same features by two names.)
 PROCESSORS = {
-    'AVX512': {'ATEN_CPU_CAPABILITY': 'avx512', 'MKL_ENABLE_INSTRUCTIONS': 'AVX512',
-               'ONEDNN_MAX_CPU_ISA': 'AVX512_CORE', 'OPENBLAS_CORETYPE': 'SkylakeX'},
-    'AVX2': {'ATEN_CPU_CAPABILITY': 'avx2', 'MKL_ENABLE_INSTRUCTIONS': 'AVX2', 'ONEDNN_MAX_CPU_ISA': 'AVX2',
-             'OPENBLAS_CORETYPE': 'Haswell', 'OPENCV_CPU_DISABLE': 'AVX512-SKX',
-             'NPY_DISABLE_CPU_FEATURES': 'AVX512F AVX512CD AVX512_SKX X86_V4'},
+    'AVX512': {
+        'ATEN_CPU_CAPABILITY': 'avx512',
+        'MKL_ENABLE_INSTRUCTIONS': 'AVX512',
+        'ONEDNN_MAX_CPU_ISA': 'AVX512_CORE',
+        'OPENBLAS_CORETYPE': 'SkylakeX',
+    },
+    'AVX2': {
+        'ATEN_CPU_CAPABILITY': 'avx2',
+        'MKL_ENABLE_INSTRUCTIONS': 'AVX2',
+        'ONEDNN_MAX_CPU_ISA': 'AVX2',
+        'OPENBLAS_CORETYPE': 'Haswell',
+        'OPENCV_CPU_DISABLE': 'AVX512-SKX',
+        'NPY_DISABLE_CPU_FEATURES': 'AVX512F AVX512CD AVX512_SKX X86_V4',
+    },
     # MKL takes the way of processors that are not Intel's.
-    'SSE4_2': {'ATEN_CPU_CAPABILITY': 'default', 'MKL_CBWR': 'COMPATIBLE', 'ONEDNN_MAX_CPU_ISA': 'SSE41',
-               'OPENBLAS_CORETYPE': 'Nehalem', 'OPENCV_CPU_DISABLE': 'AVX512-SKX,AVX2,AVX,FP16',
-               'OPENCV_IPP': 'disabled',
-               'NPY_DISABLE_CPU_FEATURES': 'AVX2 FMA3 AVX512F AVX512CD AVX512_SKX X86_V3 X86_V4'},
+    'SSE4_2': {
+        'ATEN_CPU_CAPABILITY': 'default',
+        'MKL_CBWR': 'COMPATIBLE',
+        'ONEDNN_MAX_CPU_ISA': 'SSE41',
+        'OPENBLAS_CORETYPE': 'Nehalem',
+        'OPENCV_CPU_DISABLE': 'AVX512-SKX,AVX2,AVX,FP16',
+        'OPENCV_IPP': 'disabled',
+        'NPY_DISABLE_CPU_FEATURES': 'AVX2 FMA3 AVX512F AVX512CD AVX512_SKX X86_V3 X86_V4',
+    },
 }
 
 
@@ -39,6 +53,8 @@ def save_rgb(path: Path, image: NDArray[np.uint8]) -> Path:
 def keys_of(model: type[Options], **given: Any) -> dict[str, Any]:
     """Arguments of a component whose defaults are in its section model."""
     return model(**given).model_dump(exclude={'type', 'pixel_codec'})
+
+
 def on_ranks(ranks: int, work: Callable[[int], Any], folder: Path) -> list[Any]:
     """What ``work(rank)`` gives on each of several processes joined by gloo, on the CPU.
 

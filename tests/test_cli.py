@@ -19,21 +19,38 @@ from basicsr_distill.runtime.interrupts import Terminated
 
 
 def command(*arguments: str, cwd: Path, timeout: float = 240) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, '-m', 'basicsr_distill', *arguments], cwd=cwd, capture_output=True,
-                          text=True, timeout=timeout)
+    return subprocess.run(
+        [sys.executable, '-m', 'basicsr_distill', *arguments], cwd=cwd, capture_output=True, text=True, timeout=timeout
+    )
 
 
 def test_usage_needs_no_torch(tmp_path: Path) -> None:
-    script = ('import sys\nfrom basicsr_distill.cli import main\n'
-              'try:\n main(["train", "-h"])\nexcept SystemExit: pass\n'
-              'sys.exit(any(name in sys.modules for name in ("torch", "basicsr", "numpy", "pydantic")))')
+    script = (
+        'import sys\nfrom basicsr_distill.cli import main\n'
+        'try:\n main(["train", "-h"])\nexcept SystemExit: pass\n'
+        'sys.exit(any(name in sys.modules for name in ("torch", "basicsr", "numpy", "pydantic")))'
+    )
     result = subprocess.run([sys.executable, '-c', script], cwd=tmp_path, capture_output=True, text=True)
     assert result.returncode == 0 and '--auto_resume' in result.stdout
 
 
 def test_flags_are_basicsr_own() -> None:
-    arguments = build_parser().parse_args(['train', '-opt', 'x.yml', '--launcher', 'pytorch', '--auto_resume',
-                                           '--debug', '--local-rank', '1', '--force_yml', 'a=1', 'b:c=2'])
+    arguments = build_parser().parse_args(
+        [
+            'train',
+            '-opt',
+            'x.yml',
+            '--launcher',
+            'pytorch',
+            '--auto_resume',
+            '--debug',
+            '--local-rank',
+            '1',
+            '--force_yml',
+            'a=1',
+            'b:c=2',
+        ]
+    )
     assert arguments.force_yml == ['a=1', 'b:c=2'] and arguments.local_rank == 1 and arguments.auto_resume
     assert build_parser().parse_args(['test', '-opt', 'x.yml', '--local_rank=2']).local_rank == 2
     # As `python -m torch.distributed.launch` puts it.
@@ -41,8 +58,9 @@ def test_flags_are_basicsr_own() -> None:
 
 
 @pytest.mark.parametrize('content', ['a: !!python/object/apply:os.system ["echo"]', 'a: [', 'name: x'])
-def test_wrong_input_is_one_line_and_exit_code_2(tmp_path: Path, content: str,
-                                                 capsys: pytest.CaptureFixture[str]) -> None:
+def test_wrong_input_is_one_line_and_exit_code_2(
+    tmp_path: Path, content: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     path = tmp_path / 'x.yml'
     path.write_text(content)
     assert main(['train', '-opt', str(path)]) == 2
@@ -53,8 +71,10 @@ def test_wrong_input_is_one_line_and_exit_code_2(tmp_path: Path, content: str,
 def test_missing_option_file(tmp_path: Path) -> None:
     result = command('train', '-opt', 'no.yml', cwd=tmp_path)
     assert result.returncode == 2
-    assert result.stderr.splitlines()[-1].startswith(
-        'basicsr: no.yml: cannot be read') and 'Traceback' not in result.stderr
+    assert (
+        result.stderr.splitlines()[-1].startswith('basicsr: no.yml: cannot be read')
+        and 'Traceback' not in result.stderr
+    )
 
 
 def test_doctor_reports(capsys: pytest.CaptureFixture[str]) -> None:
@@ -65,12 +85,19 @@ def test_doctor_reports(capsys: pytest.CaptureFixture[str]) -> None:
     assert 'IQA-PyTorch-Weights (CC BY-NC-SA 4.0)' in report
 
 
-@pytest.mark.parametrize(('launcher', 'variables', 'level'), [
-    ('slurm', {'SLURM_PROCID': '3'}, logging.ERROR), ('slurm', {'SLURM_PROCID': '0'}, logging.INFO),
-    ('none', {'SLURM_PROCID': '3'}, logging.INFO),  # one of many single processes that srun started
-    ('pytorch', {'RANK': '1'}, logging.ERROR), ('pytorch', {'RANK': '0', 'SLURM_PROCID': '1'}, logging.INFO)])
-def test_only_the_first_rank_shows_progress_from_the_start(monkeypatch: pytest.MonkeyPatch, launcher: str,
-                                                           variables: dict[str, str], level: int) -> None:
+@pytest.mark.parametrize(
+    ('launcher', 'variables', 'level'),
+    [
+        ('slurm', {'SLURM_PROCID': '3'}, logging.ERROR),
+        ('slurm', {'SLURM_PROCID': '0'}, logging.INFO),
+        ('none', {'SLURM_PROCID': '3'}, logging.INFO),  # one of many single processes that srun started
+        ('pytorch', {'RANK': '1'}, logging.ERROR),
+        ('pytorch', {'RANK': '0', 'SLURM_PROCID': '1'}, logging.INFO),
+    ],
+)
+def test_only_the_first_rank_shows_progress_from_the_start(
+    monkeypatch: pytest.MonkeyPatch, launcher: str, variables: dict[str, str], level: int
+) -> None:
     for name in ('RANK', 'SLURM_PROCID'):
         monkeypatch.delenv(name, raising=False)
     for name, value in variables.items():
@@ -85,16 +112,23 @@ def test_only_the_first_rank_shows_progress_from_the_start(monkeypatch: pytest.M
 
 
 def test_a_name_that_the_locale_lacks_is_one_sentence(tmp_path: Path) -> None:
-    (tmp_path / 'x.yml').write_text('extract: {dataroot: grün, save_dir: out}\ncluster: {save_dir: c}\n',
-                                    encoding='utf-8')
-    run = subprocess.run([sys.executable, '-m', 'basicsr_distill', 'distill', '-opt', 'x.yml', '--stage', 'extract'],
-                         cwd=tmp_path, capture_output=True, text=True, timeout=120,
-                         env={**os.environ, 'LC_ALL': 'C', 'PYTHONUTF8': '0', 'PYTHONCOERCECLOCALE': '0'})
+    (tmp_path / 'x.yml').write_text(
+        'extract: {dataroot: grün, save_dir: out}\ncluster: {save_dir: c}\n', encoding='utf-8'
+    )
+    run = subprocess.run(
+        [sys.executable, '-m', 'basicsr_distill', 'distill', '-opt', 'x.yml', '--stage', 'extract'],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        env={**os.environ, 'LC_ALL': 'C', 'PYTHONUTF8': '0', 'PYTHONCOERCECLOCALE': '0'},
+    )
     assert run.returncode == 2
     # Which call meets the name first, as it is written or as a whole path, differs among Pythons.
     assert re.fullmatch(
         r"basicsr: this locale \(ascii\) has no name for '(/.*/)?gr\\xfcn'; set PYTHONUTF8=1 or a UTF-8 locale\.",
-        run.stderr.splitlines()[-1])
+        run.stderr.splitlines()[-1],
+    )
 
 
 def test_kill_minus_nine_and_auto_resume_end_in_the_same_weights(hr_folder: Path, tmp_path: Path) -> None:
@@ -104,8 +138,13 @@ def test_kill_minus_nine_and_auto_resume_end_in_the_same_weights(hr_folder: Path
         write_options(tmp_path / f'{name}.yml', options)
     assert command('train', '-opt', 'whole.yml', cwd=tmp_path).returncode == 0
 
-    process = subprocess.Popen([sys.executable, '-m', 'basicsr_distill', 'train', '-opt', 'killed.yml'], cwd=tmp_path,
-                               stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
+    process = subprocess.Popen(
+        [sys.executable, '-m', 'basicsr_distill', 'train', '-opt', 'killed.yml'],
+        cwd=tmp_path,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
     states = tmp_path / 'experiments' / 'killed' / 'training_states'
     while not list(states.glob('1[0-9]0.state')) and process.poll() is None:
         time.sleep(0.005)
@@ -113,8 +152,10 @@ def test_kill_minus_nine_and_auto_resume_end_in_the_same_weights(hr_folder: Path
     assert process.wait() == -signal.SIGKILL, 'the run ended before it could be killed'
     assert command('train', '-opt', 'killed.yml', '--auto_resume', cwd=tmp_path).returncode == 0
 
-    whole, killed = (torch.load(tmp_path / 'experiments' / name / 'models' / 'net_g_latest.pth', weights_only=True)
-                     for name in ('whole', 'killed'))
+    whole, killed = (
+        torch.load(tmp_path / 'experiments' / name / 'models' / 'net_g_latest.pth', weights_only=True)
+        for name in ('whole', 'killed')
+    )
     for key in ('params', 'params_ema'):
         assert all(torch.equal(whole[key][name], value) for name, value in killed[key].items())
 
@@ -125,8 +166,13 @@ def test_a_signal_to_the_whole_group_still_ends_in_a_checkpoint(hr_folder: Path,
     options['logger'] = {'print_freq': 1, 'save_checkpoint_freq': 1_000_000}
     write_options(tmp_path / 'long.yml', options)
     with (tmp_path / 'log').open('w') as log:
-        process = subprocess.Popen([sys.executable, '-m', 'basicsr_distill', 'train', '-opt', 'long.yml'], cwd=tmp_path,
-                                   stdout=log, stderr=log, start_new_session=True)
+        process = subprocess.Popen(
+            [sys.executable, '-m', 'basicsr_distill', 'train', '-opt', 'long.yml'],
+            cwd=tmp_path,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+        )
     while 'iter:       3' not in (tmp_path / 'log').read_text() and process.poll() is None:
         time.sleep(0.05)
     os.killpg(process.pid, signal.SIGTERM)
@@ -134,14 +180,21 @@ def test_a_signal_to_the_whole_group_still_ends_in_a_checkpoint(hr_folder: Path,
     assert list((tmp_path / 'experiments/long/training_states').glob('*.state'))
 
 
-@pytest.mark.parametrize(('failure', 'code', 'message'), [
-    (Terminated(143), 143, 'basicsr: terminated; run the same command again to go on.'),
-    (KeyboardInterrupt(), 130, 'basicsr: interrupted; run the same command again to go on.'),
-    (PermissionError(13, 'Permission denied', 'experiments/theirs'), 2,
-     'basicsr: experiments/theirs: permission denied; '),
-])
-def test_what_ends_a_stage_is_said(failure: BaseException, code: int, message: str, monkeypatch: pytest.MonkeyPatch,
-                                   capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize(
+    ('failure', 'code', 'message'),
+    [
+        (Terminated(143), 143, 'basicsr: terminated; run the same command again to go on.'),
+        (KeyboardInterrupt(), 130, 'basicsr: interrupted; run the same command again to go on.'),
+        (
+            PermissionError(13, 'Permission denied', 'experiments/theirs'),
+            2,
+            'basicsr: experiments/theirs: permission denied; ',
+        ),
+    ],
+)
+def test_what_ends_a_stage_is_said(
+    failure: BaseException, code: int, message: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     def run(args: object) -> int:
         raise failure
 
@@ -173,6 +226,7 @@ main(['train', '-opt', 'x.yml'])
 @pytest.mark.parametrize('ends', [0, 2, SystemExit(143)])
 def test_a_rank_ends_without_pythons_own_end(ends: int | SystemExit, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whose threads may abort a process that has done its work; what others wish to finish is finished."""
+
     def run() -> int:
         if isinstance(ends, SystemExit):
             raise ends

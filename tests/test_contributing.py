@@ -13,7 +13,7 @@ from support import REPOSITORY
 
 NEW_FILES = {
     # 1: registered components
-    'archs/toy_arch.py': '''
+    'archs/toy_arch.py': """
 from basicsr.utils.registry import ARCH_REGISTRY
 from torch import nn
 
@@ -27,8 +27,8 @@ class Toy(nn.Module):
 
     def forward(self, lr):
         return self.sharpness * self.body(lr)
-''',
-    'data/toy_dataset.py': '''
+""",
+    'data/toy_dataset.py': """
 import torch
 from basicsr.utils.registry import DATASET_REGISTRY
 from basicsr_distill.config.registry import bind_dataset
@@ -44,8 +44,8 @@ class ToyDataset(torch.utils.data.Dataset):
 
     def __getitem__(self, index):
         return {'lq': torch.full((3, 4, 4), 0.5), 'gt': torch.full((3, 16, 16), 0.5), 'lq_path': '', 'gt_path': ''}
-''',
-    'losses/toy_loss.py': '''
+""",
+    'losses/toy_loss.py': """
 from basicsr.utils.registry import LOSS_REGISTRY
 from torch import nn
 
@@ -58,7 +58,7 @@ class ToyLoss(nn.Module):
 
     def forward(self, pred, target, weight=None):
         return self.loss_weight * (pred - target).abs().mean()
-''',
+""",
     # 2: options of the dataset, 6: of the stage
     'config/sections/toy.py': '''
 from pydantic import Field
@@ -82,7 +82,7 @@ class ToyOptions(Options):
 ''',
     # 6: the stage
     'stages/toy/__init__.py': '',
-    'stages/toy/stage.py': '''
+    'stages/toy/stage.py': """
 from pathlib import Path
 
 from basicsr_distill.io.inputs import file_inputs
@@ -99,63 +99,90 @@ def run(recipe) -> Path:
         if not stage.finished:
             stage.finish({'counted': len(read_table(patches / MANIFEST_NAME, PatchRow))})
     return folder
-''',
+""",
     # 5: a method of select
-    'selection/toy_choice.py': '''
+    'selection/toy_choice.py': """
 import numpy as np
 
 
 def choose_last(num_patches, count):
     return np.arange(num_patches)[::-1][:count].astype(np.int64)
-''',
+""",
     # 4: a filter
-    'ops/toy_measure.py': '''
+    'ops/toy_measure.py': """
 def brightness(rgb):
     return float(rgb.mean())
-''',
+""",
 }
 EDITS = [
     # 2
-    ('config/sections/__init__.py', '\n__all__ = [',
-     '\nfrom basicsr_distill.config.sections.toy import ToyDatasetOptions, ToyOptions\n\n'
-                                                     "__all__ = [\n    'ToyDatasetOptions', 'ToyOptions',"),
+    (
+        'config/sections/__init__.py',
+        '\n__all__ = [',
+        '\nfrom basicsr_distill.config.sections.toy import ToyDatasetOptions, ToyOptions\n\n'
+        "__all__ = [\n    'ToyDatasetOptions', 'ToyOptions',",
+    ),
     ('config/registry.py', 'LabelledPatchDatasetOptions)', 'LabelledPatchDatasetOptions, ToyDatasetOptions)'),
     ('config/registry.py', '    bind,\n', '    bind,\n    ToyDatasetOptions,\n    ToyOptions,\n'),
     # 3: a key
-    ('config/sections/extract.py', '    drop_hardest:',
-     "    skip_first: bool = Field(False, description='Leave the first image out.')\n    drop_hardest:"),
-    ('stages/extract/stage.py', '    if not images:', """    if options.skip_first:
+    (
+        'config/sections/extract.py',
+        '    drop_hardest:',
+        "    skip_first: bool = Field(False, description='Leave the first image out.')\n    drop_hardest:",
+    ),
+    (
+        'stages/extract/stage.py',
+        '    if not images:',
+        """    if options.skip_first:
         images = images[1:]
-    if not images:"""),
+    if not images:""",
+    ),
     # 4
-    ('stages/extract/filters.py', "    'grey': colourfulness,",
-     "    'grey': colourfulness,\n    'bright': brightness,"),
-    ('stages/extract/filters.py', 'from basicsr_distill.ops.texture',
-     'from basicsr_distill.ops.toy_measure import brightness\nfrom basicsr_distill.ops.texture'),
-    ('config/sections/extract.py', '    grey: FilterLimits',
-     "    bright: FilterLimits | None = Field(None, description='Mean, of 255.')\n    grey: FilterLimits"),
+    (
+        'stages/extract/filters.py',
+        "    'grey': colourfulness,",
+        "    'grey': colourfulness,\n    'bright': brightness,",
+    ),
+    (
+        'stages/extract/filters.py',
+        'from basicsr_distill.ops.texture',
+        'from basicsr_distill.ops.toy_measure import brightness\nfrom basicsr_distill.ops.texture',
+    ),
+    (
+        'config/sections/extract.py',
+        '    grey: FilterLimits',
+        "    bright: FilterLimits | None = Field(None, description='Mean, of 255.')\n    grey: FilterLimits",
+    ),
     # 5
     ('config/sections/select.py', "'file']", "'file', 'last']"),
-    ('stages/select/choose.py', "        'random': lambda",
-     "        'last': lambda allowed, count: choose_last(len(allowed), count),\n"
-                                "        'random': lambda"),
-    ('stages/select/choose.py', 'from basicsr_distill.stages.select.pool',
-     'from basicsr_distill.selection.toy_choice import choose_last\n'
-                                'from basicsr_distill.stages.select.pool'),
+    (
+        'stages/select/choose.py',
+        "        'random': lambda",
+        "        'last': lambda allowed, count: choose_last(len(allowed), count),\n        'random': lambda",
+    ),
+    (
+        'stages/select/choose.py',
+        'from basicsr_distill.stages.select.pool',
+        'from basicsr_distill.selection.toy_choice import choose_last\nfrom basicsr_distill.stages.select.pool',
+    ),
     # 6
     ('config/registry.py', "'select': SelectOptions,", "'select': SelectOptions, 'toy': ToyOptions,"),
     ('config/__init__.py', "'select', 'finetune'", "'select', 'toy', 'finetune'"),
     ('config/recipe.py', '    select: SelectOptions | None\n', "    select: SelectOptions | None\n    toy: 'Any'\n"),
-    ('stages/pipeline.py', "    if 'finetune' in stages:\n        with",
-     "    if 'toy' in stages:\n        from basicsr_distill.stages.toy import stage as toy\n\n"
-                           "        _run('toy', partial(toy.run, recipe))\n    if 'finetune' in stages:\n        with"),
+    (
+        'stages/pipeline.py',
+        "    if 'finetune' in stages:\n        with",
+        "    if 'toy' in stages:\n        from basicsr_distill.stages.toy import stage as toy\n\n"
+        "        _run('toy', partial(toy.run, recipe))\n    if 'finetune' in stages:\n        with",
+    ),
 ]
 
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
-    shutil.copytree(REPOSITORY / 'basicsr_distill', tmp_path / 'basicsr_distill',
-                    ignore=shutil.ignore_patterns('__pycache__'))
+    shutil.copytree(
+        REPOSITORY / 'basicsr_distill', tmp_path / 'basicsr_distill', ignore=shutil.ignore_patterns('__pycache__')
+    )
     for name, text in NEW_FILES.items():
         path = tmp_path / 'basicsr_distill' / name
         path.parent.mkdir(exist_ok=True)
@@ -169,8 +196,9 @@ def root(tmp_path: Path) -> Path:
 
 
 def basicsr(root: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, '-m', 'basicsr_distill', *arguments], cwd=root, capture_output=True,
-                          text=True)
+    return subprocess.run(
+        [sys.executable, '-m', 'basicsr_distill', *arguments], cwd=root, capture_output=True, text=True
+    )
 
 
 def test_every_line_leads_to_something_that_works(root: Path) -> None:
@@ -178,17 +206,44 @@ def test_every_line_leads_to_something_that_works(root: Path) -> None:
     for name in ('a_first.png', 'bright.png'):
         cv2.imwrite(str(root / 'photos' / name), data.chelsea()[:128, :128])
     cv2.imwrite(str(root / 'photos' / 'dark.png'), data.chelsea()[:128, :128] // 4)
-    train = {'name': 'toy', 'model_type': 'SRModel', 'scale': 4, 'num_gpu': 0,
-             'datasets': {'train': {'name': 'grey', 'type': 'ToyDataset', 'length': 4, 'batch_size_per_gpu': 2,
-                                    'num_worker_per_gpu': 0}},
-             'network_g': {'type': 'Toy', 'sharpness': 0.5}, 'path': {},
-             'train': {'total_iter': 2, 'optim_g': {'type': 'Adam', 'lr': 0.001},
-                       'scheduler': {'type': 'MultiStepLR', 'milestones': [2]}, 'pixel_opt': {'type': 'ToyLoss'}},
-             'logger': {'print_freq': 1, 'save_checkpoint_freq': 2, 'use_tb_logger': False}}
-    recipe = {'name': 'toy', 'scale': 4, 'toy': {'save_dir': 'count'},
-              'extract': {'dataroot': 'photos', 'save_dir': 'patches', 'patch_size': 32, 'threshold': 'q100',
-                          'skip_first': True, 'source_filters': {'bright': {'min': 50}}},
-              'select': {'method': 'last', 'num_images': 2, 'save_dir': 'set'}}
+    train = {
+        'name': 'toy',
+        'model_type': 'SRModel',
+        'scale': 4,
+        'num_gpu': 0,
+        'datasets': {
+            'train': {
+                'name': 'grey',
+                'type': 'ToyDataset',
+                'length': 4,
+                'batch_size_per_gpu': 2,
+                'num_worker_per_gpu': 0,
+            }
+        },
+        'network_g': {'type': 'Toy', 'sharpness': 0.5},
+        'path': {},
+        'train': {
+            'total_iter': 2,
+            'optim_g': {'type': 'Adam', 'lr': 0.001},
+            'scheduler': {'type': 'MultiStepLR', 'milestones': [2]},
+            'pixel_opt': {'type': 'ToyLoss'},
+        },
+        'logger': {'print_freq': 1, 'save_checkpoint_freq': 2, 'use_tb_logger': False},
+    }
+    recipe = {
+        'name': 'toy',
+        'scale': 4,
+        'toy': {'save_dir': 'count'},
+        'extract': {
+            'dataroot': 'photos',
+            'save_dir': 'patches',
+            'patch_size': 32,
+            'threshold': 'q100',
+            'skip_first': True,
+            'source_filters': {'bright': {'min': 50}},
+        },
+        'select': {'method': 'last', 'num_images': 2, 'save_dir': 'set'},
+    }
     (root / 'train.yml').write_text(yaml.safe_dump(train))
     (root / 'recipe.yml').write_text(yaml.safe_dump(recipe))
     run = basicsr(root, 'train', '-opt', 'train.yml')

@@ -13,9 +13,22 @@ ROOMS = ('ops', 'selection', 'losses', 'diffusion')
 COMPLETE = ('ops', 'selection', 'losses', 'diffusion')
 # Without an example: what has its meaning inside a training (its functions have theirs), and what needs files.
 EXCEPTIONS = {
-    'BatchGradient', 'MinimaxLoss', 'Objective', 'NoisedBatch', 'Prediction', 'training_cost',
-    'Codec', 'Denoiser', 'build_codec', 'save_fitted', 'load_dit', 'convert_original', 'export_dit', 'noise_errors',
-    'sample_grid', 'save_grid',
+    'BatchGradient',
+    'MinimaxLoss',
+    'Objective',
+    'NoisedBatch',
+    'Prediction',
+    'training_cost',
+    'Codec',
+    'Denoiser',
+    'build_codec',
+    'save_fitted',
+    'load_dit',
+    'convert_original',
+    'export_dit',
+    'noise_errors',
+    'sample_grid',
+    'save_grid',
 }
 
 
@@ -26,9 +39,13 @@ def modules(room: str) -> list[str]:
 
 def public(name: str) -> list[Callable[..., object]]:
     """Functions and classes that a module defines under a name without underscore."""
-    return [member for key, member in vars(import_module(name)).items()
-            if not key.startswith('_') and (inspect.isclass(member) or inspect.isfunction(inspect.unwrap(member)))
-            and member.__module__ == name]
+    return [
+        member
+        for key, member in vars(import_module(name)).items()
+        if not key.startswith('_')
+        and (inspect.isclass(member) or inspect.isfunction(inspect.unwrap(member)))
+        and member.__module__ == name
+    ]
 
 
 @pytest.mark.parametrize('name', [name for room in ROOMS for name in modules(room)])

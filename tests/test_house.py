@@ -33,7 +33,12 @@ def dotted(path: Path) -> str:
 
 def test_five_modules_at_the_root() -> None:
     assert {path.name for path in PACKAGE.glob('*.py')} == {
-        '__init__.py', '__main__.py', 'cli.py', 'doctor.py', 'errors.py'}
+        '__init__.py',
+        '__main__.py',
+        'cli.py',
+        'doctor.py',
+        'errors.py',
+    }
 
 
 def test_models_holds_models_alone() -> None:
@@ -56,6 +61,7 @@ def test_units_are_small_or_say_why_not() -> None:
 
 def imports(tree: ast.Module) -> Iterator[str]:
     """Modules of the package that a module imports when it is imported itself."""
+
     def outside_functions(node: ast.AST) -> Iterator[ast.AST]:
         for child in ast.iter_child_nodes(node):
             # An import inside a function waits until the call, so it closes no circle.
@@ -87,8 +93,13 @@ def test_a_circle_would_be_seen() -> None:
 def test_registered_components_lie_where_they_are_looked_for(room: str) -> None:
     """BasicSR's decorator in a file of another name would never run."""
     for path, tree in MODULES:
-        registers = any(isinstance(node, ast.Attribute) and node.attr == 'register' and isinstance(node.value, ast.Name)
-                        and node.value.id.endswith('_REGISTRY') for node in ast.walk(tree))
+        registers = any(
+            isinstance(node, ast.Attribute)
+            and node.attr == 'register'
+            and isinstance(node.value, ast.Name)
+            and node.value.id.endswith('_REGISTRY')
+            for node in ast.walk(tree)
+        )
         if registers and path.parent.name == room:
             assert path.stem.endswith(COMPONENTS[room]), path
 

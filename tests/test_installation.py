@@ -66,8 +66,13 @@ def test_what_the_readme_offers_to_install_exists() -> None:
 
 def test_what_is_installed_becomes_a_list() -> None:
     constraints = runpy.run_path(str(REPOSITORY / 'scripts' / 'make_constraints.py'))['constraints']
-    packages = {'torch': '2.14.1+cpu', 'PyYAML': '6.0.4', 'nvidia-cublas': '13.4', 'triton': '3.9.0',
-                'cuda-toolkit': '13'}
+    packages = {
+        'torch': '2.14.1+cpu',
+        'PyYAML': '6.0.4',
+        'nvidia-cublas': '13.4',
+        'triton': '3.9.0',
+        'cuda-toolkit': '13',
+    }
     text = constraints([{'name': name, 'version': version} for name, version in packages.items()], '2020-01-02')
     assert text.splitlines()[0].endswith('on 2020-01-02.')
     assert text.splitlines()[1:] == ['pyyaml==6.0.4', 'torch==2.14.1']
@@ -87,22 +92,27 @@ class Environment:
     def python(self, path: Path, version: str) -> Path:
         """An interpreter; its venv module copies it."""
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(f'''#!/bin/sh
+        path.write_text(f"""#!/bin/sh
 case "$*" in
   *version_info*) echo py{version.replace('.', '')}; exit ;;
   --version) echo Python {version}.0; exit ;;
   "-m venv "*) mkdir -p "$3/bin" && cp "$0" "$3/bin/python" ;;
 esac
 echo "$*" >> {self.log}
-''')
+""")
         path.chmod(0o755)
         return path
 
     def source(self, **variables: str) -> subprocess.CompletedProcess[str]:
         environment = {name: value for name, value in os.environ.items() if name not in ('VENV', 'PYTHON', 'NEWEST')}
         self.log.write_text('')
-        return subprocess.run(['bash', '-c', 'set -euo pipefail; source scripts/environment.sh; command -v python'],
-                              cwd=self.folder, env={**environment, **variables}, capture_output=True, text=True)
+        return subprocess.run(
+            ['bash', '-c', 'set -euo pipefail; source scripts/environment.sh; command -v python'],
+            cwd=self.folder,
+            env={**environment, **variables},
+            capture_output=True,
+            text=True,
+        )
 
     def asked(self) -> list[str]:
         return self.log.read_text().splitlines()
@@ -167,10 +177,12 @@ def test_an_old_python_is_refused_in_a_sentence(environment: Environment, tmp_pa
     assert result.stderr == 'Python 3.10 to 3.14 is needed, not Python 3.9.0: set PYTHON=python3.12.\n'
 
 
-def test_an_environment_of_another_python_is_not_taken_for_the_one_asked_for(environment: Environment,
-                                                                             tmp_path: Path) -> None:
+def test_an_environment_of_another_python_is_not_taken_for_the_one_asked_for(
+    environment: Environment, tmp_path: Path
+) -> None:
     environment.python(environment.venv / 'bin' / 'python', '3.12')
     result = environment.source(PYTHON=str(environment.python(tmp_path / 'python', '3.13')))
     assert result.returncode == 1 and environment.asked() == []
-    assert result.stderr == (f'{environment.venv} was made with Python 3.12.0: remove it, or set VENV to another '
-                             'folder.\n')
+    assert result.stderr == (
+        f'{environment.venv} was made with Python 3.12.0: remove it, or set VENV to another folder.\n'
+    )

@@ -25,7 +25,7 @@ def commands() -> list[str]:
 def test_commands_are_understood(line: str) -> None:
     words = shlex.split(line.replace('$(which basicsr)', 'basicsr'))
     if words[0] == 'torchrun':
-        words = words[words.index('basicsr'):]
+        words = words[words.index('basicsr') :]
     if words[0] == 'basicsr':
         arguments = build_parser().parse_args(words[1:])
         assert arguments.command == words[1]
@@ -44,8 +44,9 @@ def test_links_lead_somewhere(link: str) -> None:
     assert link.startswith('https://') or (REPOSITORY / link).is_file()
 
 
-@pytest.mark.parametrize('name',
-                         sorted(set(re.findall(r'`((?:options|scripts|docs|basicsr_distill)/[\w./-]+\.\w+)`', README))))
+@pytest.mark.parametrize(
+    'name', sorted(set(re.findall(r'`((?:options|scripts|docs|basicsr_distill)/[\w./-]+\.\w+)`', README)))
+)
 def test_files_named_exist(name: str) -> None:
     assert (REPOSITORY / name).is_file()
 

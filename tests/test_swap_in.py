@@ -54,8 +54,10 @@ def train_two_iterations(path: Path) -> None:
     assert set(state.get('best_metric_results', {})) == validated
 
 
-@pytest.mark.parametrize(('name', 'hunks'), [pytest.param(*change, id=f'{change[0].removesuffix(".yml")}-{number}')
-                                             for number, change in enumerate(changes())])
+@pytest.mark.parametrize(
+    ('name', 'hunks'),
+    [pytest.param(*change, id=f'{change[0].removesuffix(".yml")}-{number}') for number, change in enumerate(changes())],
+)
 def test_a_published_file_trains_after_the_change(name: str, hunks: list[str], tmp_path: Path) -> None:
     text = yaml_text(name)
     for hunk in hunks:

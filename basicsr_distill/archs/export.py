@@ -41,7 +41,7 @@ class AnySize(nn.Module):
         """Super-resolve (N, C, H, W), float32."""
         height, width = lq.shape[2], lq.shape[3]
         sr = self.network(reflect_pad(lq, self.multiple_px, dims=(2, 3)))
-        return sr[..., :height * self.scale, :width * self.scale]
+        return sr[..., : height * self.scale, : width * self.scale]
 
 
 def needed_multiple(section: dict[str, Any]) -> int:
@@ -69,8 +69,16 @@ def export_onnx(network: nn.Module, path: Path, in_channels: int = 3) -> None:
     axes = {2: 'height', 3: 'width'}
     with torch.no_grad(), warnings.catch_warnings(), _constant_position_biases(network):
         warnings.simplefilter('ignore')  # that sizes are taken for constants, which the prime ones above allow
-        torch.onnx.export(network, (image,), str(path), dynamo=False, opset_version=_OPSET, input_names=['lq'],
-                          output_names=['sr'], dynamic_axes={'lq': axes, 'sr': {2: 'sr_height', 3: 'sr_width'}})
+        torch.onnx.export(
+            network,
+            (image,),
+            str(path),
+            dynamo=False,
+            opset_version=_OPSET,
+            input_names=['lq'],
+            output_names=['sr'],
+            dynamic_axes={'lq': axes, 'sr': {2: 'sr_height', 3: 'sr_width'}},
+        )
 
 
 @contextmanager

@@ -310,9 +310,17 @@ class HiT(WindowTransformerSR):
             ]
             for heads, rates in zip(num_heads, split_drop_path(drop_path_rate, depths), strict=True)
         ]
-        super().__init__(groups, embed_dim=embed_dim, in_chans=in_chans, upscale=upscale, img_range=img_range,
-                         upsampler=upsampler, resi_connection=resi_connection, pad_multiple_px=1,
-                         use_checkpoint=use_checkpoint)
+        super().__init__(
+            groups,
+            embed_dim=embed_dim,
+            in_chans=in_chans,
+            upscale=upscale,
+            img_range=img_range,
+            upsampler=upsampler,
+            resi_connection=resi_connection,
+            pad_multiple_px=1,
+            use_checkpoint=use_checkpoint,
+        )
 
 
 def _hierarchical_windows(base_win_size: Sequence[int], ratios: Sequence[float]) -> tuple[int, list[int]]:

@@ -38,9 +38,18 @@ class MinimaxDiT(nn.Module):
         gradient_checkpointing: trade time for memory.
     """
 
-    def __init__(self, num_labels: int, pretrained: str | None, subfolder: str | None, local_files_only: bool,
-                 from_scratch: dict[str, Any] | None, label_init: str, tuning: str, lora_rank: int,
-                 gradient_checkpointing: bool) -> None:
+    def __init__(
+        self,
+        num_labels: int,
+        pretrained: str | None,
+        subfolder: str | None,
+        local_files_only: bool,
+        from_scratch: dict[str, Any] | None,
+        label_init: str,
+        tuning: str,
+        lora_rank: int,
+        gradient_checkpointing: bool,
+    ) -> None:
         super().__init__()
         self.pretrained = pretrained
         if pretrained is None:
@@ -100,8 +109,10 @@ class MinimaxDiT(nn.Module):
             raise InputError(f'{origin}: {name} {where}; network_g must be as it was when the file was written.')
         for name, parameter in own.items():
             if parameter.shape != state[name].shape:
-                raise InputError(f'{origin}: {name} has the shape {tuple(state[name].shape)} instead of '
-                                 f'{tuple(parameter.shape)}; network_g must be as it was when the file was written.')
+                raise InputError(
+                    f'{origin}: {name} has the shape {tuple(state[name].shape)} instead of '
+                    f'{tuple(parameter.shape)}; network_g must be as it was when the file was written.'
+                )
             parameter.copy_(state[name])
 
     def to_plain(self) -> DiTTransformer2DModel:

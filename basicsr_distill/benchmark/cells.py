@@ -22,9 +22,22 @@ CELLS_FOLDER = 'cells'
 TRAIN, TEST = 'train', 'test'
 # Data sets of pairs, whose place a set takes by its keys.
 _PAIRED = ('DistilledPatchDataset', 'PairedImageDataset', 'RealESRGANPairedDataset')
-_KEPT_KEYS = ('gt_size', 'use_hflip', 'use_rot', 'mean', 'std', 'color', 'cache', 'batch_size_per_gpu',
-              'num_worker_per_gpu', 'use_shuffle', 'prefetch_mode', 'num_prefetch_queue', 'pin_memory',
-              'persistent_workers')
+_KEPT_KEYS = (
+    'gt_size',
+    'use_hflip',
+    'use_rot',
+    'mean',
+    'std',
+    'color',
+    'cache',
+    'batch_size_per_gpu',
+    'num_worker_per_gpu',
+    'use_shuffle',
+    'prefetch_mode',
+    'num_prefetch_queue',
+    'pin_memory',
+    'persistent_workers',
+)
 # An epoch lasts so many batches at least: small sets are gone over many times between two starts of the loader.
 _MIN_EPOCH_BATCHES = 100
 # Of schedulers: iterations, which are scaled with the budget.
@@ -88,8 +101,9 @@ def load_networks(file: BenchmarkFile) -> dict[str, Recipe]:
             raise InputError(f'{where}: {network.opt} trains nothing; name an option file for `basicsr train`.')
         kind = dict(recipe.options['datasets'].get('train') or {}).get('type')
         if kind not in _PAIRED:
-            raise InputError(f'{where}: {network.opt} trains on {kind}; a set takes the place of one of '
-                             f'{", ".join(_PAIRED)} alone.')
+            raise InputError(
+                f'{where}: {network.opt} trains on {kind}; a set takes the place of one of {", ".join(_PAIRED)} alone.'
+            )
         networks[name] = recipe
     return networks
 
@@ -105,9 +119,13 @@ def train_options(cell: Cell, network: Recipe, num_images: int) -> dict[str, Any
     options = _without_data(network.options)
     given = network.options['datasets']['train']
     batch = given['batch_size_per_gpu']
-    dataset = {'name': cell.set.identity, 'type': 'DistilledPatchDataset', 'dataroot_gt': cell.set.folder.as_posix(),
-               **{key: given[key] for key in _KEPT_KEYS if key in given},
-               'dataset_enlarge_ratio': max(1, -(-_MIN_EPOCH_BATCHES * batch // num_images))}
+    dataset = {
+        'name': cell.set.identity,
+        'type': 'DistilledPatchDataset',
+        'dataroot_gt': cell.set.folder.as_posix(),
+        **{key: given[key] for key in _KEPT_KEYS if key in given},
+        'dataset_enlarge_ratio': max(1, -(-_MIN_EPOCH_BATCHES * batch // num_images)),
+    }
     if cell.set.listed is not None and cell.set.home is not None:
         dataset['meta_info_file'] = (cell.set.home / LIST_NAME).as_posix()
     elif cell.set.count is not None:
@@ -118,24 +136,46 @@ def train_options(cell: Cell, network: Recipe, num_images: int) -> dict[str, Any
     logger = {**(options.get('logger') or {}), 'use_tb_logger': False}
     logger.pop('wandb', None)
     logger['save_checkpoint_freq'] = min(int(logger.get('save_checkpoint_freq', 5000)), cell.total_iter)
-    return options | {'name': cell.identity, 'manual_seed': cell.train_seed, 'datasets': {'train': dataset},
-                      'path': path, 'train': train, 'logger': logger}
+    return options | {
+        'name': cell.identity,
+        'manual_seed': cell.train_seed,
+        'datasets': {'train': dataset},
+        'path': path,
+        'train': train,
+        'logger': logger,
+    }
 
 
 def test_options(cell: Cell, network: Recipe, options: BenchmarkOptions) -> dict[str, Any]:
     """The option file of a cell's test; its paths are relative to the working folder, but for the weights."""
-    own = {key: value for key, value in _without_data(network.options).items()
-           if key not in ('train', 'path', 'logger', 'network_d')}
+    own = {
+        key: value
+        for key, value in _without_data(network.options).items()
+        if key not in ('train', 'path', 'logger', 'network_d')
+    }
     averaged = bool(network.options['train'].get('ema_decay'))
-    weights = {'pretrain_network_g': f'../{TRAIN}/{weights_path(cell.identity)}', 'strict_load_g': True,
-               'param_key_g': 'params_ema' if averaged else 'params'}
-    datasets = {f'test_{number}': {'name': name, 'type': 'DistilledPatchDataset', 'dataroot_gt': folder,
-                                   'cache': 'none'}
-                for number, (name, folder) in enumerate(options.tests.items(), 1)}
+    weights = {
+        'pretrain_network_g': f'../{TRAIN}/{weights_path(cell.identity)}',
+        'strict_load_g': True,
+        'param_key_g': 'params_ema' if averaged else 'params',
+    }
+    datasets = {
+        f'test_{number}': {'name': name, 'type': 'DistilledPatchDataset', 'dataroot_gt': folder, 'cache': 'none'}
+        for number, (name, folder) in enumerate(options.tests.items(), 1)
+    }
     val = {key: value for key, value in (network.options.get('val') or {}).items() if key == 'tile'}
-    return own | {'name': cell.identity, 'manual_seed': cell.train_seed, 'datasets': datasets, 'path': weights,
-                  'val': {**val, 'save_img': cell.saves_images, 'suffix': None,
-                          'metrics': {name: metric_section(name, network.scale) for name in options.metrics}}}
+    return own | {
+        'name': cell.identity,
+        'manual_seed': cell.train_seed,
+        'datasets': datasets,
+        'path': weights,
+        'val': {
+            **val,
+            'save_img': cell.saves_images,
+            'suffix': None,
+            'metrics': {name: metric_section(name, network.scale) for name in options.metrics},
+        },
+    }
 
 
 def weights_path(name: str) -> str:
@@ -207,8 +247,11 @@ def begin_part(plan: StagePlan) -> None:
 
 def is_measured(training: StagePlan, test: StagePlan) -> bool:
     """Whether a cell was trained and tested as planned, the test with the weights of that training."""
-    return training.is_done and test.is_done and (read_stage(training.folder)['weights_sha256']
-                                                  == read_stage(test.folder)['weights_sha256'])
+    return (
+        training.is_done
+        and test.is_done
+        and (read_stage(training.folder)['weights_sha256'] == read_stage(test.folder)['weights_sha256'])
+    )
 
 
 def weights_changed(training: StagePlan) -> str:

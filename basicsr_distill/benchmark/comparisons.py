@@ -17,16 +17,22 @@ def all_rows(options: BenchmarkOptions, results: Results) -> list[Row]:
     found = results.rows()
     known = {(row.name, row.own_schedule) for row in found}
     schedules = (False, True) if options.budget.full_total_iter else (False,)
-    missing = [Row(name, own_schedule, False, row.full) for name, row in options.sets.items()
-               for own_schedule in (schedules if row.full else (False,)) if (name, own_schedule) not in known]
+    missing = [
+        Row(name, own_schedule, False, row.full)
+        for name, row in options.sets.items()
+        for own_schedule in (schedules if row.full else (False,))
+        if (name, own_schedule) not in known
+    ]
     order = list(options.sets)
     return sorted([*found, *missing], key=lambda row: (row.own_schedule, order.index(row.name)))
 
 
 def headline_values(options: BenchmarkOptions, results: Results, network: str, count: int) -> Values:
     """Values of the rows that have any at this count, and of the full pool."""
-    values = {row: results.by_set(row, None if row.is_full else count, network, options.metrics[0], options.tests)
-              for row in results.rows()}
+    values = {
+        row: results.by_set(row, None if row.is_full else count, network, options.metrics[0], options.tests)
+        for row in results.rows()
+    }
     return {row: own for row, own in values.items() if own}
 
 
@@ -46,8 +52,11 @@ def against_real(options: BenchmarkOptions, values: Values) -> dict[Row, Verdict
     """Verdicts on the rows of a count; without those that cannot be compared with every other real row."""
     gains = {}
     for row, own in values.items():
-        found = [compare(own, theirs, options.metrics[0] in LOWER_IS_BETTER) for other, theirs in values.items()
-                 if other.is_real and not other.is_full and other != row]
+        found = [
+            compare(own, theirs, options.metrics[0] in LOWER_IS_BETTER)
+            for other, theirs in values.items()
+            if other.is_real and not other.is_full and other != row
+        ]
         known = [gain for gain in found if gain is not None]
         if known and len(known) == len(found) and not row.is_full:
             gains[row] = known
@@ -56,8 +65,11 @@ def against_real(options: BenchmarkOptions, values: Values) -> dict[Row, Verdict
 
 def against_full(options: BenchmarkOptions, values: Values, row: Row) -> dict[Row, Gain | None]:
     """Differences to the full pool, at each of its schedules."""
-    return {full: compare(values[row], own, options.metrics[0] in LOWER_IS_BETTER)
-            for full, own in values.items() if full.is_full}
+    return {
+        full: compare(values[row], own, options.metrics[0] in LOWER_IS_BETTER)
+        for full, own in values.items()
+        if full.is_full
+    }
 
 
 def improvement_over_random(options: BenchmarkOptions, results: Results, values: Values, row: Row) -> float | None:

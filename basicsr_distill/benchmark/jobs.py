@@ -21,8 +21,10 @@ from basicsr_distill.errors import InputError
 from basicsr_distill.runtime.parallel import default_workers
 
 _LOGGER = logging.getLogger(__name__)
-_SUBMITIT_MISSING = ("benchmark.jobs.executor: {executor} needs the package submitit; install it by "
-                     "`pip install 'basicsr-distill[slurm]'`.")
+_SUBMITIT_MISSING = (
+    'benchmark.jobs.executor: {executor} needs the package submitit; install it by '
+    "`pip install 'basicsr-distill[slurm]'`."
+)
 # The purpose of the lock that a job holds on its folder.
 JOB_LOCK = 'job'
 _POLL_SECONDS = 1.0
@@ -122,8 +124,12 @@ class LocalLauncher:
     def _server(self, slot: int) -> subprocess.Popen[bytes]:
         if slot not in self._servers or self._servers[slot].poll() is not None:
             self._servers[slot] = subprocess.Popen(
-                [*_WORKER, 'serve'], stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=self._environment(slot),
-                start_new_session=True)  # Ctrl-C is for the benchmark alone, which then stops the jobs
+                [*_WORKER, 'serve'],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                env=self._environment(slot),
+                start_new_session=True,
+            )  # Ctrl-C is for the benchmark alone, which then stops the jobs
         return self._servers[slot]
 
     def _environment(self, slot: int) -> dict[str, str]:
@@ -151,8 +157,12 @@ class SubmititLauncher:
         self._executor = submitit.AutoExecutor(folder=folder, cluster='local' if is_local else 'slurm')
         parameters: dict[str, Any] = {'timeout_min': options.timeout_min}
         if not is_local:
-            given = {'slurm_partition': options.partition, 'gpus_per_node': options.gpus_per_node,
-                     'cpus_per_task': options.cpus_per_task, 'mem_gb': options.mem_gb}
+            given = {
+                'slurm_partition': options.partition,
+                'gpus_per_node': options.gpus_per_node,
+                'cpus_per_task': options.cpus_per_task,
+                'mem_gb': options.mem_gb,
+            }
             parameters |= {key: value for key, value in given.items() if value is not None}
             parameters |= options.slurm_parameters
         self._executor.update_parameters(**parameters)
@@ -238,9 +248,15 @@ def run_jobs(jobs: Sequence[Job], launcher: Launcher, ended: Callable[[Job], str
                         failed[job.name] = code
                     left = timedelta(seconds=round((time.monotonic() - started) / done * len(running)))
                     at_work = min(launcher.processes or len(jobs), len(running))
-                    _LOGGER.info('%d of %d: %s; %d running, %d failed, %s left', done, len(jobs),
-                                 f'{job.name} {f"failed, see {job.log}" if code else ended(job)}', at_work,
-                                 len(failed), left)
+                    _LOGGER.info(
+                        '%d of %d: %s; %d running, %d failed, %s left',
+                        done,
+                        len(jobs),
+                        f'{job.name} {f"failed, see {job.log}" if code else ended(job)}',
+                        at_work,
+                        len(failed),
+                        left,
+                    )
         except BaseException:
             for future in running:
                 future.cancel()
@@ -253,4 +269,3 @@ def last_line(log: Path, before: int = 0) -> str:
     """The last line that a job printed; ``before`` is the size of its log in bytes when it began."""
     lines = log.read_bytes()[before:].decode(errors='replace').strip().splitlines() if log.is_file() else []
     return lines[-1] if lines else ''
-

@@ -56,7 +56,8 @@ def refuse_identical(file: BenchmarkFile, sets: Sequence[PlannedSet]) -> None:
                         raise InputError(
                             f'{file.path}: benchmark.tests.{name}: {test.path} is the same file as {path}, which is in '
                             f'the pool of {", ".join(pool.rows)}; test on other photographs, or leave it out of the '
-                            'pool by extract.leak_check.')
+                            'pool by extract.leak_check.'
+                        )
 
 
 def find_scenes(file: BenchmarkFile, root: Path, sets: Sequence[PlannedSet]) -> list[str]:
@@ -95,14 +96,22 @@ def _pools(file: BenchmarkFile, sets: Sequence[PlannedSet]) -> Iterator[_Pool]:
         rows.setdefault((folders, tuple(extract.leak_check) if extract else ()), {})[planned.row] = None
     for (folders, checked), names in rows.items():
         covered = {Path(folder).resolve() for folder in checked}
-        left_out = tuple(name for name, folder in file.options.tests.items()
-                         if covered & {Path(folder).resolve(), *Path(folder).resolve().parents})
+        left_out = tuple(
+            name
+            for name, folder in file.options.tests.items()
+            if covered & {Path(folder).resolve(), *Path(folder).resolve().parents}
+        )
         try:
             images = find_images([Path(folder) for folder in folders])
         except InputError as error:
             raise InputError(f'{file.path}: benchmark.sets.{next(iter(names))}: {error}') from None
-        yield _Pool(tuple(names), ' and '.join(folders), images,
-                    {name: own for name, own in tests.items() if name not in left_out}, left_out)
+        yield _Pool(
+            tuple(names),
+            ' and '.join(folders),
+            images,
+            {name: own for name, own in tests.items() if name not in left_out},
+            left_out,
+        )
 
 
 def _same_scenes(pool: _Pool) -> list[list[str]]:
@@ -131,10 +140,12 @@ def _sentence(pool: _Pool, found: Sequence[Sequence[str]]) -> str:
     if pool.tests:
         listed = '; '.join(f'{image} shows {test}' for image, test in found[:_NAMED])
         more = f' and {len(found) - _NAMED} more' if len(found) > _NAMED else ''
-        result = f'{len(found)} show one of their scenes: {listed}{more}; extract.leak_check leaves them out' \
-            if found else 'none shows a scene of theirs'
+        result = (
+            f'{len(found)} show one of their scenes: {listed}{more}; extract.leak_check leaves them out'
+            if found
+            else 'none shows a scene of theirs'
+        )
         parts.append(f'held against {", ".join(pool.tests)}: {result}')
     if pool.left_out:
         parts.append(f'scenes of {", ".join(pool.left_out)} were left out by extract.leak_check')
     return f'{", ".join(pool.rows)}: {len(pool.images)} images of {pool.folder}, {"; ".join(parts)}.'
-

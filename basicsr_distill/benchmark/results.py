@@ -25,9 +25,28 @@ from basicsr_distill.stages.select.choose import METHODS_WITHOUT_BAND
 RESULTS_NAME = 'results.csv'
 BICUBIC_NAME = 'bicubic.json'
 # The last three are times, which differ from run to run; the others do not.
-COLUMNS = ('set', 'count', 'network', 'set_seed', 'train_seed', 'test', 'metric', 'value', 'total_iter', 'images',
-           'pixels', 'crop_px', 'set_bytes', 'pool', 'set_fingerprint', 'weights_sha256', 'version', 'make_s',
-           'train_s', 'test_s')
+COLUMNS = (
+    'set',
+    'count',
+    'network',
+    'set_seed',
+    'train_seed',
+    'test',
+    'metric',
+    'value',
+    'total_iter',
+    'images',
+    'pixels',
+    'crop_px',
+    'set_bytes',
+    'pool',
+    'set_fingerprint',
+    'weights_sha256',
+    'version',
+    'make_s',
+    'train_s',
+    'test_s',
+)
 
 # (set seed, training seed); the first is None where nothing is drawn.
 Seeds = tuple[int | None, int]
@@ -99,8 +118,9 @@ class Results:
         rows = dict.fromkeys(row_of(result.cell) for result in self.cells)
         return sorted(rows, key=lambda row: row.own_schedule)
 
-    def values(self, row: Row, count: int | None, network: str, metric: str,
-               tests: Iterable[str]) -> dict[Seeds, float]:
+    def values(
+        self, row: Row, count: int | None, network: str, metric: str, tests: Iterable[str]
+    ) -> dict[Seeds, float]:
         """Means over tests, by seeds; seeds of which a value is missing are left out.
 
         Args:
@@ -115,14 +135,18 @@ class Results:
                     found[result.seeds] = sum(known) / len(known)
         return found
 
-    def by_set(self, row: Row, count: int | None, network: str, metric: str,
-               tests: Iterable[str]) -> dict[int | None, float]:
+    def by_set(
+        self, row: Row, count: int | None, network: str, metric: str, tests: Iterable[str]
+    ) -> dict[int | None, float]:
         """Means over the trainings of each set, by its seed; None is that of a set that is not drawn.
 
         A way of choosing without chance makes one set of all seeds: it counts as one, which is not drawn.
         """
-        contents = {result.cell.set.seed: result.facts.content for result in self.cells
-                    if row_of(result.cell) == row and result.cell.set.count == count}
+        contents = {
+            result.cell.set.seed: result.facts.content
+            for result in self.cells
+            if row_of(result.cell) == row and result.cell.set.count == count
+        }
         trainings: dict[str, list[float]] = {}
         seeds: dict[str, int | None] = {}
         measured = self.values(row, count, network, metric, tests)
@@ -134,8 +158,13 @@ class Results:
         return {seeds[content]: sum(values) / len(values) for content, values in trainings.items()}
 
 
-def collect(file: BenchmarkFile, root: Path, parts: Sequence[tuple[Cell, StagePlan, StagePlan]], scale: int,
-            tests: Mapping[str, str]) -> Results:
+def collect(
+    file: BenchmarkFile,
+    root: Path,
+    parts: Sequence[tuple[Cell, StagePlan, StagePlan]],
+    scale: int,
+    tests: Mapping[str, str],
+) -> Results:
     """Gather the results of the cells that were measured as this run planned them.
 
     Args:
@@ -153,11 +182,19 @@ def collect(file: BenchmarkFile, root: Path, parts: Sequence[tuple[Cell, StagePl
         trained, tested = read_stage(training.folder), read_stage(test.folder)
         if cell.set.identity not in facts:
             facts[cell.set.identity] = set_facts(cell.set, scale)
-        found.append(CellResult(cell, tested['values'], facts[cell.set.identity], trained['inputs']['set'],
-                                trained['weights_sha256'], tested['versions'].get('basicsr-distill', ''),
-                                min(trained['options']['datasets']['train']['gt_size'],
-                                    facts[cell.set.identity].side_px),
-                                trained['seconds'], tested['seconds']))
+        found.append(
+            CellResult(
+                cell,
+                tested['values'],
+                facts[cell.set.identity],
+                trained['inputs']['set'],
+                trained['weights_sha256'],
+                tested['versions'].get('basicsr-distill', ''),
+                min(trained['options']['datasets']['train']['gt_size'], facts[cell.set.identity].side_px),
+                trained['seconds'],
+                tested['seconds'],
+            )
+        )
     return Results(scale, found, _bicubic(file, root, scale, tests))
 
 
@@ -168,10 +205,15 @@ def set_facts(planned: PlannedSet, scale: int) -> SetFacts:
     sides = [min(header.width, header.height) // scale * scale for header in sizes]
     shared = planned.shared
     return SetFacts(
-        len(paths), sum(header.width * header.height for header in sizes), sum(map(file_bytes, paths)),
+        len(paths),
+        sum(header.width * header.height for header in sizes),
+        sum(map(file_bytes, paths)),
         read_cost(planned.home, planned.recipe, planned.stages) if planned.home and planned.stages else None,
-        read_cost(shared.home, shared.recipe, planned.stages_before) if shared else None, pool_of(planned),
-        crop_side(max(sides), sides), fingerprint_contents(paths))
+        read_cost(shared.home, shared.recipe, planned.stages_before) if shared else None,
+        pool_of(planned),
+        crop_side(max(sides), sides),
+        fingerprint_contents(paths),
+    )
 
 
 def pool_of(planned: PlannedSet) -> str:
@@ -180,8 +222,11 @@ def pool_of(planned: PlannedSet) -> str:
         return str(planned.folder)
     extract = planned.shared.recipe.extract
     counts = read_stage(Path(extract.save_dir)).get('counts', {})
-    threshold = f'under {extract.threshold} dB' if isinstance(extract.threshold, float) else (
-        'all' if extract.threshold == 'q100' else f'under the {extract.threshold}')
+    threshold = (
+        f'under {extract.threshold} dB'
+        if isinstance(extract.threshold, float)
+        else ('all' if extract.threshold == 'q100' else f'under the {extract.threshold}')
+    )
     text = f'{extract.save_dir}: {counts.get("patches_kept")} of {counts.get("patches_scored")} windows ({threshold})'
     select = planned.recipe.select if planned.stages == ('select',) else None
     if select is None or select.method in METHODS_WITHOUT_BAND:
@@ -201,10 +246,26 @@ def _lines(result: CellResult) -> Iterable[Sequence[str | int]]:
     times = ['' if value is None else f'{value:.1f}' for value in (facts.make_s, result.train_s, result.test_s)]
     for test, values in result.values.items():
         for metric, value in values.items():
-            yield (cell.set.row, count, cell.network, seed, cell.train_seed, test, metric,
-                   '' if value is None else f'{value:.6f}', cell.total_iter, facts.images, facts.pixels,
-                   result.crop_px, facts.num_bytes, facts.pool, result.set_fingerprint, result.weights_sha256,
-                   result.version, *times)
+            yield (
+                cell.set.row,
+                count,
+                cell.network,
+                seed,
+                cell.train_seed,
+                test,
+                metric,
+                '' if value is None else f'{value:.6f}',
+                cell.total_iter,
+                facts.images,
+                facts.pixels,
+                result.crop_px,
+                facts.num_bytes,
+                facts.pool,
+                result.set_fingerprint,
+                result.weights_sha256,
+                result.version,
+                *times,
+            )
 
 
 def row_of(cell: Cell) -> Row:
@@ -218,8 +279,9 @@ def _bicubic(file: BenchmarkFile, root: Path, scale: int, tests: Mapping[str, st
     known = read_json(root / BICUBIC_NAME)
     if known.get('plan') == json.loads(json.dumps(plan)):
         return dict(known['values'])
-    values = {name: _bicubic_on(name, folder, scale, file.options.metrics)
-              for name, folder in file.options.tests.items()}
+    values = {
+        name: _bicubic_on(name, folder, scale, file.options.metrics) for name, folder in file.options.tests.items()
+    }
     if all(len(measured) == len(file.options.metrics) for measured in values.values()):
         write_json(root / BICUBIC_NAME, {'plan': plan, 'values': values})
     return values
@@ -232,7 +294,7 @@ def _bicubic_on(name: str, folder: str, scale: int, metrics: Sequence[str]) -> d
     pairs = find_pairs(DistilledPatchDatasetOptions(name=name, dataroot_gt=folder), scale)  # what cells are tested on
     for found in pairs:
         hr = read_rgb(found.hr)
-        hr = hr[:hr.shape[0] // scale * scale, :hr.shape[1] // scale * scale]
+        hr = hr[: hr.shape[0] // scale * scale, : hr.shape[1] // scale * scale]
         pair = {'img': upsampled(hr, scale)[..., ::-1], 'img2': hr[..., ::-1]}
         for metric in metrics:
             try:

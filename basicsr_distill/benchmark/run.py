@@ -98,8 +98,9 @@ def benchmark(file: BenchmarkFile, dry_run: bool = False) -> int:
             remove_report(root)
             checked = find_scenes(file, root, sets) if file.options.leak_check else []
             made, failed = _make_sets(sets, launcher)
-            parts, failed_cells = _run_cells(root, file, [cell for cell in cells if cell.set.identity in made],
-                                             networks, tests, launcher)
+            parts, failed_cells = _run_cells(
+                root, file, [cell for cell in cells if cell.set.identity in made], networks, tests, launcher
+            )
         results = collect(file, root, parts, next(iter(networks.values())).scale, tests)
         write_results(root, results)
         failed += failed_cells
@@ -130,18 +131,29 @@ def _check(file: BenchmarkFile, networks: Mapping[str, Recipe], sets: Sequence[P
     if len(set(scales.values())) > 1:
         listed = ', '.join(f'{name} is for x{scale}' for name, scale in scales.items())
         raise InputError(f'{where}: {listed}; let them agree.')
-    for recipe in (*networks.values(), *{planned.shared.home: planned.shared.recipe for planned in sets
-                                         if planned.shared}.values()):
+    for recipe in (
+        *networks.values(),
+        *{planned.shared.home: planned.shared.recipe for planned in sets if planned.shared}.values(),
+    ):
         check_components(recipe)
 
 
 def _make_sets(sets: Sequence[PlannedSet], launcher: Launcher) -> tuple[set[str], list[str]]:
     """Run the shared stages and make the sets; the identities of those that are there, and what failed."""
     shared = {planned.shared.home: planned.shared for planned in sets if planned.shared is not None}
-    broken = _run('recipe', [Job(_name(recipe), _written(recipe.home, recipe.recipe.options), recipe.stages)
-                             for recipe in shared.values() if not _are_current(recipe.recipe, recipe.stages)], launcher)
-    failed = [f'{", ".join(dict.fromkeys(planned.row for planned in sets if _name(planned.shared) == name))}: {cause}'
-              for name, cause in broken.items()]
+    broken = _run(
+        'recipe',
+        [
+            Job(_name(recipe), _written(recipe.home, recipe.recipe.options), recipe.stages)
+            for recipe in shared.values()
+            if not _are_current(recipe.recipe, recipe.stages)
+        ],
+        launcher,
+    )
+    failed = [
+        f'{", ".join(dict.fromkeys(planned.row for planned in sets if _name(planned.shared) == name))}: {cause}'
+        for name, cause in broken.items()
+    ]
     made, jobs = set(), []
     for planned in sets:
         if _name(planned.shared) in broken:
@@ -202,14 +214,20 @@ def _are_current(recipe: Recipe, stages: Sequence[str], removes: Path | None = N
             continue
         if removes is not None:
             changes = asked.changes
-            for later in stages[number if changes else number + 1:]:
+            for later in stages[number if changes else number + 1 :]:
                 _remove(removes, stage_folder(recipe, later), changes)
         return False
     return True
 
 
-def _run_cells(root: Path, file: BenchmarkFile, cells: Sequence[Cell], networks: Mapping[str, Recipe],
-               tests: Mapping[str, str], launcher: Launcher) -> tuple[list[Parts], list[str]]:
+def _run_cells(
+    root: Path,
+    file: BenchmarkFile,
+    cells: Sequence[Cell],
+    networks: Mapping[str, Recipe],
+    tests: Mapping[str, str],
+    launcher: Launcher,
+) -> tuple[list[Parts], list[str]]:
     """Train and test; the cells as they are planned, and what failed."""
     inputs, failed = {}, []
     for planned in {cell.set.identity: cell.set for cell in cells}.values():
@@ -221,11 +239,21 @@ def _run_cells(root: Path, file: BenchmarkFile, cells: Sequence[Cell], networks:
     parts, jobs = [], []
     for cell in [cell for cell in cells if cell.set.identity in inputs]:
         home, (fingerprint, num_images) = root / CELLS_FOLDER / cell.identity, inputs[cell.set.identity]
-        training = plan_part(home, TRAIN, train_options(cell, networks[cell.network], num_images),
-                             {'set': fingerprint, **files[cell.network]})
-        test = plan_part(home, TEST, test_options(cell, networks[cell.network], file.options),
-                         {'training': hashlib.sha256(json_text(training.header).encode()).hexdigest(),
-                          **{f'tests.{name}': fingerprint for name, fingerprint in tests.items()}})
+        training = plan_part(
+            home,
+            TRAIN,
+            train_options(cell, networks[cell.network], num_images),
+            {'set': fingerprint, **files[cell.network]},
+        )
+        test = plan_part(
+            home,
+            TEST,
+            test_options(cell, networks[cell.network], file.options),
+            {
+                'training': hashlib.sha256(json_text(training.header).encode()).hexdigest(),
+                **{f'tests.{name}': fingerprint for name, fingerprint in tests.items()},
+            },
+        )
         try:
             is_done = _prepare(home, training, test)
         except InputError as error:
@@ -279,17 +307,23 @@ def _remove(home: Path, folder: Path, changes: str) -> None:
 def _described(metric: str, job: Job) -> str:
     """A cell that has ended, in words: a metric, by test, and its time."""
     training, test = (read_stage(job.home / part) for part in (TRAIN, TEST))
-    values = ', '.join(f'{name} {shown(metrics[metric], metric)}' for name, metrics in test['values'].items()
-                       if metrics.get(metric) is not None)
+    values = ', '.join(
+        f'{name} {shown(metrics[metric], metric)}'
+        for name, metrics in test['values'].items()
+        if metrics.get(metric) is not None
+    )
     return f'{metric} {values} ({training["seconds"] + test["seconds"]:.0f} s)'
 
 
-def _run(kind: str, jobs: Sequence[Job], launcher: Launcher,
-         ended: Callable[[Job], str] = lambda job: 'made') -> dict[str, str]:
+def _run(
+    kind: str, jobs: Sequence[Job], launcher: Launcher, ended: Callable[[Job], str] = lambda job: 'made'
+) -> dict[str, str]:
     """Run jobs; what failed, by name, with the last line that it printed."""
     logs = {job.name: (job.log, file_bytes(job.log)) for job in jobs}
-    return {name: f'{kind} {name} (exit code {code}): {last_line(*logs[name])}'
-            for name, code in run_jobs(jobs, launcher, ended).items()}
+    return {
+        name: f'{kind} {name} (exit code {code}): {last_line(*logs[name])}'
+        for name, code in run_jobs(jobs, launcher, ended).items()
+    }
 
 
 def _fingerprint_and_size(planned: PlannedSet, scale: int) -> tuple[str, int]:

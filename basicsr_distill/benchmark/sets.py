@@ -85,8 +85,9 @@ def images_of(planned: PlannedSet, scale: int) -> list[Path]:
     """The HR images that are trained on, by the rule of the data set that trains on them."""
     if planned.listed is not None:
         return [planned.folder / relative for relative in planned.listed]
-    options = DistilledPatchDatasetOptions(name=planned.identity, dataroot_gt=str(planned.folder),
-                                           num_images=planned.count)
+    options = DistilledPatchDatasetOptions(
+        name=planned.identity, dataroot_gt=str(planned.folder), num_images=planned.count
+    )
     return [pair.hr for pair in find_pairs(options, scale)]
 
 
@@ -115,8 +116,9 @@ def plan_sets(file: BenchmarkFile, root: Path) -> list[PlannedSet]:
     return planned
 
 
-def _planned(file: BenchmarkFile, folder: Path, name: str, row: SetOptions,
-             shared: SharedRecipe | None) -> Iterator[PlannedSet]:
+def _planned(
+    file: BenchmarkFile, folder: Path, name: str, row: SetOptions, shared: SharedRecipe | None
+) -> Iterator[PlannedSet]:
     if row.path is not None:
         yield from _of_folder(file, folder, name, row, Path(row.path))
         return
@@ -124,8 +126,9 @@ def _planned(file: BenchmarkFile, folder: Path, name: str, row: SetOptions,
     if row.full:
         shared.recipe.require(('extract',))
         images = stage_folder(shared.recipe, 'extract') / IMAGES_FOLDER
-        yield PlannedSet(name, f'{name}__full', None, None, False, True, images, shared=shared,
-                         stages_before=('extract',))
+        yield PlannedSet(
+            name, f'{name}__full', None, None, False, True, images, shared=shared, stages_before=('extract',)
+        )
         return
     for count in file.options.counts:
         for seed in file.options.seeds:
@@ -139,11 +142,27 @@ def _planned(file: BenchmarkFile, folder: Path, name: str, row: SetOptions,
             recipe = Recipe.parse(folder / identity / RECIPE_NAME, options)
             recipe.require(stages)
             recipe.check_agreement()
-            is_real = row.select is not None and recipe.select is not None and recipe.select.codec is None \
+            is_real = (
+                row.select is not None
+                and recipe.select is not None
+                and recipe.select.codec is None
                 and recipe.select.targets.type == 'hr'
+            )
             before = tuple(stage for stage in shared.stages if row.select is None or stage != 'finetune')
-            yield PlannedSet(name, identity, count, seed, is_real, False, folder / identity / SET_FOLDER, stages,
-                             folder / identity, options, shared, before)
+            yield PlannedSet(
+                name,
+                identity,
+                count,
+                seed,
+                is_real,
+                False,
+                folder / identity / SET_FOLDER,
+                stages,
+                folder / identity,
+                options,
+                shared,
+                before,
+            )
 
 
 def _of_folder(file: BenchmarkFile, folder: Path, name: str, row: SetOptions, root: Path) -> Iterator[PlannedSet]:
@@ -228,8 +247,10 @@ def _origin(file: BenchmarkFile, row: SetOptions) -> tuple[str, tuple[str, ...]]
 
 def _shared_recipes(file: BenchmarkFile, folder: Path) -> dict[tuple[str, tuple[str, ...]] | None, SharedRecipe]:
     recipes: dict[tuple[str, tuple[str, ...]] | None, SharedRecipe] = {}
-    rows = {origin: [row for row in file.options.sets.values() if _origin(file, row) == origin]
-            for origin in dict.fromkeys(_origin(file, row) for row in file.options.sets.values())}
+    rows = {
+        origin: [row for row in file.options.sets.values() if _origin(file, row) == origin]
+        for origin in dict.fromkeys(_origin(file, row) for row in file.options.sets.values())
+    }
     for origin, own_rows in rows.items():
         if origin is None:
             continue

@@ -85,8 +85,7 @@ class Verdict:
     @property
     def is_inside_spread(self) -> bool:
         """Whether it is neither a gain nor a loss: the interval holds 0, or the difference is within the spread."""
-        return (self.bounds is None or self.bounds[0] <= 0 <= self.bounds[1]
-                or abs(self.least.mean) <= self.least.spread)
+        return self.bounds is None or self.bounds[0] <= 0 <= self.bounds[1] or abs(self.least.mean) <= self.least.spread
 
 
 def summarize(values: Sequence[float], lower_is_better: bool = False) -> Summary:
@@ -100,8 +99,9 @@ def summarize(values: Sequence[float], lower_is_better: bool = False) -> Summary
     return Summary(mean, sd, max(values) if lower_is_better else min(values), len(values))
 
 
-def compare(ours: Mapping[int | None, float], theirs: Mapping[int | None, float],
-            lower_is_better: bool = False) -> Gain | None:
+def compare(
+    ours: Mapping[int | None, float], theirs: Mapping[int | None, float], lower_is_better: bool = False
+) -> Gain | None:
     """How much better ours are than theirs.
 
     Drawn rows are paired by seed. A row that is not drawn is one set: a paired test would take its one value for as
@@ -149,9 +149,15 @@ def judge(gains: Mapping[Key, Sequence[Gain]], real: Collection[Key]) -> dict[Ke
     tested = [row for row in gains if paired[row]]
     better = _holm({row: max(gain.p_value(1) for gain in gains[row]) for row in tested if row not in real})
     worse = _holm({row: len(paired[row]) * min(gain.p_value(-1) for gain in paired[row]) for row in tested})
-    return {row: Verdict(min(own, key=lambda gain: gain.mean), _bounds(own), min(gain.number for gain in own),
-                         'better' if row in better else 'worse' if row in worse else '')
-            for row, own in gains.items()}
+    return {
+        row: Verdict(
+            min(own, key=lambda gain: gain.mean),
+            _bounds(own),
+            min(gain.number for gain in own),
+            'better' if row in better else 'worse' if row in worse else '',
+        )
+        for row, own in gains.items()
+    }
 
 
 def _bounds(gains: Sequence[Gain]) -> tuple[float, float] | None:

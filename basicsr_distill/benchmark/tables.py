@@ -38,11 +38,21 @@ from basicsr_distill.stages.licences import (
 )
 from basicsr_distill.stages.select.choose import FEATURE_METHODS
 
-TITLES = {'psnr_y': 'PSNR on Y, dB', 'ssim_y': 'SSIM on Y', 'psnr_rgb': 'PSNR on RGB, dB', 'ssim_rgb': 'SSIM on RGB',
-           'lpips': 'LPIPS'}
+TITLES = {
+    'psnr_y': 'PSNR on Y, dB',
+    'ssim_y': 'SSIM on Y',
+    'psnr_rgb': 'PSNR on RGB, dB',
+    'ssim_rgb': 'SSIM on RGB',
+    'lpips': 'LPIPS',
+}
 _ALL = 'all'
-_LATEX = {'\\': r'\textbackslash{}', '~': r'\textasciitilde{}', '^': r'\textasciicircum{}', '±': r'$\pm$',
-          **{character: f'\\{character}' for character in '_%&#${}'}}
+_LATEX = {
+    '\\': r'\textbackslash{}',
+    '~': r'\textasciitilde{}',
+    '^': r'\textasciicircum{}',
+    '±': r'$\pm$',
+    **{character: f'\\{character}' for character in '_%&#${}'},
+}
 
 
 @dataclass(frozen=True)
@@ -64,23 +74,43 @@ class Table:
         """A ``tabular`` with the rules of booktabs."""
         columns = 'l' + 'r' * (len(self.header) - 1)
         body = [' & '.join(_latex(cell) for cell in row) + r' \\' for row in self.rows]
-        return '\n'.join([f'% {self.title}', rf'\begin{{tabular}}{{{columns}}}', r'\toprule',
-                          ' & '.join(map(_latex, self.header)) + r' \\', r'\midrule', *body, r'\bottomrule',
-                          r'\end{tabular}']) + '\n'
+        return (
+            '\n'.join(
+                [
+                    f'% {self.title}',
+                    rf'\begin{{tabular}}{{{columns}}}',
+                    r'\toprule',
+                    ' & '.join(map(_latex, self.header)) + r' \\',
+                    r'\midrule',
+                    *body,
+                    r'\bottomrule',
+                    r'\end{tabular}',
+                ]
+            )
+            + '\n'
+        )
 
     def html(self) -> str:
         """A ``table`` in a box that scrolls by itself."""
         head = ''.join(f'<th scope="col">{html.escape(cell)}</th>' for cell in self.header)
-        body = ''.join(f'<tr><th scope="row">{_html(name)}</th>{"".join(f"<td>{_html(cell)}</td>" for cell in cells)}'
-                       '</tr>' for name, *cells in self.rows)
-        return (f'<div class="table"><table><caption>{html.escape(self.title)}</caption><thead><tr>{head}</tr></thead>'
-                f'<tbody>{body}</tbody></table></div>\n')
+        body = ''.join(
+            f'<tr><th scope="row">{_html(name)}</th>{"".join(f"<td>{_html(cell)}</td>" for cell in cells)}</tr>'
+            for name, *cells in self.rows
+        )
+        return (
+            f'<div class="table"><table><caption>{html.escape(self.title)}</caption><thead><tr>{head}</tr></thead>'
+            f'<tbody>{body}</tbody></table></div>\n'
+        )
 
 
 def value_tables(options: BenchmarkOptions, results: Results) -> list[Table]:
     """A table a network, test and metric: rows by count, mean and standard deviation, the best of a column bold."""
-    return [_value_table(options, results, network, test, metric)
-            for metric in options.metrics for network in options.networks for test in options.tests]
+    return [
+        _value_table(options, results, network, test, metric)
+        for metric in options.metrics
+        for network in options.networks
+        for test in options.tests
+    ]
 
 
 def headline_tables(options: BenchmarkOptions, results: Results) -> list[Table]:
@@ -99,8 +129,10 @@ def worst_table(options: BenchmarkOptions, results: Results) -> Table:
                 values = list(results.values(row, count, network, metric, options.tests).values())
                 cells.append(shown(summarize(values, metric in LOWER_IS_BETTER).worst, metric) if values else '')
         rows.append(tuple(cells))
-    header = ('set', *(f'{network}, {_ALL if count is None else count}' for network in options.networks
-                       for count in columns))
+    header = (
+        'set',
+        *(f'{network}, {_ALL if count is None else count}' for network in options.networks for count in columns),
+    )
     return Table('worst_seed', f'Worst seed, {TITLES[metric]}, mean of the tests', header, tuple(rows))
 
 
@@ -111,14 +143,38 @@ def set_table(options: BenchmarkOptions, results: Results) -> Table:
         facts, planned = result.facts, result.cell.set
         key = (planned.row, planned.count)
         cost = 'was there before' if planned.stages else ''
-        lines.setdefault(key, (planned.row, str(facts.images), f'{facts.pixels / 1e6:.2f}',
-                               ', '.join(map(str, sorted({other.crop_px for other in results.cells
-                                                          if other.cell.set.identity == planned.identity}))),
-                               f'{facts.num_bytes / 1e6:.2f}', cost if facts.make_s is None else duration(facts.make_s),
-                               'was there before' if facts.shared_s is None and planned.shared else
-                               duration(facts.shared_s), prior_of(planned), facts.pool))
-    header = ('set', 'images', 'megapixels', 'crop, px', 'MB', 'time to make it', 'shared stages before', 'prior',
-              'pool')
+        lines.setdefault(
+            key,
+            (
+                planned.row,
+                str(facts.images),
+                f'{facts.pixels / 1e6:.2f}',
+                ', '.join(
+                    map(
+                        str,
+                        sorted(
+                            {other.crop_px for other in results.cells if other.cell.set.identity == planned.identity}
+                        ),
+                    )
+                ),
+                f'{facts.num_bytes / 1e6:.2f}',
+                cost if facts.make_s is None else duration(facts.make_s),
+                'was there before' if facts.shared_s is None and planned.shared else duration(facts.shared_s),
+                prior_of(planned),
+                facts.pool,
+            ),
+        )
+    header = (
+        'set',
+        'images',
+        'megapixels',
+        'crop, px',
+        'MB',
+        'time to make it',
+        'shared stages before',
+        'prior',
+        'pool',
+    )
     return Table('sets', 'The sets', header, tuple(lines.values()))
 
 
@@ -127,11 +183,16 @@ def failed_table(options: BenchmarkOptions, results: Results, failed: Sequence[s
     rows = []
     for row in all_rows(options, results):
         if row not in results.rows():
-            causes = [line for line in failed
-                      if f' {row.name}__' in line or row.name in line.partition(': ')[0].split(', ')]
+            causes = [
+                line for line in failed if f' {row.name}__' in line or row.name in line.partition(': ')[0].split(', ')
+            ]
             more = f' and {len(causes) - 1} more' if len(causes) > 1 else ''
-            rows.append((row.label(options.budget.full_total_iter),
-                         f'{causes[0]}{more}' if causes else 'no cell of it is finished'))
+            rows.append(
+                (
+                    row.label(options.budget.full_total_iter),
+                    f'{causes[0]}{more}' if causes else 'no cell of it is finished',
+                )
+            )
     return Table('failed', 'Rows without a result', ('set', 'cause'), tuple(rows)) if rows else None
 
 
@@ -188,8 +249,10 @@ def crop_warnings(results: Results) -> list[str]:
                 crops.setdefault(result.crop_px, {})[result.cell.set.row] = None
         if len(crops) > 1:
             listed = '; '.join(f'{crop_px} px: {", ".join(rows)}' for crop_px, rows in sorted(crops.items()))
-            lines.append(f'Not all rows of {network} were trained on equal crops ({listed}), so that they had unequal '
-                         'numbers of pixels.')
+            lines.append(
+                f'Not all rows of {network} were trained on equal crops ({listed}), so that they had unequal '
+                'numbers of pixels.'
+            )
     return lines
 
 
@@ -216,8 +279,12 @@ def _columns(options: BenchmarkOptions, results: Results) -> list[int | None]:
 
 def _value_table(options: BenchmarkOptions, results: Results, network: str, test: str, metric: str) -> Table:
     columns = _columns(options, results)
-    summaries = {(row, count): summarize(list(values.values())) for row in results.rows() for count in columns
-                 if (values := results.by_set(row, count, network, metric, [test]))}
+    summaries = {
+        (row, count): summarize(list(values.values()))
+        for row in results.rows()
+        for count in columns
+        if (values := results.by_set(row, count, network, metric, [test]))
+    }
     best = {}
     for count in columns:
         of_column = [summary.mean for (_, own), summary in summaries.items() if own == count]
@@ -228,8 +295,10 @@ def _value_table(options: BenchmarkOptions, results: Results, network: str, test
         summary = summaries.get((row, count))
         return '' if summary is None else _bold(_mean(summary, metric), summary.mean == best[count])
 
-    rows = [(row.label(options.budget.full_total_iter), *(cell(row, count) for count in columns))
-            for row in all_rows(options, results)]
+    rows = [
+        (row.label(options.budget.full_total_iter), *(cell(row, count) for count in columns))
+        for row in all_rows(options, results)
+    ]
     bicubic = results.bicubic.get(test, {}).get(metric)
     if bicubic is not None:
         rows.append(('(bicubic, no training)', shown(bicubic, metric), *[''] * (len(columns) - 1)))
@@ -247,17 +316,37 @@ def _headline_table(options: BenchmarkOptions, results: Results, network: str) -
         for row in [row for row in values if not row.is_full]:
             gains = against_full(options, values, row)
             recovered = improvement_over_random(options, results, values, row)
-            lines.append(((row.name, str(count), str(len(values[row])),
-                           _mean(summarize(list(values[row].values())), metric),
-                           _best_text(row in verdicts) if row == real else verdict_text(verdicts.get(row), metric)),
-                          None if recovered is None else f'{recovered:+.2f}',
-                          tuple(gain_text(gains.get(other), metric) for other in full)))
+            lines.append(
+                (
+                    (
+                        row.name,
+                        str(count),
+                        str(len(values[row])),
+                        _mean(summarize(list(values[row].values())), metric),
+                        _best_text(row in verdicts) if row == real else verdict_text(verdicts.get(row), metric),
+                    ),
+                    None if recovered is None else f'{recovered:+.2f}',
+                    tuple(gain_text(gains.get(other), metric) for other in full),
+                )
+            )
     has_ior = any(recovered is not None for _, recovered, _ in lines)
-    header = ('set', 'images', 'sets', TITLES[metric], 'gain over the best real row', *(['IOR'] if has_ior else []),
-              *(f'against {row.label(options.budget.full_total_iter)}' for row in full))
+    header = (
+        'set',
+        'images',
+        'sets',
+        TITLES[metric],
+        'gain over the best real row',
+        *(['IOR'] if has_ior else []),
+        *(f'against {row.label(options.budget.full_total_iter)}' for row in full),
+    )
     rows = tuple((*first, *([recovered or ''] if has_ior else []), *last) for first, recovered, last in lines)
-    return Table(f'headline__{network}', f'{network}: mean of {", ".join(options.tests)}; differences paired by seed '
-                 f"with Student's {1 - LEVEL:.0%} interval over the sets", header, rows)
+    return Table(
+        f'headline__{network}',
+        f'{network}: mean of {", ".join(options.tests)}; differences paired by seed '
+        f"with Student's {1 - LEVEL:.0%} interval over the sets",
+        header,
+        rows,
+    )
 
 
 def verdict_text(verdict: Verdict | None, metric: str) -> str:

@@ -52,20 +52,28 @@ def print_plan(file: BenchmarkFile, cells: Sequence[Cell], networks: Mapping[str
         if isinstance(cost, Cost):
             seconds += cost.seconds(cell.total_iter)
             num_bytes += cost.cell_bytes
-            print(f'{cell.identity}: {cell.total_iter} iterations, '
-                  f'{timedelta(seconds=round(cost.seconds(cell.total_iter)))}')
+            print(
+                f'{cell.identity}: {cell.total_iter} iterations, '
+                f'{timedelta(seconds=round(cost.seconds(cell.total_iter)))}'
+            )
         else:
             unknown += 1
             print(f'{cell.identity}: {cell.total_iter} iterations')
     for name, cost in costs.items():
-        print(f'{name}: {cost.iteration_s:.3f} s an iteration, {cost.test_s:.0f} s of tests, '
-              f'{cost.cell_bytes / 1e6:.1f} MB a cell' if isinstance(cost, Cost) else f'{name}: not measured: {cost}')
+        print(
+            f'{name}: {cost.iteration_s:.3f} s an iteration, {cost.test_s:.0f} s of tests, '
+            f'{cost.cell_bytes / 1e6:.1f} MB a cell'
+            if isinstance(cost, Cost)
+            else f'{name}: not measured: {cost}'
+        )
     sets = Counter(cell.set.row for cell in {cell.set.identity: cell for cell in cells}.values())
     listed = ', '.join(f'{row} {number}' for row, number in sets.items())
-    print(f'{len(cells)} cells on {sum(sets.values())} sets ({listed}); one after the other on this machine '
-          f'{timedelta(seconds=round(seconds))} and {num_bytes / 1e9:.2f} GB'
-          + (f', without {unknown} cells that were not measured' if unknown else '')
-          + '; the making of the sets is not in it.')
+    print(
+        f'{len(cells)} cells on {sum(sets.values())} sets ({listed}); one after the other on this machine '
+        f'{timedelta(seconds=round(seconds))} and {num_bytes / 1e9:.2f} GB'
+        + (f', without {unknown} cells that were not measured' if unknown else '')
+        + '; the making of the sets is not in it.'
+    )
 
 
 def _side_px(sets: Sequence[PlannedSet], scale: int) -> int:
@@ -98,14 +106,17 @@ def measure_cost(file: BenchmarkFile, name: str, network: Recipe, side_px: int) 
         times = []
         for total_iter in (_WARM_UP_ITERATIONS, TRIAL_ITERATIONS):
             job = Job('trial', home / str(total_iter))
-            for part, options in ((TRAIN, train_options(replace(cell, total_iter=total_iter), network, 1)),
-                                  (TEST, test_options(cell, network, file.options))):
+            for part, options in (
+                (TRAIN, train_options(replace(cell, total_iter=total_iter), network, 1)),
+                (TEST, test_options(cell, network, file.options)),
+            ):
                 begin_part(plan_part(job.home, part, options, {}))
             started = time.perf_counter()
             if launcher(job):
                 return last_line(job.log)
-            times.append((time.perf_counter() - started,
-                          *(read_stage(job.home / part)['seconds'] for part in (TRAIN, TEST))))
+            times.append(
+                (time.perf_counter() - started, *(read_stage(job.home / part)['seconds'] for part in (TRAIN, TEST)))
+            )
         (_, few_s, _), (whole_s, many_s, test_s) = times
         iteration_s = max(0.0, many_s - few_s) / (TRIAL_ITERATIONS - _WARM_UP_ITERATIONS)
         num_bytes = sum(file_bytes(path) for path in job.home.rglob('*') if path.is_file() and not path.is_symlink())

@@ -89,8 +89,10 @@ def _test(home: Path) -> dict[str, Any]:
     recipe = Recipe.load(option_file(home))
     test(to_experiment(recipe, is_train=False, root=home))
     values = (home / 'results' / recipe.name / 'metrics.json').read_text(encoding='utf-8')
-    return {'values': json.loads(values),
-            'weights_sha256': sha256_file(home.parent / TRAIN / weights_path(recipe.name))}
+    return {
+        'values': json.loads(values),
+        'weights_sha256': sha256_file(home.parent / TRAIN / weights_path(recipe.name)),
+    }
 
 
 def die_with_stdin() -> None:

@@ -19,5 +19,5 @@ def differences(old: Any, new: Any, name: str = '') -> Iterator[tuple[str, Any, 
 
 
 def describe(found: list[tuple[str, Any, Any]]) -> str:
-    """``key: was old, now new; ...``"""
+    """Return the edits as ``key: was old, now new; ...``."""
     return '; '.join(f'{name}: was {old!r}, now {new!r}' for name, old, new in found)

@@ -35,8 +35,9 @@ class Experiment:
         return self.recipe.path
 
 
-def to_experiment(recipe: Recipe, is_train: bool, root: Path, debug: bool = False,
-                  auto_resume: bool = False) -> Experiment:
+def to_experiment(
+    recipe: Recipe, is_train: bool, root: Path, debug: bool = False, auto_resume: bool = False
+) -> Experiment:
     """BasicSR's option dictionary from an option file.
 
     Args:
@@ -49,12 +50,16 @@ def to_experiment(recipe: Recipe, is_train: bool, root: Path, debug: bool = Fals
     """
     sections = recipe.experiment
     if sections is None:
-        raise InputError(f'{recipe.path}: key \'model_type\' is missing: this file has stages alone, no experiment of '
-                         'BasicSR (model_type, datasets, network_g, train).')
-    opt: dict[str, Any] = deepcopy({key: value for key, value in recipe.options.items()
-                                    if key not in registry.STAGES and value is not None})
-    opt.update(name=recipe.name, is_train=is_train, auto_resume=auto_resume, root_path=str(root),
-               num_gpu=sections.root.num_gpu)
+        raise InputError(
+            f"{recipe.path}: key 'model_type' is missing: this file has stages alone, no experiment of "
+            'BasicSR (model_type, datasets, network_g, train).'
+        )
+    opt: dict[str, Any] = deepcopy(
+        {key: value for key, value in recipe.options.items() if key not in registry.STAGES and value is not None}
+    )
+    opt.update(
+        name=recipe.name, is_train=is_train, auto_resume=auto_resume, root_path=str(root), num_gpu=sections.root.num_gpu
+    )
     if recipe.options.get('scale') is not None:
         opt['scale'] = recipe.scale
     # BasicSR draws one; a fixed one lets an interrupted run resume exactly.
@@ -87,12 +92,15 @@ def _paths(recipe: Recipe, name: str, is_train: bool, root: Path) -> dict[str, A
         if isinstance(value, str) and ('pretrain_network' in key or 'resume_state' in key):
             paths[key] = os.path.expanduser(value)
             if not Path(paths[key]).is_file():
-                raise InputError(f'{recipe.path}: path.{key}: {value} does not exist; put the checkpoint there or '
-                                 f'correct the path{_variables(value)}.')
+                raise InputError(
+                    f'{recipe.path}: path.{key}: {value} does not exist; put the checkpoint there or '
+                    f'correct the path{_variables(value)}.'
+                )
     folder = root / ('experiments' if is_train else 'results') / name
     if is_train:
-        paths.update(experiments_root=str(folder), models=str(folder / 'models'),
-                     training_states=str(folder / 'training_states'))
+        paths.update(
+            experiments_root=str(folder), models=str(folder / 'models'), training_states=str(folder / 'training_states')
+        )
     else:
         paths['results_root'] = str(folder)
     return {**paths, 'log': str(folder), 'visualization': str(folder / 'visualization')}
@@ -117,7 +125,7 @@ def _datasets(recipe: Recipe, opt: Mapping[str, Any], is_train: bool) -> dict[st
         _resolve_roots(recipe.path, name, dataset)
         datasets[name] = dataset
     if is_train and 'train' not in datasets:
-        raise InputError(f'{recipe.path}: datasets: section \'train\' is missing.')
+        raise InputError(f"{recipe.path}: datasets: section 'train' is missing.")
     return datasets
 
 
@@ -129,22 +137,25 @@ def _resolve_roots(path: Path, name: str, dataset: dict[str, Any]) -> None:
             continue
         dataset[key] = os.path.expanduser(value)
         if key not in optional and not os.path.exists(dataset[key]):
-            raise InputError(f'{path}: datasets.{name}.{key}: {value} does not exist; correct the path'
-                             f'{_variables(value)}.')
+            raise InputError(
+                f'{path}: datasets.{name}.{key}: {value} does not exist; correct the path{_variables(value)}.'
+            )
 
 
 def _train(path: Path, sections: ExperimentSections) -> dict[str, Any]:
     if sections.train is None:
-        raise InputError(f'{path}: section \'train\' is missing.')
+        raise InputError(f"{path}: section 'train' is missing.")
     if isinstance(sections.train, Options):
         return sections.train.model_dump()
-    train = {key: _plain(value) if isinstance(value, (Options, dict)) else deepcopy(value)
-             for key, value in sections.train.items()}
+    train = {
+        key: _plain(value) if isinstance(value, (Options, dict)) else deepcopy(value)
+        for key, value in sections.train.items()
+    }
     for name in ('optim_g', 'scheduler'):
         if not isinstance(train.get(name), dict):
             raise InputError(f'{path}: train: section {name!r} is missing.')
     if 'total_iter' not in train:
-        raise InputError(f'{path}: train: key \'total_iter\' is missing.')
+        raise InputError(f"{path}: train: key 'total_iter' is missing.")
     total = train['total_iter']
     if isinstance(total, bool) or not isinstance(total, (int, float)) or not total >= 1 or total % 1:
         raise InputError(f'{path}: train.total_iter: {total!r} is not a whole number of at least 1.')

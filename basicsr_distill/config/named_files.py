@@ -50,8 +50,11 @@ def experiment_files(recipe: Recipe) -> dict[str, Path]:
     if sections is None:
         return {}
     named = {**sections.networks, 'train': sections.train or {}, 'path': sections.path}
-    return {f'{name}.{key}': path for name, section in named.items()
-            for key, path in named_files(section, f'{recipe.path}: {name}').items()}
+    return {
+        f'{name}.{key}': path
+        for name, section in named.items()
+        for key, path in named_files(section, f'{recipe.path}: {name}').items()
+    }
 
 
 def _may_be_folder(text: Text, value: str) -> bool:
@@ -85,8 +88,11 @@ def _texts_of(value: Any, place: tuple[str, ...], marks: Sequence[Text], owner: 
             yield from _texts_of(entry, (*place, str(number)), marks, owner)
     elif isinstance(value, str):
         own = [mark for mark in marks if mark not in free] or free
-        yield from (('.'.join(place), mark, value, owner) for mark in own
-                    if mark.kind not in ('word', 'data', 'output') and value.startswith(mark.prefix))
+        yield from (
+            ('.'.join(place), mark, value, owner)
+            for mark in own
+            if mark.kind not in ('word', 'data', 'output') and value.startswith(mark.prefix)
+        )
 
 
 def _marks_in(annotation: Any) -> Iterator[Text]:

@@ -21,8 +21,10 @@ def expand_paths(value: Any, where: str) -> Any:
         InputError: a text looks like a path with a shell variable, which nothing would replace.
     """
     if isinstance(value, dict):
-        return {key: expand_paths(entry, f'{where}: {key}' if ': ' not in where else f'{where}.{key}')
-                for key, entry in value.items()}
+        return {
+            key: expand_paths(entry, f'{where}: {key}' if ': ' not in where else f'{where}.{key}')
+            for key, entry in value.items()
+        }
     if isinstance(value, list):
         return [expand_paths(entry, where) for entry in value]
     if not isinstance(value, str):
@@ -30,7 +32,8 @@ def expand_paths(value: Any, where: str) -> Any:
     if '/' in value and (variable := _VARIABLE.search(value)):
         raise InputError(
             f'{where}: {value}: variables such as {variable[0]} are not replaced; write the whole path, or '
-            '~/ for the home folder.')
+            '~/ for the home folder.'
+        )
     if home := _HOME.match(value):
-        return (home[1] or '') + os.path.expanduser(value[home.end(1) if home[1] else 0:])
+        return (home[1] or '') + os.path.expanduser(value[home.end(1) if home[1] else 0 :])
     return value

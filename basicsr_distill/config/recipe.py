@@ -98,8 +98,11 @@ class Recipe:
             InputError: names the file and the key.
         """
         root = bind(RootOptions, dict(options), str(path))
-        stages = {name: bind(model, options[name], f'{path}: {name}')
-                  for name, model in registry.STAGES.items() if options.get(name) is not None}
+        stages = {
+            name: bind(model, options[name], f'{path}: {name}')
+            for name, model in registry.STAGES.items()
+            if options.get(name) is not None
+        }
         is_experiment = any(options.get(key) is not None for key in _EXPERIMENT_KEYS)
         experiment = _experiment(path, options, root) if is_experiment else None
         # Of our own models and of stages everything is known; what stock models read is looked up in their sources.
@@ -107,17 +110,24 @@ class Recipe:
             _refuse_strangers(path, options, root)
         name = root.name
         if name is None and is_experiment:
-            raise InputError(f'{path}: key \'name\' is missing or not a word.')
+            raise InputError(f"{path}: key 'name' is missing or not a word.")
         name = path.stem if name is None else name
         check_name(path, name)
-        return cls(path, options, name, root.scale or DEFAULT_SCALE, experiment=experiment,
-                   **{stage: stages.get(stage) for stage in registry.STAGES})  # type: ignore[arg-type]
+        return cls(
+            path,
+            options,
+            name,
+            root.scale or DEFAULT_SCALE,
+            experiment=experiment,
+            **{stage: stages.get(stage) for stage in registry.STAGES},
+        )  # type: ignore[arg-type]
 
     @property
     def stages(self) -> tuple[str, ...]:
         """The stages whose sections the file has, in the order of the method."""
-        return tuple(stage for stage in STAGE_ORDER if self.has(stage)
-                     and not (stage == 'finetune' and self.is_untuned))
+        return tuple(
+            stage for stage in STAGE_ORDER if self.has(stage) and not (stage == 'finetune' and self.is_untuned)
+        )
 
     @property
     def is_untuned(self) -> bool:
@@ -138,17 +148,22 @@ class Recipe:
         if 'finetune' in stages and self.is_untuned:
             raise InputError(
                 f'{self.path}: network_g.tuning: none leaves nothing to train; leave the stage finetune out, or '
-                'set difffit.')
+                'set difffit.'
+            )
         for stage in stages:
             for section in self._needs(stage):
                 if self.has(section):
                     continue
                 if section == 'finetune':
-                    raise InputError(f'{self.path}: key \'model_type\' is missing: the stage {stage} needs model_type, '
-                                     'datasets, network_g and train.')
+                    raise InputError(
+                        f"{self.path}: key 'model_type' is missing: the stage {stage} needs model_type, "
+                        'datasets, network_g and train.'
+                    )
                 nearest = difflib.get_close_matches(section, set(self.options) - set(registry.STAGES), n=1)
-                raise InputError(f'{self.path}: section {section!r} is missing'
-                                 f'{f"; is {nearest[0]!r} meant to be it?" if nearest else "."}')
+                raise InputError(
+                    f'{self.path}: section {section!r} is missing'
+                    f'{f"; is {nearest[0]!r} meant to be it?" if nearest else "."}'
+                )
 
     def _needs(self, stage: str) -> tuple[str, ...]:
         """Sections that a stage is made of."""
@@ -172,8 +187,9 @@ class Recipe:
         for key, expected in made.items():
             given = getattr(train_set, key, None)
             if given is not None and os.path.normpath(given) != os.path.normpath(expected):
-                raise InputError(f'{self.path}: datasets.train.{key}: is {given}, but this recipe makes {expected}; '
-                                 'let them agree.')
+                raise InputError(
+                    f'{self.path}: datasets.train.{key}: is {given}, but this recipe makes {expected}; let them agree.'
+                )
         stages = {'extract.scale': self.extract, 'select.scale': self.select, 'sample.scale': self.sample}
         sections = {**stages, 'scale': self}
         scales = {name: section.scale for name, section in sections.items() if section}
@@ -185,11 +201,18 @@ class Recipe:
     def _refuse_idle_guidance(self) -> None:
         """Guidance away from the null label needs labels that differ from it: trained ones, or published rows."""
         network = self.experiment.networks.get('network_g') if self.experiment else None
-        if (self.sample and self.is_untuned and isinstance(network, MinimaxDiTNetworkOptions)
-                and network.label_init == 'null_row' and self.sample.guidance_scale != 1):
-            raise InputError(f'{self.path}: sample.guidance_scale: is {self.sample.guidance_scale:g}, which changes '
-                             'nothing but the time with network_g.tuning: none and network_g.label_init: null_row; '
-                             'set guidance_scale: 1, or label_init: rows.')
+        if (
+            self.sample
+            and self.is_untuned
+            and isinstance(network, MinimaxDiTNetworkOptions)
+            and network.label_init == 'null_row'
+            and self.sample.guidance_scale != 1
+        ):
+            raise InputError(
+                f'{self.path}: sample.guidance_scale: is {self.sample.guidance_scale:g}, which changes '
+                'nothing but the time with network_g.tuning: none and network_g.label_init: null_row; '
+                'set guidance_scale: 1, or label_init: rows.'
+            )
 
 
 def _experiment(path: Path, options: Mapping[str, Any], root: RootOptions) -> ExperimentSections:
@@ -197,12 +220,23 @@ def _experiment(path: Path, options: Mapping[str, Any], root: RootOptions) -> Ex
         if not isinstance(options.get(key), kind):
             raise InputError(f'{path}: key {key!r} is missing or not a {"word" if kind is str else "section"}.')
     model_type = str(root.model_type)
-    networks = {key: _typed(registry.NETWORKS, value, f'{path}: {key}')
-                for key, value in options.items() if key.startswith('network_') and value is not None}
+    networks = {
+        key: _typed(registry.NETWORKS, value, f'{path}: {key}')
+        for key, value in options.items()
+        if key.startswith('network_') and value is not None
+    }
     _check_paths(path, root.path or {}, networks)
     return ExperimentSections(
-        model_type, root, _datasets(path, root), networks, root.path or {}, _train(path, root, model_type), root.val,
-        _metrics(path, root.val, model_type), root.logger or LoggerOptions())
+        model_type,
+        root,
+        _datasets(path, root),
+        networks,
+        root.path or {},
+        _train(path, root, model_type),
+        root.val,
+        _metrics(path, root.val, model_type),
+        root.logger or LoggerOptions(),
+    )
 
 
 def _typed(models: registry.Models, section: Any, where: str) -> Section:
@@ -214,7 +248,7 @@ def _typed(models: registry.Models, section: Any, where: str) -> Section:
     if not isinstance(section, dict):
         raise InputError(f'{where}: must be a mapping of keys to values.')
     if not isinstance(section.get('type'), str):
-        raise InputError(f'{where}: key \'type\' is missing.')
+        raise InputError(f"{where}: key 'type' is missing.")
     model = models.get(section['type'])
     return section if model is None else bind(model, section, where)
 
@@ -230,11 +264,12 @@ def _datasets(path: Path, root: RootOptions) -> dict[str, Section]:
     datasets = {phase: section for phase, section in (root.datasets or {}).items() if section is not None}
     for phase, section in datasets.items():
         if not isinstance(section.get('name'), str):
-            raise InputError(f'{path}: datasets.{phase}: key \'name\' is missing.')
+            raise InputError(f"{path}: datasets.{phase}: key 'name' is missing.")
         if phase.split('_')[0] == 'train' and 'batch_size_per_gpu' not in section:
-            raise InputError(f'{path}: datasets.{phase}: key \'batch_size_per_gpu\' is missing.')
-    return {phase: _typed(registry.DATASETS, section, f'{path}: datasets.{phase}')
-            for phase, section in datasets.items()}
+            raise InputError(f"{path}: datasets.{phase}: key 'batch_size_per_gpu' is missing.")
+    return {
+        phase: _typed(registry.DATASETS, section, f'{path}: datasets.{phase}') for phase, section in datasets.items()
+    }
 
 
 def _train(path: Path, root: RootOptions, model_type: str) -> Section | None:
@@ -242,8 +277,12 @@ def _train(path: Path, root: RootOptions, model_type: str) -> Section | None:
         return None
     if model := registry.TRAIN_SECTIONS.get(model_type):
         return bind(model, root.train, f'{path}: train')
-    return {key: section if section is None or not _has_type(key) else
-            _typed(registry.LOSSES, section, f'{path}: train.{key}') for key, section in root.train.items()}
+    return {
+        key: section
+        if section is None or not _has_type(key)
+        else _typed(registry.LOSSES, section, f'{path}: train.{key}')
+        for key, section in root.train.items()
+    }
 
 
 def _has_type(key: str) -> bool:
@@ -256,22 +295,31 @@ def _metrics(path: Path, val: ValidationOptions | None, model_type: str) -> dict
         return {}
     if val.tile is not None:
         if model_type not in registry.TILED_MODELS:
-            raise InputError(f'{path}: val.tile: {model_type} knows no tiles; use one of '
-                             f'{", ".join(registry.TILED_MODELS)}.')
+            raise InputError(
+                f'{path}: val.tile: {model_type} knows no tiles; use one of {", ".join(registry.TILED_MODELS)}.'
+            )
         bind(TileOptions, val.tile, f'{path}: val.tile')
     # A metric is switched off by --force_yml val:metrics:NAME=none.
-    return {name: _typed(registry.METRICS, metric, f'{path}: val.metrics.{name}')
-            for name, metric in (val.metrics or {}).items() if metric is not None}
+    return {
+        name: _typed(registry.METRICS, metric, f'{path}: val.metrics.{name}')
+        for name, metric in (val.metrics or {}).items()
+        if metric is not None
+    }
 
 
 def _check_paths(path: Path, section: Mapping[str, Any], networks: Mapping[str, Any]) -> None:
     # Every SR model of BasicSR reads the keys of g and d, whether the file has both networks or not.
     labels = {'g', 'd', *(key.removeprefix('network_') for key in networks)}
     kinds: dict[str, tuple[type, str]] = {
-        'resume_state': (str, 'a path'), 'ignore_resume_networks': (list, 'a list of networks')}
+        'resume_state': (str, 'a path'),
+        'ignore_resume_networks': (list, 'a list of networks'),
+    }
     for label in labels:
-        kinds |= {f'pretrain_network_{label}': (str, 'a path'), f'param_key_{label}': (str, 'a word'),
-                  f'strict_load_{label}': (bool, 'true or false')}
+        kinds |= {
+            f'pretrain_network_{label}': (str, 'a path'),
+            f'param_key_{label}': (str, 'a word'),
+            f'strict_load_{label}': (bool, 'true or false'),
+        }
     for key, value in section.items():
         if key not in kinds:
             raise InputError(f'{path}: path: unknown key {key!r}; did you mean {nearest_name(key, kinds)!r}?')
@@ -289,19 +337,26 @@ def _refuse_strangers(path: Path, options: Mapping[str, Any], root: RootOptions)
         nearest = nearest_name(key, ValidationOptions.model_fields)
         raise InputError(f'{path}: val: unknown key {key!r}; did you mean {nearest!r}?')
     if not any(options.get(key) is not None for key in (*registry.STAGES, *_EXPERIMENT_KEYS)):
-        raise InputError(f'{path}: key \'model_type\' is missing; an option file is an experiment of BasicSR '
-                         '(model_type, datasets, network_g, train) or has one of the sections '
-                         f'{", ".join(registry.STAGES)}.')
+        raise InputError(
+            f"{path}: key 'model_type' is missing; an option file is an experiment of BasicSR "
+            '(model_type, datasets, network_g, train) or has one of the sections '
+            f'{", ".join(registry.STAGES)}.'
+        )
 
 
 def check_name(path: Path, name: str) -> None:
     """Refuse names that are no folder's, or not the one that they seem to be."""
     if '$' in name:
-        raise InputError(f'{path}: name: {name!r} must be a plain folder name; variables of the shell are not replaced '
-                         'in option files, write the name itself or give it by --force_yml "name=...".')
+        raise InputError(
+            f'{path}: name: {name!r} must be a plain folder name; variables of the shell are not replaced '
+            'in option files, write the name itself or give it by --force_yml "name=...".'
+        )
     if not name or name.startswith('.') or name != name.strip() or set(name) & set('/\\') or not name.isprintable():
-        raise InputError(f'{path}: name: {name!r} must be a plain folder name, without slashes, control characters, '
-                         'and dots or spaces in front.')
+        raise InputError(
+            f'{path}: name: {name!r} must be a plain folder name, without slashes, control characters, '
+            'and dots or spaces in front.'
+        )
     if len(name.encode('utf-8', 'surrogateescape')) > _NAME_BYTES:
-        raise InputError(f'{path}: name: must be a plain folder name of at most {_NAME_BYTES} bytes; shorten '
-                         f'{name[:20]!r}...')
+        raise InputError(
+            f'{path}: name: must be a plain folder name of at most {_NAME_BYTES} bytes; shorten {name[:20]!r}...'
+        )

@@ -41,8 +41,12 @@ def _by_type(*models: type[Options]) -> Models:
 
 
 # Sections of a recipe beside BasicSR's root keys.
-STAGES: Models = {'extract': ExtractOptions, 'cluster': ClusterOptions, 'select': SelectOptions,
-                  'sample': SampleOptions}
+STAGES: Models = {
+    'extract': ExtractOptions,
+    'cluster': ClusterOptions,
+    'select': SelectOptions,
+    'sample': SampleOptions,
+}
 
 DATASETS = _by_type(DistilledPatchDatasetOptions, LatentPatchDatasetOptions, LabelledPatchDatasetOptions)
 NETWORKS = _by_type(MinimaxDiTNetworkOptions, LatentImagesOptions)

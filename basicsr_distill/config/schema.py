@@ -44,18 +44,26 @@ def schema(kind: str) -> dict[str, Any]:
     properties = root['properties']
     for name, model in stages.items():
         properties[name] = _or_null(_reference(model)) | {'description': model.__doc__}
-    properties['datasets'] |= _or_null({'type': 'object', 'additionalProperties': _or_null(
-        _by_type(registry.DATASETS, ('type', 'name')))})
+    properties['datasets'] |= _or_null(
+        {'type': 'object', 'additionalProperties': _or_null(_by_type(registry.DATASETS, ('type', 'name')))}
+    )
     definitions[ValidationOptions.__name__]['properties'] |= {
         'metrics': _or_null({'type': 'object', 'additionalProperties': _or_null(_by_type(registry.METRICS))}),
-        'tile': _or_null(_reference(TileOptions))}
+        'tile': _or_null(_reference(TileOptions)),
+    }
     made = {
-        '$schema': _DIALECT, 'description': _DESCRIPTIONS[kind], 'type': 'object', 'properties': properties,
+        '$schema': _DIALECT,
+        'description': _DESCRIPTIONS[kind],
+        'type': 'object',
+        'properties': properties,
         # Stock models read keys of their own at the root.
         'patternProperties': {'^network_': _or_null(_by_type(registry.NETWORKS))},
-        'allOf': [{'if': _is('model_type', name), 'then': {'properties': {'train': _or_null(_reference(model))}}}
-                  for name, model in registry.TRAIN_SECTIONS.items()],
-        'definitions': dict(sorted(definitions.items()))}
+        'allOf': [
+            {'if': _is('model_type', name), 'then': {'properties': {'train': _or_null(_reference(model))}}}
+            for name, model in registry.TRAIN_SECTIONS.items()
+        ],
+        'definitions': dict(sorted(definitions.items())),
+    }
     return _untitled(made | ({'additionalProperties': False} if kind == 'recipe' else {}))
 
 
@@ -95,5 +103,8 @@ def _is(key: str, value: str) -> dict[str, Any]:
 
 def _by_type(models: registry.Models, required: tuple[str, ...] = ('type',)) -> dict[str, Any]:
     """A section that its ``type`` gives its keys, where that type has a model."""
-    return {'type': 'object', 'required': list(required),
-            'allOf': [{'if': _is('type', name), 'then': _reference(model)} for name, model in models.items()]}
+    return {
+        'type': 'object',
+        'required': list(required),
+        'allOf': [{'if': _is('type', name), 'then': _reference(model)} for name, model in models.items()],
+    }

@@ -38,8 +38,10 @@ class _Loader(getattr(yaml, 'CSafeLoader', yaml.SafeLoader)):  # type: ignore[mi
 
 # YAML 1.1 as PyYAML reads it takes 1e-4 for a string; every learning rate is written so.
 _Loader.add_implicit_resolver(
-    'tag:yaml.org,2002:float', re.compile(r'^[-+]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)[eE][-+]?[0-9]+$'),
-    list('-+.0123456789'))
+    'tag:yaml.org,2002:float',
+    re.compile(r'^[-+]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)[eE][-+]?[0-9]+$'),
+    list('-+.0123456789'),
+)
 
 
 def _check_depth(text: str) -> None:
@@ -48,8 +50,7 @@ def _check_depth(text: str) -> None:
     for event in yaml.parse(text, Loader=_Loader):
         depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
         if depth > MAX_DEPTH:
-            raise yaml.constructor.ConstructorError(
-                None, None, 'it is nested too deeply', event.start_mark)  # type: ignore[arg-type]
+            raise yaml.constructor.ConstructorError(None, None, 'it is nested too deeply', event.start_mark)  # type: ignore[arg-type]
 
 
 def _check_expansion(node: yaml.Node | None, sizes: dict[int, int], depth: int = 0) -> int:
@@ -99,8 +100,11 @@ def _explained(error: yaml.YAMLError, origin: str, text: str) -> InputError:
     problem = getattr(error, 'problem', None) or str(error).splitlines()[0]
     if 'could not determine a constructor' in problem:
         problem = f'{problem.split(" for ")[-1]} is not allowed, only plain values are'
-    if mark and text.splitlines()[mark.line:mark.line
-                                  + 1] and text.splitlines()[mark.line][mark.column:].startswith('\t'):
+    if (
+        mark
+        and text.splitlines()[mark.line : mark.line + 1]
+        and text.splitlines()[mark.line][mark.column :].startswith('\t')
+    ):
         problem = 'a tab stands where spaces belong; indent with spaces'
     return InputError(f'{origin}{line}: {problem}.')
 

@@ -58,11 +58,15 @@ def find_pairs(options: DistilledPatchDatasetOptions, scale: int) -> list[Pair]:
 
 def _pairs_of_distilled_set(options: DistilledPatchDatasetOptions, root: Path, scale: int) -> list[Pair]:
     lr_folder = root / 'LR_bicubic' / f'X{scale}'
-    foreign = [key for key in ('dataroot_lq', 'meta_info_file', 'meta_info')
-               if (value := getattr(options, key)) and root.resolve() not in Path(value).resolve().parents]
+    foreign = [
+        key
+        for key in ('dataroot_lq', 'meta_info_file', 'meta_info')
+        if (value := getattr(options, key)) and root.resolve() not in Path(value).resolve().parents
+    ]
     if foreign:
-        logging.getLogger('basicsr').warning('%s: a distilled set brings its own; %s ignored.', root,
-                                             ' and '.join(foreign))
+        logging.getLogger('basicsr').warning(
+            '%s: a distilled set brings its own; %s ignored.', root, ' and '.join(foreign)
+        )
     rows = read_table(root / MANIFEST_NAME, SetRow)
     if options.labels is not None:
         known = {row.label for row in rows}
@@ -75,7 +79,7 @@ def _pairs_of_distilled_set(options: DistilledPatchDatasetOptions, root: Path, s
     for row in sorted(rows, key=lambda row: (row.label, row.index)):
         ranked.append((seen[row.label], row.label, row))
         seen[row.label] += 1
-    rows = [row for _, _, row in sorted(ranked, key=lambda item: item[:2])][:_count(options, len(rows))]
+    rows = [row for _, _, row in sorted(ranked, key=lambda item: item[:2])][: _count(options, len(rows))]
     return [Pair(root / HR_FOLDER / row.name, lr if (lr := lr_folder / row.name).is_file() else None) for row in rows]
 
 
@@ -85,7 +89,8 @@ def _pairs_of_folder(options: DistilledPatchDatasetOptions, root: Path) -> list[
     if options.meta_info:
         raise InputError(
             'meta_info: lists of pairs are read by RealESRGANPairedDataset; remove the key, or list HR images '
-            'in a meta_info_file.')
+            'in a meta_info_file.'
+        )
     if options.meta_info_file:
         table = Path(options.meta_info_file)
         try:
@@ -99,7 +104,10 @@ def _pairs_of_folder(options: DistilledPatchDatasetOptions, root: Path) -> list[
     if (several := Counter(path.name for path in paths).most_common(1)) and several[0][1] > 1:
         logging.getLogger('basicsr').warning(
             '%s: %s lies in %d of its folders; all are read, so point dataroot_gt at one of '
-            'them if they are versions of the same images.', root, *several[0])
+            'them if they are versions of the same images.',
+            root,
+            *several[0],
+        )
     count = _count(options, len(paths))
     paths = [paths[number * len(paths) // count] for number in range(count)]  # evenly: neighbours are often alike
     if options.dataroot_lq is None:
@@ -110,8 +118,10 @@ def _pairs_of_folder(options: DistilledPatchDatasetOptions, root: Path) -> list[
         relative = path.relative_to(root)
         lr = lq_root / relative.with_name(options.filename_tmpl.format(path.stem) + path.suffix)
         if not lr.is_file():
-            raise InputError(f'dataroot_lq: {lr} is missing, the partner of {path}; '
-                             'correct dataroot_lq or filename_tmpl, or leave dataroot_lq out.')
+            raise InputError(
+                f'dataroot_lq: {lr} is missing, the partner of {path}; '
+                'correct dataroot_lq or filename_tmpl, or leave dataroot_lq out.'
+            )
         pairs.append(Pair(path, lr))
     return pairs
 
@@ -131,10 +141,15 @@ def _refuse_versions(root: Path, paths: Sequence[Path]) -> None:
     for small, theirs in by_folder.items():
         for large in holders[next(iter(theirs))]:
             own = by_folder[large]
-            if large != small and theirs.keys() <= own.keys() and all(
-                    _is_reduced(image_shape(own[name]), image_shape(theirs[name])) for name in [*theirs][:_PROBES]):
-                raise InputError(f'dataroot_gt: {root}: {small.relative_to(root)} holds the pictures of '
-                                 f'{large.relative_to(root)} at a smaller size; point it at {large}.')
+            if (
+                large != small
+                and theirs.keys() <= own.keys()
+                and all(_is_reduced(image_shape(own[name]), image_shape(theirs[name])) for name in [*theirs][:_PROBES])
+            ):
+                raise InputError(
+                    f'dataroot_gt: {root}: {small.relative_to(root)} holds the pictures of '
+                    f'{large.relative_to(root)} at a smaller size; point it at {large}.'
+                )
 
 
 def _is_reduced(large: tuple[int, int], small: tuple[int, int]) -> bool:

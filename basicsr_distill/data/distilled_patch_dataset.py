@@ -66,9 +66,12 @@ class DistilledPatchDataset(Dataset[dict[str, Any]]):
         self._cache: dict[int, tuple[NDArray[np.uint8], NDArray[np.uint8]]] = {}
         self._cached_bytes = 0
         if self.options.cache == 'ram' and self._decoded_bytes > MAX_CACHE_BYTES:
-            logging.getLogger('basicsr').warning('%s: decoded it takes %.1f GiB, of which %.1f are kept in memory.',
-                                                 self.options.dataroot_gt, self._decoded_bytes / 2**30,
-                                                 MAX_CACHE_BYTES / 2**30)
+            logging.getLogger('basicsr').warning(
+                '%s: decoded it takes %.1f GiB, of which %.1f are kept in memory.',
+                self.options.dataroot_gt,
+                self._decoded_bytes / 2**30,
+                MAX_CACHE_BYTES / 2**30,
+            )
         if self.is_train:
             self.gt_size = crop_side(gt_size, [min(shape) for shape in shapes])
             self._say_what_is_smaller(gt_size, [min(shape) for shape in shapes])
@@ -121,23 +124,34 @@ class DistilledPatchDataset(Dataset[dict[str, Any]]):
     def _say_what_is_smaller(self, gt_size: int, sides: Sequence[int]) -> None:
         logger = logging.getLogger('basicsr')
         if self.gt_size < gt_size:
-            logger.warning('gt_size: %d is larger than the images of %s; cropping %d instead.', gt_size,
-                           self.options.dataroot_gt, self.gt_size)
+            logger.warning(
+                'gt_size: %d is larger than the images of %s; cropping %d instead.',
+                gt_size,
+                self.options.dataroot_gt,
+                self.gt_size,
+            )
         small = [pair.hr.name for pair, side in zip(self.pairs, sides) if side < self.gt_size]
         if small:
             listed = ', '.join(small[:_NAMED]) + (f' and {len(small) - _NAMED} more' if len(small) > _NAMED else '')
-            logger.warning('%s: %d of %d images are smaller than the crop of %d and are continued by their mirror '
-                           'image: %s.', self.options.dataroot_gt, len(small), len(sides), self.gt_size, listed)
+            logger.warning(
+                '%s: %d of %d images are smaller than the crop of %d and are continued by their mirror image: %s.',
+                self.options.dataroot_gt,
+                len(small),
+                len(sides),
+                self.gt_size,
+                listed,
+            )
 
-    def _crop_and_turn(self, hr: NDArray[np.uint8], lr: NDArray[np.uint8]) -> tuple[NDArray[np.uint8],
-                                                                                    NDArray[np.uint8]]:
+    def _crop_and_turn(
+        self, hr: NDArray[np.uint8], lr: NDArray[np.uint8]
+    ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
         size = self.gt_size // self.scale
         hr, lr = continued(hr, self.gt_size), continued(lr, size)
         top, left = (int(torch.randint(length - size + 1, ())) for length in lr.shape[:2])
         flip, turn_over, transpose = (torch.rand(3) < 0.5).tolist()
 
         def cut(image: NDArray[np.uint8], step: int) -> NDArray[np.uint8]:
-            image = image[top * step:(top + size) * step, left * step:(left + size) * step]
+            image = image[top * step : (top + size) * step, left * step : (left + size) * step]
             if self.options.use_hflip and flip:
                 image = image[:, ::-1]
             if self.options.use_rot and turn_over:

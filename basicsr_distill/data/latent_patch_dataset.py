@@ -82,8 +82,13 @@ class LatentPatchDataset(Dataset[dict[str, Any]]):
         latent = torch.from_numpy(np.array(means[flipped]))
         if stds is not None:
             latent += torch.from_numpy(np.array(stds[flipped])) * torch.randn(latent.shape)
-        return {'latent': latent, 'label': self.labels[index], 'noise': torch.randn(latent.shape),
-                'time': torch.rand(()), 'drop': torch.rand(())}
+        return {
+            'latent': latent,
+            'label': self.labels[index],
+            'noise': torch.randn(latent.shape),
+            'time': torch.rand(()),
+            'drop': torch.rand(()),
+        }
 
     def __getstate__(self) -> dict[str, Any]:
         # Memory maps would travel to worker processes as copies of whole files.
@@ -118,7 +123,8 @@ class LatentPatchDataset(Dataset[dict[str, Any]]):
             if earlier and earlier[key] != value:
                 raise InputError(
                     f'{folder}: holds latents made with another {key} (was {earlier[key]!r}, now {value!r}); '
-                    'give the data set or the experiment another name, or remove the folder.')
+                    'give the data set or the experiment another name, or remove the folder.'
+                )
         if not earlier:
             write_json(folder / RECORD_NAME, record)
 
@@ -148,8 +154,11 @@ class LatentPatchDataset(Dataset[dict[str, Any]]):
 
     def _encode_own_shards(self, folder: Path) -> None:
         shards = range(-(-len(self.rows) // SHARD_SIZE))
-        pending = [shard for shard in shards[distributed.rank()::distributed.world_size()]
-                   if not _shard_path(folder, shard).is_file()]
+        pending = [
+            shard
+            for shard in shards[distributed.rank() :: distributed.world_size()]
+            if not _shard_path(folder, shard).is_file()
+        ]
         if not pending:
             return
         device = torch.device('cuda' if torch.cuda.is_available() else 'cpu')
@@ -161,11 +170,13 @@ class LatentPatchDataset(Dataset[dict[str, Any]]):
         _check_space(folder, 4 * floats * SHARD_SIZE * len(pending))
         with progress(len(pending) * SHARD_SIZE, 'finetune: encode', 'patch') as bar:
             for shard in pending:
-                rows = self.rows[shard * SHARD_SIZE:(shard + 1) * SHARD_SIZE]
+                rows = self.rows[shard * SHARD_SIZE : (shard + 1) * SHARD_SIZE]
                 moments = _encode(codec, self._pixels(rows, flips), has_spread, device)
                 if not np.isfinite(moments).all():
-                    raise InputError(f'{self.dataroot}: the codec gives NaN for one of {rows[0].name} ... '
-                                     f'{rows[-1].name}; use codec.precision: fp32.')
+                    raise InputError(
+                        f'{self.dataroot}: the codec gives NaN for one of {rows[0].name} ... '
+                        f'{rows[-1].name}; use codec.precision: fp32.'
+                    )
                 moments = moments.reshape(len(rows), -1, *moments.shape[1:])
                 buffer = io.BytesIO()  # to a file, numpy does not say why it could not write
                 np.save(buffer, moments, allow_pickle=False)
@@ -174,8 +185,9 @@ class LatentPatchDataset(Dataset[dict[str, Any]]):
 
     def _pixels(self, rows: Sequence[PatchRow], flips: Sequence[bool]) -> Iterator[Tensor]:
         """Batches (N, 3, H, W) in [0, 1]; every patch is followed by its mirror image if ``flips`` says so."""
-        paths = [safe_join(self.dataroot / IMAGES_FOLDER, row.name, listed_in=self.dataroot / MANIFEST_NAME)
-                 for row in rows]
+        paths = [
+            safe_join(self.dataroot / IMAGES_FOLDER, row.name, listed_in=self.dataroot / MANIFEST_NAME) for row in rows
+        ]
         return _batches(paths, flips, self.options.encode_batch_size)
 
     def _moments(self, index: int) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
@@ -188,7 +200,7 @@ class LatentPatchDataset(Dataset[dict[str, Any]]):
 
     def _latents_dir(self) -> Path:
         if self.options.latents_dir is None:
-            raise InputError(f'datasets.{self.opt.get("name")}: key \'latents_dir\' is missing.')
+            raise InputError(f"datasets.{self.opt.get('name')}: key 'latents_dir' is missing.")
         return Path(self.options.latents_dir)
 
     def _folder(self) -> Path:
@@ -207,8 +219,7 @@ def _batches(paths: Sequence[Path], flips: Sequence[bool], size: int) -> Iterato
         yield torch.stack(batch).float() / 255
 
 
-def _encode(codec: Codec, batches: Iterable[Tensor], has_spread: bool,
-            device: torch.device) -> NDArray[np.float32]:
+def _encode(codec: Codec, batches: Iterable[Tensor], has_spread: bool, device: torch.device) -> NDArray[np.float32]:
     """Means and, with ``has_spread``, standard deviations of pixels, (N, 1 or 2, C, h, w), float32."""
     parts = []
     for pixels in batches:

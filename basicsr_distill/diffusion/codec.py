@@ -144,11 +144,16 @@ def _from_pretrained(network_type: Any, options: AutoencoderKlCodecOptions | Aut
     from diffusers.utils import is_accelerate_available
 
     try:
-        return network_type.from_pretrained(options.pretrained, subfolder=options.subfolder,
-                                            low_cpu_mem_usage=is_accelerate_available(),
-                                            local_files_only=options.local_files_only,
-                                            torch_dtype=DTYPES[options.precision])
+        return network_type.from_pretrained(
+            options.pretrained,
+            subfolder=options.subfolder,
+            low_cpu_mem_usage=is_accelerate_available(),
+            local_files_only=options.local_files_only,
+            torch_dtype=DTYPES[options.precision],
+        )
     except (OSError, ValueError) as error:
         reason = str(error).strip().splitlines()[0].rstrip('.')
-        raise InputError(f'codec.pretrained: {options.pretrained}: no {network_type.__name__} could be loaded '
-                         f'({reason}); give a hub id, or the folder of its config.json and weights.') from error
+        raise InputError(
+            f'codec.pretrained: {options.pretrained}: no {network_type.__name__} could be loaded '
+            f'({reason}); give a hub id, or the folder of its config.json and weights.'
+        ) from error

@@ -49,8 +49,9 @@ def share_conditioner(dit: DiTTransformer2DModel) -> CombinedTimestepLabelEmbedd
     state = conditioner.state_dict()
     for number, block in enumerate(dit.transformer_blocks):
         if any(not torch.equal(state[name], value) for name, value in block.norm1.emb.state_dict().items()):
-            raise InputError(f'network_g.pretrained: block {number} embeds labels unlike block 0; such a DiT is not '
-                             'supported.')
+            raise InputError(
+                f'network_g.pretrained: block {number} embeds labels unlike block 0; such a DiT is not supported.'
+            )
         block.norm1.emb = _Given()
         block.norm3.eps = _NORM_EPS
     conditioner.time_proj.downscale_freq_shift = 0
@@ -58,8 +59,9 @@ def share_conditioner(dit: DiTTransformer2DModel) -> CombinedTimestepLabelEmbedd
     return conditioner
 
 
-def unshare_conditioner(dit: DiTTransformer2DModel,
-                        conditioner: CombinedTimestepLabelEmbeddings) -> DiTTransformer2DModel:
+def unshare_conditioner(
+    dit: DiTTransformer2DModel, conditioner: CombinedTimestepLabelEmbeddings
+) -> DiTTransformer2DModel:
     """A plain diffusers model with the same weights, as ``save_pretrained`` and others' code expect it.
 
     Loaded by diffusers alone it has diffusers' frequencies and epsilon again, 2-4 % off at large timesteps.
@@ -72,8 +74,9 @@ def unshare_conditioner(dit: DiTTransformer2DModel,
     plain = DiTTransformer2DModel.from_config(dit.config)
     state = dict(dit.state_dict())
     for number in range(len(plain.transformer_blocks)):
-        state.update({f'transformer_blocks.{number}.norm1.emb.{name}': value
-                      for name, value in conditioner.state_dict().items()})
+        state.update(
+            {f'transformer_blocks.{number}.norm1.emb.{name}': value for name, value in conditioner.state_dict().items()}
+        )
     plain.load_state_dict(state)
     return plain
 
@@ -85,12 +88,22 @@ def scratch_dit(options: ScratchDiTOptions, num_labels: int) -> DiTTransformer2D
     >>> scratch_dit(options, num_labels=3).config.num_layers
     2
     """
-    layers, heads, channels = (_SIZES[options.size] if options.size else
-                               (options.num_layers, options.num_attention_heads, options.attention_head_dim))
+    layers, heads, channels = (
+        _SIZES[options.size]
+        if options.size
+        else (options.num_layers, options.num_attention_heads, options.attention_head_dim)
+    )
     dit = DiTTransformer2DModel(
-        num_layers=layers, num_attention_heads=heads, attention_head_dim=channels, patch_size=options.patch_size,
-        in_channels=options.in_channels, out_channels=options.in_channels * (2 if options.learn_variance else 1),
-        sample_size=options.sample_size, num_embeds_ada_norm=num_labels, norm_eps=_NORM_EPS)
+        num_layers=layers,
+        num_attention_heads=heads,
+        attention_head_dim=channels,
+        patch_size=options.patch_size,
+        in_channels=options.in_channels,
+        out_channels=options.in_channels * (2 if options.learn_variance else 1),
+        sample_size=options.sample_size,
+        num_embeds_ada_norm=num_labels,
+        norm_eps=_NORM_EPS,
+    )
     for module in dit.modules():
         if isinstance(module, (nn.Linear, nn.Conv2d)):
             nn.init.xavier_uniform_(module.weight.flatten(1))
@@ -126,13 +139,15 @@ def load_dit(source: str, subfolder: str | None = None, local_files_only: bool =
     if subfolder is None and not (path / 'config.json').is_file():
         subfolder = 'transformer'
     try:
-        return DiTTransformer2DModel.from_pretrained(source, subfolder=subfolder, local_files_only=local_files_only,
-                                                     low_cpu_mem_usage=is_accelerate_available())
+        return DiTTransformer2DModel.from_pretrained(
+            source, subfolder=subfolder, local_files_only=local_files_only, low_cpu_mem_usage=is_accelerate_available()
+        )
     except (OSError, ValueError) as error:
         reason = str(error).strip().splitlines()[0].rstrip('.')
         raise InputError(
             f'network_g.pretrained: {source}: no DiT could be loaded ({reason}); give a hub id, a diffusers '
-            'folder, or a .pt file of the original release.') from error
+            'folder, or a .pt file of the original release.'
+        ) from error
 
 
 def _from_original(path: Path) -> DiTTransformer2DModel:
@@ -143,15 +158,18 @@ def _from_original(path: Path) -> DiTTransformer2DModel:
     try:
         config, converted = convert_original(state)
     except (KeyError, AttributeError) as error:
-        raise InputError(f'network_g.pretrained: {path}: not a DiT in the original layout '
-                         f'({error} is missing).') from error
+        raise InputError(
+            f'network_g.pretrained: {path}: not a DiT in the original layout ({error} is missing).'
+        ) from error
     except ValueError as error:
         raise InputError(f'network_g.pretrained: {path}: {error}.') from error
     dit = DiTTransformer2DModel(**config)
     missing, unexpected = dit.load_state_dict(converted, strict=False)
     if missing or unexpected:
-        raise InputError(f'network_g.pretrained: {path}: not a DiT in the original layout '
-                         f'({[*missing, *unexpected][0]} does not match).')
+        raise InputError(
+            f'network_g.pretrained: {path}: not a DiT in the original layout '
+            f'({[*missing, *unexpected][0]} does not match).'
+        )
     return dit
 
 
@@ -169,11 +187,15 @@ def convert_original(state: dict[str, Tensor]) -> tuple[dict[str, Any], dict[str
     depth = 1 + max(int(match[1]) for key in state if (match := re.match(r'blocks\.(\d+)\.', key)))
     heads = _HEADS_OF_WIDTH[width]
     config = {
-        'num_layers': depth, 'num_attention_heads': heads, 'attention_head_dim': width // heads,
-        'patch_size': patch_size, 'in_channels': in_channels,
+        'num_layers': depth,
+        'num_attention_heads': heads,
+        'attention_head_dim': width // heads,
+        'patch_size': patch_size,
+        'in_channels': in_channels,
         'out_channels': len(state['final_layer.linear.bias']) // patch_size**2,
         'sample_size': math.isqrt(state['pos_embed'].shape[1]) * patch_size,
-        'num_embeds_ada_norm': len(state['y_embedder.embedding_table.weight']) - 1, 'norm_eps': _NORM_EPS,
+        'num_embeds_ada_norm': len(state['y_embedder.embedding_table.weight']) - 1,
+        'norm_eps': _NORM_EPS,
     }
     embedding = {
         'timestep_embedder.linear_1.weight': state['t_embedder.mlp.0.weight'],
@@ -193,8 +215,12 @@ def convert_original(state: dict[str, Tensor]) -> tuple[dict[str, Any], dict[str
         for kind in ('weight', 'bias'):
             for name, part in zip('qkv', state[f'{old}attn.qkv.{kind}'].chunk(3)):
                 converted[f'{new}attn1.to_{name}.{kind}'] = part
-            for theirs, ours in (('adaLN_modulation.1', 'norm1.linear'), ('attn.proj', 'attn1.to_out.0'),
-                                 ('mlp.fc1', 'ff.net.0.proj'), ('mlp.fc2', 'ff.net.2')):
+            for theirs, ours in (
+                ('adaLN_modulation.1', 'norm1.linear'),
+                ('attn.proj', 'attn1.to_out.0'),
+                ('mlp.fc1', 'ff.net.0.proj'),
+                ('mlp.fc2', 'ff.net.2'),
+            ):
                 converted[f'{new}{ours}.{kind}'] = state[f'{old}{theirs}.{kind}']
     return config, converted
 
@@ -219,8 +245,10 @@ def init_label_rows(conditioner: CombinedTimestepLabelEmbeddings, num_labels: in
     embedder = conditioner.class_embedder
     table = embedder.embedding_table.weight
     if num_labels > embedder.num_classes:
-        raise InputError(f'network_g.num_labels: {num_labels} labels do not fit the {embedder.num_classes} rows of the '
-                         'pretrained label table.')
+        raise InputError(
+            f'network_g.num_labels: {num_labels} labels do not fit the {embedder.num_classes} rows of the '
+            'pretrained label table.'
+        )
     if how == 'null_row':
         table[:num_labels] = table[embedder.num_classes].clone()
     elif how == 'mean':

@@ -21,8 +21,16 @@ def make_average(parameters: Sequence[nn.Parameter], decay: float, warmup: bool)
     # EMAModel's own warm-up with gamma 9 and power 1 is 1 - (1 + (1 + n) / 9)^-1 = (1 + n) / (10 + n) when counted from
     # -1; its default takes 0 for the first decay, where this takes 0.1. Without warm-up the lowest decay is the
     # highest.
-    return EMAModel(parameters, decay=decay, min_decay=0.0 if warmup else decay, update_after_step=-1,
-                    use_ema_warmup=True, inv_gamma=9, power=1, foreach=True)
+    return EMAModel(
+        parameters,
+        decay=decay,
+        min_decay=0.0 if warmup else decay,
+        update_after_step=-1,
+        use_ema_warmup=True,
+        inv_gamma=9,
+        power=1,
+        foreach=True,
+    )
 
 
 def update_average(average: EMAModel, parameters: Sequence[nn.Parameter]) -> None:

@@ -18,8 +18,14 @@ Denoise = Callable[..., Tensor]
 _ROUNDING = 1e-5
 
 
-def towards_modes(denoise: Denoise, modes: Tensor, scale: float, stop: float = 0.5,
-                  manifold: Tensor | None = None, next_timestep: Callable[[Tensor], Tensor] | None = None) -> Denoise:
+def towards_modes(
+    denoise: Denoise,
+    modes: Tensor,
+    scale: float,
+    stop: float = 0.5,
+    manifold: Tensor | None = None,
+    next_timestep: Callable[[Tensor], Tensor] | None = None,
+) -> Denoise:
     """Pull every sample towards its mode: eps - scale sqrt(1 - alpha_bar_t) (mode - x0_pred).
 
     It adds scale (mode - x0_pred) to the score, and so means the same to every deterministic scheduler and number of
@@ -158,6 +164,6 @@ def within_bounds(denoise: Denoise, low: Tensor, high: Tensor) -> Denoise:
         inside = x0_pred.clamp(low.to(x0_pred), high.to(x0_pred))
         a = alpha_bar_t.view(-1, 1, 1, 1)
         eps = torch.where(inside == x0_pred, eps, (x_t - a.sqrt() * inside) / (1 - a).sqrt())
-        return torch.cat([eps, output[:, x_t.shape[1]:]], 1)
+        return torch.cat([eps, output[:, x_t.shape[1] :]], 1)
 
     return clipped

@@ -9,8 +9,9 @@ from basicsr_distill.selection.kmeans import cluster
 from basicsr_distill.selection.medoids import choose_medoids
 
 
-def latent_modes(latents: NDArray[np.float32], count: int, seed: int,
-                 kind: Literal['centers', 'medoids'] = 'centers') -> NDArray[np.float32]:
+def latent_modes(
+    latents: NDArray[np.float32], count: int, seed: int, kind: Literal['centers', 'medoids'] = 'centers'
+) -> NDArray[np.float32]:
     """Modes of the latents of one label, by k-means with k = count, the largest cluster first.
 
     Source: MGD3 (Chan-Santiago et al. 2025): the centres; the latents nearest to them are its variant.

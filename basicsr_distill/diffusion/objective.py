@@ -69,8 +69,15 @@ def noise_batch(batch: Mapping[str, Tensor], alpha_bar: Tensor, max_timestep: in
     """
     timesteps = (batch['time'] * max_timestep).long()
     alpha_bar_t = alpha_bar[timesteps]
-    return NoisedBatch(batch['latent'], batch['noise'], add_noise(batch['latent'], batch['noise'], alpha_bar_t),
-                       batch['label'], timesteps, alpha_bar_t, batch['drop'] < label_dropout)
+    return NoisedBatch(
+        batch['latent'],
+        batch['noise'],
+        add_noise(batch['latent'], batch['noise'], alpha_bar_t),
+        batch['label'],
+        timesteps,
+        alpha_bar_t,
+        batch['drop'] < label_dropout,
+    )
 
 
 def read_output(output: Tensor, part: NoisedBatch) -> Prediction:
@@ -88,8 +95,9 @@ def read_output(output: Tensor, part: NoisedBatch) -> Prediction:
     return Prediction(output, eps_pred, predict_x0(part.x_t, eps_pred, part.alpha_bar_t), variance_pred)
 
 
-def denoising_terms(part: NoisedBatch, prediction: Prediction, alpha_bar: Tensor, min_snr_gamma: float | None,
-                    vlb_weight: float) -> dict[str, Tensor]:
+def denoising_terms(
+    part: NoisedBatch, prediction: Prediction, alpha_bar: Tensor, min_snr_gamma: float | None, vlb_weight: float
+) -> dict[str, Tensor]:
     """``l_simple`` and, where the variance is learned and weighted, ``l_vlb``: scalars, means over the samples.
 
     >>> zero = torch.zeros(1, 1, 1, 1)
@@ -99,8 +107,9 @@ def denoising_terms(part: NoisedBatch, prediction: Prediction, alpha_bar: Tensor
     """
     terms = {'l_simple': simple_loss(prediction.eps_pred, part.noise, part.alpha_bar_t, min_snr_gamma)}
     if prediction.variance_pred is not None and vlb_weight > 0:
-        terms['l_vlb'] = vlb_weight * variational_bound(part.x0, part.x_t, part.timesteps, prediction.eps_pred,
-                                                        prediction.variance_pred, alpha_bar)
+        terms['l_vlb'] = vlb_weight * variational_bound(
+            part.x0, part.x_t, part.timesteps, prediction.eps_pred, prediction.variance_pred, alpha_bar
+        )
     return terms
 
 

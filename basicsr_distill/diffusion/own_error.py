@@ -13,8 +13,9 @@ LOW_TIMESTEPS = (20, 60, 100, 140, 180, 220)
 
 
 @torch.no_grad()
-def denoising_errors(denoise: Denoise, latents: Tensor, labels: Tensor, timesteps: Sequence[int] = LOW_TIMESTEPS,
-                     seed: int = 0) -> Tensor:
+def denoising_errors(
+    denoise: Denoise, latents: Tensor, labels: Tensor, timesteps: Sequence[int] = LOW_TIMESTEPS, seed: int = 0
+) -> Tensor:
     """Mean squared error of the predicted noise, of each latent, with the same noise for all.
 
     Source: the objective of CaO2 (2025, arXiv 2506.22637), whose latents are optimised for it at little noise.

@@ -86,8 +86,9 @@ def simple_loss(eps_pred: Tensor, eps: Tensor, alpha_bar_t: Tensor, min_snr_gamm
     return per_sample.mean()
 
 
-def variational_bound(x0: Tensor, x_t: Tensor, timesteps: Tensor, eps_pred: Tensor, variance_pred: Tensor,
-                      alpha_bar: Tensor) -> Tensor:
+def variational_bound(
+    x0: Tensor, x_t: Tensor, timesteps: Tensor, eps_pred: Tensor, variance_pred: Tensor, alpha_bar: Tensor
+) -> Tensor:
     """Variational bound in bits per dimension, of one timestep a sample; it trains the variance alone.
 
     The predicted v in [-1, 1] places log variance between the posterior's and beta_t. At t = 0 it is the likelihood of
@@ -120,8 +121,13 @@ def variational_bound(x0: Tensor, x_t: Tensor, timesteps: Tensor, eps_pred: Tens
 
     x0_pred = predict_x0(x_t, eps_pred.detach(), a.flatten())
     mean_shift = a_before.sqrt() * beta / (1 - a) * (x0_pred - x0)
-    kl = 0.5 * (log_variance - log_posterior - 1 + (log_posterior - log_variance).exp()
-                + mean_shift.square() * (-log_variance).exp())
+    kl = 0.5 * (
+        log_variance
+        - log_posterior
+        - 1
+        + (log_posterior - log_variance).exp()
+        + mean_shift.square() * (-log_variance).exp()
+    )
 
     deviation = (0.5 * log_variance).exp()
     upper = torch.special.ndtr((x0 - x0_pred + 1 / 255) / deviation)

@@ -34,10 +34,17 @@ def image_generator(seed: int, label: int, index: int) -> torch.Generator:
 
 
 @torch.no_grad()
-def sample_latents(denoiser: Denoiser, labels: Tensor, shape: tuple[int, int, int],
-                   generators: Sequence[torch.Generator],
-                   settings: SamplerSettings, learns_variance: bool = False, start: Tensor | None = None,
-                   strength: float = 1.0, steer: Steer | None = None) -> Tensor:
+def sample_latents(
+    denoiser: Denoiser,
+    labels: Tensor,
+    shape: tuple[int, int, int],
+    generators: Sequence[torch.Generator],
+    settings: SamplerSettings,
+    learns_variance: bool = False,
+    start: Tensor | None = None,
+    strength: float = 1.0,
+    steer: Steer | None = None,
+) -> Tensor:
     """Draw one latent for each label.
 
     >>> def net(x_t, timesteps, labels): return torch.zeros_like(x_t)
@@ -68,7 +75,7 @@ def sample_latents(denoiser: Denoiser, labels: Tensor, shape: tuple[int, int, in
     if start is None:
         x_t = noise * scheduler.init_noise_sigma
     else:
-        timesteps = timesteps[-settings.steps_from(strength):]
+        timesteps = timesteps[-settings.steps_from(strength) :]
         if hasattr(scheduler, 'set_begin_index'):
             scheduler.set_begin_index(len(scheduler.timesteps) - len(timesteps))
         x_t = scheduler.add_noise(start.to(device, torch.float32), noise, timesteps[:1].expand(len(start)))
@@ -113,8 +120,12 @@ def make_scheduler(name: str, learns_variance: bool = False) -> Any:
     >>> make_scheduler('ddim').config.prediction_type
     'epsilon'
     """
-    schedule = {'num_train_timesteps': NUM_TIMESTEPS, 'beta_start': BETA_START, 'beta_end': BETA_END,
-                'beta_schedule': 'linear'}
+    schedule = {
+        'num_train_timesteps': NUM_TIMESTEPS,
+        'beta_start': BETA_START,
+        'beta_end': BETA_END,
+        'beta_schedule': 'linear',
+    }
     if name == 'dpmsolver++':
         return DPMSolverMultistepScheduler(**schedule, solver_order=2, algorithm_type='dpmsolver++')
     if name == 'unipc':
@@ -122,6 +133,10 @@ def make_scheduler(name: str, learns_variance: bool = False) -> Any:
     if name == 'ddim':
         return DDIMScheduler(**schedule, clip_sample=False, set_alpha_to_one=True, timestep_spacing='trailing')
     if name == 'ddpm':
-        return DDPMScheduler(**schedule, clip_sample=False, timestep_spacing='linspace',
-                             variance_type='learned_range' if learns_variance else 'fixed_small')
+        return DDPMScheduler(
+            **schedule,
+            clip_sample=False,
+            timestep_spacing='linspace',
+            variance_type='learned_range' if learns_variance else 'fixed_small',
+        )
     raise ValueError(f'scheduler {name!r} is none of dpmsolver++, unipc, ddim, ddpm.')

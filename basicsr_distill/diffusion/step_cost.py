@@ -32,8 +32,10 @@ class StepEstimate:
         step_s = self.seconds * batch_size
         hours = step_s * iterations / 3600
         total = self.state_bytes + self.activation_bytes * -(-batch_size // parts)
-        return (f'at most about {step_s:.2g} s an iteration and {hours:.2g} h in all; about {total / 1e9:.2g} GB '
-                f'({self.state_bytes / 1e9:.2g} GB weights and optimizer, the rest activations)')
+        return (
+            f'at most about {step_s:.2g} s an iteration and {hours:.2g} h in all; about {total / 1e9:.2g} GB '
+            f'({self.state_bytes / 1e9:.2g} GB weights and optimizer, the rest activations)'
+        )
 
 
 def estimate_step(net: nn.Module, run: Callable[[], Tensor]) -> StepEstimate:
@@ -70,8 +72,9 @@ def estimate_step(net: nn.Module, run: Callable[[], Tensor]) -> StepEstimate:
     return StepEstimate(seconds, state, sum(kept.values()))
 
 
-def training_cost(net: Any, autocast: Callable[[], AbstractContextManager[Any]], batch_size: int, parts: int,
-                  iterations: int) -> str:
+def training_cost(
+    net: Any, autocast: Callable[[], AbstractContextManager[Any]], batch_size: int, parts: int, iterations: int
+) -> str:
     """What of a MinimaxDiT is trained and what it will take, in one sentence without its full stop; tries one sample.
 
     Args:

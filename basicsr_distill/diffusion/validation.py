@@ -21,8 +21,9 @@ _SEED = 0
 
 
 @torch.no_grad()
-def noise_errors(net: Any, dataset: Any, alpha_bar: Tensor, max_timestep: int, device: torch.device) -> dict[str,
-                                                                                                             float]:
+def noise_errors(
+    net: Any, dataset: Any, alpha_bar: Tensor, max_timestep: int, device: torch.device
+) -> dict[str, float]:
     """Mean squared error of the predicted noise at fixed timesteps and with fixed noise.
 
     Returns:
@@ -46,8 +47,9 @@ def noise_errors(net: Any, dataset: Any, alpha_bar: Tensor, max_timestep: int, d
 
 
 @torch.no_grad()
-def sample_grid(net: Any, dataset: Any, codec: Any, max_timestep: int,
-                device: torch.device) -> tuple[Tensor, dict[str, float]]:
+def sample_grid(
+    net: Any, dataset: Any, codec: Any, max_timestep: int, device: torch.device
+) -> tuple[Tensor, dict[str, float]]:
     """Samples with fixed seeds, a row of four for every label.
 
     They start from pure noise where all timesteps are trained. Else the denoiser has never seen that much noise, and
@@ -74,14 +76,22 @@ def sample_grid(net: Any, dataset: Any, codec: Any, max_timestep: int,
             chosen = [real[number * len(real) // _PER_LABEL] for number in range(_PER_LABEL)]
             start = torch.stack([dataset.latent_mean(index) for index in chosen])
             real = [index for index in real if index not in chosen]
-        latents = sample_latents(net, torch.full((_PER_LABEL,), label, device=device), shape,
-                                 [image_generator(_SEED, label, index) for index in range(_PER_LABEL)],
-                                 settings, learns_variance=net.learns_variance, start=start, strength=strength)
+        latents = sample_latents(
+            net,
+            torch.full((_PER_LABEL,), label, device=device),
+            shape,
+            [image_generator(_SEED, label, index) for index in range(_PER_LABEL)],
+            settings,
+            learns_variance=net.learns_variance,
+            start=start,
+            strength=strength,
+        )
         rows.append(torch.cat(list(codec.decode(latents).cpu()), -1))
         drawn = F.normalize(latents.flatten(1), dim=1)
         if real:
-            others = F.normalize(torch.stack([dataset.latent_mean(index) for index in real]).flatten(1).to(device),
-                                 dim=1)
+            others = F.normalize(
+                torch.stack([dataset.latent_mean(index) for index in real]).flatten(1).to(device), dim=1
+            )
             coverage.append(float((others @ drawn.T).amax(1).mean()))
         cosines = drawn @ drawn.T
         diversity.append(1 - float((cosines.sum() - cosines.trace()) / (_PER_LABEL * (_PER_LABEL - 1))))

@@ -32,6 +32,7 @@ def backbone_file(name: str) -> Path:
         cached.parent.mkdir(parents=True, exist_ok=True)
         torch.hub.download_url_to_file(url, str(cached), hash_prefix=cached.stem.rpartition('-')[2])
     except (OSError, RuntimeError) as error:  # no network, or what came is not the file
-        raise InputError(f'the weights of {name} are not here and cannot be downloaded ({error}); '
-                         f'put {url} at {local.absolute()}') from error
+        raise InputError(
+            f'the weights of {name} are not here and cannot be downloaded ({error}); put {url} at {local.absolute()}'
+        ) from error
     return cached

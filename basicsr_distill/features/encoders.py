@@ -57,7 +57,7 @@ def encode_images(encoder: Encoder, images: Sequence[NDArray[np.uint8]]) -> NDAr
     """
     prepared = [encoder.prepare(image) for image in images]
     batches = range(0, len(prepared), encoder.batch_size)
-    return np.concatenate([encoder.encode(prepared[first:first + encoder.batch_size]) for first in batches])
+    return np.concatenate([encoder.encode(prepared[first : first + encoder.batch_size]) for first in batches])
 
 
 class OpenClipEncoder:
@@ -84,28 +84,34 @@ class OpenClipEncoder:
             return self._model.encode_image(batch).float().cpu().numpy()
 
 
-def _load_open_clip(options: OpenClipEncoderOptions,
-                    device: torch.device) -> tuple[Any, Callable[[Image.Image], Tensor]]:
+def _load_open_clip(
+    options: OpenClipEncoderOptions, device: torch.device
+) -> tuple[Any, Callable[[Image.Image], Tensor]]:
     import open_clip
 
     has_own_weights = options.name.startswith(('local-dir:', 'hf-hub:'))
     if not has_own_weights and options.pretrained is None:
         raise InputError(
-            f'cluster.encoder: {options.name} without pretrained has random weights; name a tag or a file.')
+            f'cluster.encoder: {options.name} without pretrained has random weights; name a tag or a file.'
+        )
     # Tags trained with QuickGELU only draw a warning from open_clip when the model has another activation, and the
     # features are then wrong; ViT-B-32 with the tag openai is such a pair.
     tag = {} if has_own_weights else open_clip.get_pretrained_cfg(options.name, options.pretrained) or {}
     try:
         with _quiet_logging():
             model, _, preprocess = open_clip.create_model_and_transforms(
-                options.name, pretrained=None if has_own_weights else options.pretrained, device=device,
-                force_quick_gelu=tag.get('quick_gelu', False))
+                options.name,
+                pretrained=None if has_own_weights else options.pretrained,
+                device=device,
+                force_quick_gelu=tag.get('quick_gelu', False),
+            )
     except Exception as error:  # unknown names, missing files and every network fault have classes of their own
         reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
         raise InputError(
             f'cluster.encoder: the weights of {options.name} ({options.pretrained}) cannot be loaded ({reason}); '
             'download them into the Hugging Face cache, or set pretrained to a local file or name to '
-            'local-dir:FOLDER, or use encoder: {type: texture}, which needs none.') from error
+            'local-dir:FOLDER, or use encoder: {type: texture}, which needs none.'
+        ) from error
     return model.eval(), preprocess
 
 
@@ -135,8 +141,12 @@ class TextureEncoder:
         """The features of one image, (D,), float32."""
         lab = cv2.cvtColor(rgb.astype(np.float32) / 255, cv2.COLOR_RGB2LAB)
         grey = cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY)
-        blocks = {'colour': _colour_statistics(lab), 'colour_histogram': _colour_histograms(lab),
-                  'patterns': _pattern_histograms(grey), 'energies': _gabor_log_energies(grey)}
+        blocks = {
+            'colour': _colour_statistics(lab),
+            'colour_histogram': _colour_histograms(lab),
+            'patterns': _pattern_histograms(grey),
+            'energies': _gabor_log_energies(grey),
+        }
         return np.concatenate([block * _BLOCK_WEIGHTS[name] for name, block in blocks.items()]).astype(np.float32)
 
     def encode(self, prepared: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:

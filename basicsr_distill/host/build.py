@@ -19,7 +19,7 @@ REQUIREMENT = f'{HOST}=={HOST_VERSION}'
 # returns locals()['__version__']; from Python 3.13 on (PEP 667) exec() without namespaces writes to a copy of a
 # function's locals. Handed the mapping of the frame itself, it writes where locals() looks. Only get_version() is given
 # that.
-SITECUSTOMIZE = '''
+SITECUSTOMIZE = """
 import builtins
 import sys
 
@@ -39,7 +39,7 @@ def exec_seen_by_get_version(source, globals=None, locals=None, /, **options):
 
 
 builtins.exec = exec_seen_by_get_version
-'''
+"""
 
 
 def build_wheel(folder: Path, pip_options: Sequence[str] = (), source: str = REQUIREMENT) -> Path:
@@ -56,8 +56,17 @@ def build_wheel(folder: Path, pip_options: Sequence[str] = (), source: str = REQ
     with tempfile.TemporaryDirectory() as shim:
         (Path(shim) / 'sitecustomize.py').write_text(SITECUSTOMIZE)
         path = os.pathsep.join(filter(None, (shim, os.environ.get('PYTHONPATH'))))
-        _pip('wheel', '--no-build-isolation', '--use-pep517', '--no-deps', '--wheel-dir', str(folder), *pip_options,
-             source, PYTHONPATH=path)
+        _pip(
+            'wheel',
+            '--no-build-isolation',
+            '--use-pep517',
+            '--no-deps',
+            '--wheel-dir',
+            str(folder),
+            *pip_options,
+            source,
+            PYTHONPATH=path,
+        )
     return next(folder.glob('*.whl'))
 
 

@@ -108,17 +108,22 @@ def _check_host(host: ModuleType) -> None:
         raise HostError(_wrong_host(host, f'its version is {version}'), name=HOST)
     from basicsr.utils.registry import ARCH_REGISTRY
 
-    own = [name for name in _FORKED_ARCHS
-           if name in ARCH_REGISTRY and ARCH_REGISTRY.get(name).__module__.startswith(f'{HOST}.')]
+    own = [
+        name
+        for name in _FORKED_ARCHS
+        if name in ARCH_REGISTRY and ARCH_REGISTRY.get(name).__module__.startswith(f'{HOST}.')
+    ]
     if own:
         raise HostError(_wrong_host(host, f'it brings its own {own[0]}'), name=HOST)
 
 
 def _wrong_host(host: ModuleType, reason: str) -> str:
     place = getattr(host, '__file__', None) or list(host.__path__)
-    return (f'{place} is not BasicSR {HOST_VERSION} ({reason}). The SRFormer and HiT-SR repositories ship a changed '
-            f'copy under the same name: run from another folder, or uninstall the copy and '
-            f'run `{_BUILD}`.')
+    return (
+        f'{place} is not BasicSR {HOST_VERSION} ({reason}). The SRFormer and HiT-SR repositories ship a changed '
+        f'copy under the same name: run from another folder, or uninstall the copy and '
+        f'run `{_BUILD}`.'
+    )
 
 
 class _HostHook(MetaPathFinder):
@@ -128,8 +133,9 @@ class _HostHook(MetaPathFinder):
     again by :func:`register_all`.
     """
 
-    def find_spec(self, name: str, path: Sequence[str] | None = None,
-                  target: ModuleType | None = None) -> ModuleSpec | None:
+    def find_spec(
+        self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
         """Wrap the loader that the other finders agree on."""
         if name != HOST and name not in COMPONENT_PACKAGES:
             return None
@@ -184,7 +190,7 @@ class _ComponentLoader(_WrappedLoader):
 
 
 def _functional_tensor() -> dict[str, object]:
-    """torchvision 0.17 removed the module; basicsr/data/degradations.py:8 imports one function of it."""
+    """Stand in for the module that torchvision 0.17 removed: basicsr/data/degradations.py:8 imports a function of it."""
     from torchvision.transforms.functional import rgb_to_grayscale
 
     return {'rgb_to_grayscale': rgb_to_grayscale}
@@ -212,8 +218,9 @@ ALIASES: dict[str, Callable[[], dict[str, object]]] = {
 class _AliasFinder(MetaPathFinder):
     """Answers for modules that are gone."""
 
-    def find_spec(self, name: str, path: Sequence[str] | None = None,
-                  target: ModuleType | None = None) -> ModuleSpec | None:
+    def find_spec(
+        self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
         """A module of :data:`ALIASES`, filled when it is imported."""
         contents = ALIASES.get(name)
         return None if contents is None else ModuleSpec(name, _AliasLoader(contents), is_package=name == 'distutils')

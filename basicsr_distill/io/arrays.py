@@ -40,5 +40,7 @@ def read_arrays(path: Path) -> dict[str, NDArray[Any]]:
 
 
 def _unreadable(path: Path, error: Exception) -> InputError:
-    return InputError(f'{path}: holds no plain array ({error}); remove the folder that it lies in, and run the command '
-                      'again that made it.')
+    return InputError(
+        f'{path}: holds no plain array ({error}); remove the folder that it lies in, and run the command '
+        'again that made it.'
+    )

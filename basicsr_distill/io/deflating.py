@@ -44,7 +44,7 @@ def _stored(data: memoryview) -> Iterator[bytes | memoryview]:
     """Blocks as long as they may be, as libdeflate makes them; zlib makes shorter ones."""
     yield b'\x78\x01'
     for first in range(0, max(1, len(data)), _MOST_STORED):
-        block = data[first:first + _MOST_STORED]
+        block = data[first : first + _MOST_STORED]
         last = first + _MOST_STORED >= len(data)
         yield struct.pack('<BHH', last, len(block), len(block) ^ _MOST_STORED)
         yield block

@@ -32,8 +32,9 @@ def save_psnr_histogram(path: Path, psnr_db: NDArray[np.float32], threshold_db: 
     axes = figure.add_axes((0.11, 0.16, 0.86, 0.8))
     axes.stairs(*np.histogram(psnr_db, bins=60), fill=True, color='#B0B7BF')
     axes.axvline(threshold_db, color=COLOURS[4], label=f'threshold {threshold_db:.2f} dB')
-    axes.axvline(float(np.median(psnr_db)), color=COLOURS[0], linestyle='--',
-                 label=f'median {np.median(psnr_db):.2f} dB')
+    axes.axvline(
+        float(np.median(psnr_db)), color=COLOURS[0], linestyle='--', label=f'median {np.median(psnr_db):.2f} dB'
+    )
     axes.set_xlabel(f'PSNR after bicubic down and up ({metric}), dB')
     axes.set_ylabel('patches')
     axes.legend(frameon=False, loc='upper left')
@@ -52,8 +53,15 @@ def save_feature_map(path: Path, positions: NDArray[np.float64], labels: NDArray
     axes = figure.add_subplot()
     for label in np.unique(labels).tolist():
         members = positions[labels == label]
-        axes.scatter(members[:, 0], members[:, 1], s=6, linewidths=0, color=COLOURS[label % len(COLOURS)],
-                     marker='ov^sD'[label // len(COLOURS) % 5], label=f'{label} ({len(members)})')
+        axes.scatter(
+            members[:, 0],
+            members[:, 1],
+            s=6,
+            linewidths=0,
+            color=COLOURS[label % len(COLOURS)],
+            marker='ov^sD'[label // len(COLOURS) % 5],
+            label=f'{label} ({len(members)})',
+        )
     axes.set_xlabel('first principal component of the features')
     axes.set_ylabel('second')
     axes.legend(title='cluster (size)', frameon=False, fontsize='small', loc='center left', bbox_to_anchor=(1, 0.5))
@@ -74,7 +82,7 @@ def save_montage(path: Path, rows: Sequence[Sequence[NDArray[np.uint8]]], gap_px
     for row, pictures in enumerate(rows):
         for column, picture in enumerate(pictures):
             top, left = row * (height + gap_px), column * (width + gap_px)
-            canvas[top:top + height, left:left + width] = picture
+            canvas[top : top + height, left : left + width] = picture
     write_png(path, canvas)
 
 

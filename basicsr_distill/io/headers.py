@@ -77,10 +77,12 @@ def read_header(path: Path) -> ImageHeader:
         raise UnreadableImageError(str(path), 'empty', 'the file is empty')
     header = _png_header(head) or _jpeg_header(head) or _pillow_header(path)
     if header.width * header.height > MAX_PIXELS:
-        raise UnreadableImageError(str(path), 'too_large',
-                                   f'{header.width}x{header.height} pixels are more than {MAX_PIXELS}')
-    if ((head.startswith(_PNG_SIGNATURE) and not end.endswith(_PNG_END))
-            or (head.startswith(_JPEG_SIGNATURE) and not end.endswith(_JPEG_END))):
+        raise UnreadableImageError(
+            str(path), 'too_large', f'{header.width}x{header.height} pixels are more than {MAX_PIXELS}'
+        )
+    if (head.startswith(_PNG_SIGNATURE) and not end.endswith(_PNG_END)) or (
+        head.startswith(_JPEG_SIGNATURE) and not end.endswith(_JPEG_END)
+    ):
         read_rgb(path)  # bytes behind the picture are allowed, a missing part of it is not
     return header
 
@@ -90,10 +92,10 @@ def _png_header(head: bytes) -> ImageHeader | None:
         return None
     width, height, bits, colour = struct.unpack('>IIBB', head[16:26])
     position = 33
-    while (kind := head[position + 4:position + 8]) != b'IDAT':
+    while (kind := head[position + 4 : position + 8]) != b'IDAT':
         if kind == b'eXIf' or len(kind) < 4:
             return None
-        position += 12 + int.from_bytes(head[position:position + 4], 'big')
+        position += 12 + int.from_bytes(head[position : position + 4], 'big')
     return _shared(width, height, _PNG_MODES.get(colour, 'P') + (';16' if bits == 16 else ''))
 
 
@@ -101,12 +103,12 @@ def _jpeg_header(head: bytes) -> ImageHeader | None:
     if not head.startswith(_JPEG_SIGNATURE):
         return None
     position = 2
-    while position + 10 <= len(head) and head[position] == 0xff:
-        marker, length = head[position + 1], int.from_bytes(head[position + 2:position + 4], 'big')
-        if marker == 0xe1 and head[position + 4:position + 8] == b'Exif':
+    while position + 10 <= len(head) and head[position] == 0xFF:
+        marker, length = head[position + 1], int.from_bytes(head[position + 2 : position + 4], 'big')
+        if marker == 0xE1 and head[position + 4 : position + 8] == b'Exif':
             return None
-        if 0xc0 <= marker <= 0xcf and marker not in (0xc4, 0xc8, 0xcc):
-            height, width, channels = struct.unpack('>HHB', head[position + 5:position + 10])
+        if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
+            height, width, channels = struct.unpack('>HHB', head[position + 5 : position + 10])
             return _shared(width, height, _JPEG_MODES.get(channels, 'RGB')) if height else None
         position += 2 + length
     return None
@@ -148,7 +150,7 @@ def read_headers(paths: Sequence[str]) -> list[ImageHeader | UnreadableImageErro
         for folder, indices in by_folder.items():
             is_cached = len(indices) >= MIN_CACHED_FILES
             known = _load_cache(folder) if is_cached else {}
-            chunks = [indices[start:start + _CHUNK_FILES] for start in range(0, len(indices), _CHUNK_FILES)]
+            chunks = [indices[start : start + _CHUNK_FILES] for start in range(0, len(indices), _CHUNK_FILES)]
             fresh: _Entries = {}
             for chunk, (headers, new) in zip(chunks, threads.map(partial(_read_chunk, paths, known), chunks)):
                 fresh.update(new)
@@ -163,8 +165,9 @@ def read_headers(paths: Sequence[str]) -> list[ImageHeader | UnreadableImageErro
 _Entries = dict[str, tuple[int, int, int, int, str]]
 
 
-def _read_chunk(paths: Sequence[str], known: _Entries,
-                chunk: Iterable[int]) -> tuple[list[ImageHeader | UnreadableImageError], _Entries]:
+def _read_chunk(
+    paths: Sequence[str], known: _Entries, chunk: Iterable[int]
+) -> tuple[list[ImageHeader | UnreadableImageError], _Entries]:
     headers: list[ImageHeader | UnreadableImageError] = []
     fresh: _Entries = {}
     for index in chunk:
@@ -198,8 +201,11 @@ def _load_cache(folder: str) -> _Entries:
         content = json.loads(_cache_file(folder).read_bytes())
         if content['version'] != _CACHE_VERSION or content['folder'] != os.path.realpath(folder):
             return {}
-        return {name: (size, time, width, height, str(mode)) for name, (size, time, width, height, mode)
-                in content['files'].items() if width > 0 < height}
+        return {
+            name: (size, time, width, height, str(mode))
+            for name, (size, time, width, height, mode) in content['files'].items()
+            if width > 0 < height
+        }
     except (OSError, ValueError, TypeError, KeyError, AttributeError):
         return {}
 

@@ -102,8 +102,10 @@ def find_images(roots: Sequence[Path]) -> list[FoundImage]:
                 if not (is_folder or is_image):
                     continue
                 if not any(os.path.commonpath([target, root]) == root for root in real_roots):
-                    raise InputError(f'{entry.path}: this link leads out of {" and ".join(map(str, roots))}; '
-                                     'copy its target or add that folder to dataroot.')
+                    raise InputError(
+                        f'{entry.path}: this link leads out of {" and ".join(map(str, roots))}; '
+                        'copy its target or add that folder to dataroot.'
+                    )
                 if is_folder:
                     pending.append(target)
                 else:

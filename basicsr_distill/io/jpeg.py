@@ -31,6 +31,6 @@ def is_whole_jpeg(data: bytes) -> bool:
         if marker == _EOI:
             return in_scan
         if marker not in _BARE:
-            position += int.from_bytes(data[position:position + 2], 'big')
+            position += int.from_bytes(data[position : position + 2], 'big')
         in_scan = in_scan or marker == _SOS
     return False

@@ -25,8 +25,9 @@ LOCK_NAME = '.lock'
 LOCK_FILES = frozenset({LOCK_NAME, '.stage.lock', '.stage.owner', '.stage.marker'})
 
 _LOGGER = logging.getLogger(__name__)
-_NO_KERNEL_LOCKS = frozenset({errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP,
-                              getattr(errno, 'ENOTSUP', errno.EOPNOTSUPP)})
+_NO_KERNEL_LOCKS = frozenset(
+    {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, getattr(errno, 'ENOTSUP', errno.EOPNOTSUPP)}
+)
 
 
 def lock_beside(folder: Path, purpose: str = '') -> Path:
@@ -62,7 +63,8 @@ def locked(path: Path, guarded: Path, wait: bool = False) -> Iterator[None]:
         lock = _acquire(path, guarded, -1 if wait else 0)
     except Timeout:
         raise InputError(
-            f'{guarded}: in use by {_named(owner)}; wait for it or choose another output folder.') from None
+            f'{guarded}: in use by {_named(owner)}; wait for it or choose another output folder.'
+        ) from None
     except OSError as error:
         raise _not_writable(guarded, error) from error
     try:
@@ -94,7 +96,11 @@ def _acquire(path: Path, guarded: Path, timeout_s: float) -> BaseFileLock:
             raise
         _LOGGER.warning(
             '%s: its file system has no locks (%s); a marker file stands in. Should a killed run on another '
-            'machine leave it behind, remove %s by hand.', guarded, error.strerror, _marker(path))
+            'machine leave it behind, remove %s by hand.',
+            guarded,
+            error.strerror,
+            _marker(path),
+        )
         lock = SoftFileLock(_marker(path), timeout=timeout_s)
         try:
             lock.acquire()

@@ -141,8 +141,10 @@ def read_table(path: Path, row_type: type[Row]) -> list[Row]:
     Raises:
         InputError: the file is missing, lacks a column, holds a malformed number, or names a path outside its folder.
     """
-    converters = {field.name: {'int': int, 'float': float}.get(getattr(field.type, '__name__', str(field.type)), str)
-                  for field in fields(row_type)}
+    converters = {
+        field.name: {'int': int, 'float': float}.get(getattr(field.type, '__name__', str(field.type)), str)
+        for field in fields(row_type)
+    }
     optional = {field.name for field in fields(row_type) if field.default is not MISSING}
     rows = []
     try:
@@ -197,8 +199,10 @@ def labels_of(rows: Sequence[PatchRow], patches: Path, labels_file: Path) -> lis
     clustered = read_json(labels_file.parent / STAGE_NAME).get('inputs', {}).get('patches')
     record = patches / STAGE_NAME
     if clustered is not None and clustered != (sha256_file(record) if record.is_file() else None):
-        raise InputError(f'{labels_file.parent}: holds the clusters of other patches than those in {patches}; run the '
-                         'stage cluster on these, with another cluster.save_dir.')
+        raise InputError(
+            f'{labels_file.parent}: holds the clusters of other patches than those in {patches}; run the '
+            'stage cluster on these, with another cluster.save_dir.'
+        )
     missing = [row.name for row in rows if row.name not in labels]
     if missing:
         raise InputError(f'{labels_file}: no label for {missing[0]} ({len(missing)} such patches); cluster again.')
@@ -224,8 +228,11 @@ def write_metadata(folder: Path, rows: Iterable[TableRow], lr_folder: Path) -> N
         lr_folder: of the LR images, inside the set.
     """
     lr = lr_folder.relative_to(folder).as_posix()
-    write_csv(folder / METADATA_NAME, ('file_name', 'lr_file_name', 'label', 'psnr_db'),
-              ((f'{HR_FOLDER}/{row.name}', f'{lr}/{row.name}', row.label, _cell(row.psnr_db)) for row in rows))
+    write_csv(
+        folder / METADATA_NAME,
+        ('file_name', 'lr_file_name', 'label', 'psnr_db'),
+        ((f'{HR_FOLDER}/{row.name}', f'{lr}/{row.name}', row.label, _cell(row.psnr_db)) for row in rows),
+    )
 
 
 def json_text(record: Mapping[str, Any]) -> str:
@@ -246,11 +253,14 @@ def read_json(path: Path) -> dict[str, Any]:
     try:
         record = json.loads(path.read_text(encoding='utf-8')) if path.is_file() else {}
     except (ValueError, RecursionError) as error:
-        raise InputError(f'{path}: is no JSON ({error}); remove the folder that it lies in, and run the command again '
-                         'that made it.') from error
+        raise InputError(
+            f'{path}: is no JSON ({error}); remove the folder that it lies in, and run the command again that made it.'
+        ) from error
     if not isinstance(record, dict):
-        raise InputError(f'{path}: holds a {type(record).__name__} instead of a record; remove the folder that it lies '
-                         'in, and run the command again that made it.')
+        raise InputError(
+            f'{path}: holds a {type(record).__name__} instead of a record; remove the folder that it lies '
+            'in, and run the command again that made it.'
+        )
     return record
 
 

@@ -23,9 +23,11 @@ def pair_fault(hr_size: tuple[int, int], lr_size: tuple[int, int], scale: int, i
     (hr_width, hr_height), (lr_width, lr_height) = hr_size, lr_size
     likely = {round(hr / lr) for hr, lr in zip(hr_size, lr_size)}
     hint = f', it is that of scale {likely.pop()}' if len(likely) == 1 and scale not in likely else ''
-    return (f'is {lr_width}x{lr_height}, which at scale {scale} is not the partner of {hr_width}x{hr_height}{hint}; '
-            f'{"crop HR images to a multiple of the scale and " if is_train and not hint else ""}'
-            'make the LR images anew (scripts/generate_lr_bicubic.py) or correct scale')
+    return (
+        f'is {lr_width}x{lr_height}, which at scale {scale} is not the partner of {hr_width}x{hr_height}{hint}; '
+        f'{"crop HR images to a multiple of the scale and " if is_train and not hint else ""}'
+        'make the LR images anew (scripts/generate_lr_bicubic.py) or correct scale'
+    )
 
 
 def is_doubtful_pair(hr_size: tuple[int, int], lr_size: tuple[int, int], scale: int) -> bool:

@@ -24,8 +24,11 @@ def read_score_file(path: Path, name_column: str, score_column: str, where: str)
         text = path.read_text(encoding='utf-8', errors='surrogateescape')
     except OSError as error:
         raise InputError(f'{where}: {error.strerror}; give a file of names and scores.') from error
-    rows = (_table_rows(text, name_column, score_column, where) if path.suffix.lower() == '.csv'
-            else _line_rows(text, where))
+    rows = (
+        _table_rows(text, name_column, score_column, where)
+        if path.suffix.lower() == '.csv'
+        else _line_rows(text, where)
+    )
     scores = {}
     for number, (name, value) in enumerate(rows, 1):
         try:

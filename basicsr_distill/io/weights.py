@@ -113,10 +113,13 @@ def _load(path: Path, mapped: bool) -> dict[str, Any]:
     except Exception as error:  # a damaged file fails in whatever layer first trips over it
         names = _unsafe_globals(path, str(error))
         if names:
-            raise InputError(f'{path}: refused, as it holds code or objects beyond plain weights '
-                             f'({", ".join(names)}); use a file of tensors only.') from error
-        raise InputError(f'{path}: damaged, or not a checkpoint ({_first_sentence(error)}); '
-                         'copy or download it again.') from error
+            raise InputError(
+                f'{path}: refused, as it holds code or objects beyond plain weights '
+                f'({", ".join(names)}); use a file of tensors only.'
+            ) from error
+        raise InputError(
+            f'{path}: damaged, or not a checkpoint ({_first_sentence(error)}); copy or download it again.'
+        ) from error
     if not isinstance(loaded, dict):
         raise InputError(f'{path}: holds a {type(loaded).__name__} instead of a dict of weights.')
     return loaded

@@ -40,8 +40,15 @@ class BatchGradient:
         is_distributed: the net averages gradients over ranks.
     """
 
-    def __init__(self, net: Any, objective: Objective, autocast: Callable[[], AbstractContextManager[Any]],
-                 scaler: torch.amp.GradScaler, accumulation: int, is_distributed: bool) -> None:
+    def __init__(
+        self,
+        net: Any,
+        objective: Objective,
+        autocast: Callable[[], AbstractContextManager[Any]],
+        scaler: torch.amp.GradScaler,
+        accumulation: int,
+        is_distributed: bool,
+    ) -> None:
         self.net = net
         self.objective = objective
         self.autocast = autocast
@@ -65,8 +72,9 @@ class BatchGradient:
         """
         while True:
             try:
-                return self._of_parts([self.objective.noise(part) for part in split_batch(batch, self.num_parts)],
-                                      log_gradients)
+                return self._of_parts(
+                    [self.objective.noise(part) for part in split_batch(batch, self.num_parts)], log_gradients
+                )
             except torch.OutOfMemoryError as error:
                 self._cut_smaller(len(batch['label']), error)
 
@@ -74,12 +82,15 @@ class BatchGradient:
         halved = 2 * self.accumulation
         # One rank alone must not change its ways: the others would wait for collectives that it skips.
         if self.is_distributed or self.num_parts == halved or halved > batch_size:
-            raise InputError(f'train.accumulation: out of GPU memory with {self.num_parts} part(s) a batch; set '
-                             f'{2 * self.num_parts} or more, network_g.gradient_checkpointing: true or a smaller '
-                             'batch.') from error
+            raise InputError(
+                f'train.accumulation: out of GPU memory with {self.num_parts} part(s) a batch; set '
+                f'{2 * self.num_parts} or more, network_g.gradient_checkpointing: true or a smaller '
+                'batch.'
+            ) from error
         self.num_parts = halved
         get_root_logger().warning(
-            'Out of GPU memory: batches are now cut into %d parts; set train.accumulation: %d.', halved, halved)
+            'Out of GPU memory: batches are now cut into %d parts; set train.accumulation: %d.', halved, halved
+        )
         torch.cuda.empty_cache()
 
     def _of_parts(self, parts: Sequence[NoisedBatch], log_gradients: bool) -> Terms:
@@ -108,14 +119,17 @@ class BatchGradient:
         """The minimax terms of the whole batch, and for every part their gradients at its x0_pred."""
         with torch.no_grad():
             x0_pred = torch.cat([self._predict(part).x0_pred for part in parts])
-        x0, labels, alpha_bar_t = (torch.cat([getattr(part, name) for part in parts])
-                                   for name in ('x0', 'labels', 'alpha_bar_t'))
+        x0, labels, alpha_bar_t = (
+            torch.cat([getattr(part, name) for part in parts]) for name in ('x0', 'labels', 'alpha_bar_t')
+        )
         terms = self.objective.minimax_terms(x0_pred.requires_grad_(), x0, labels, alpha_bar_t)
         _refuse_not_finite(terms)
         sizes = [len(part) for part in parts]
         pulls = {name: torch.autograd.grad(value, x0_pred)[0].split(sizes) for name, value in terms.items()}
-        return ({name: value.detach() for name, value in terms.items()},
-                [{name: pull[number] for name, pull in pulls.items()} for number in range(len(parts))])
+        return (
+            {name: value.detach() for name, value in terms.items()},
+            [{name: pull[number] for name, pull in pulls.items()} for number in range(len(parts))],
+        )
 
     def _predict(self, part: NoisedBatch) -> Prediction:
         with self.autocast():

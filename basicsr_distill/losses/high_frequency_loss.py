@@ -47,8 +47,9 @@ class HighFrequencyLoss(nn.Module):
         self.scale = scale
         self.pixel_max_timestep = pixel_max_timestep
 
-    def forward(self, x0_pred: Tensor, x0: Tensor, alpha_bar_t: Tensor, timesteps: Tensor,
-                decode: Callable[[Tensor], Tensor]) -> Tensor:
+    def forward(
+        self, x0_pred: Tensor, x0: Tensor, alpha_bar_t: Tensor, timesteps: Tensor, decode: Callable[[Tensor], Tensor]
+    ) -> Tensor:
         """The weighted loss, a scalar.
 
         Args:

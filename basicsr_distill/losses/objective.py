@@ -23,8 +23,11 @@ def build_losses(options: MinimaxDiTTrainOptions, num_labels: int, latent_dim: i
     ['diversity']
     """
     data = {'num_labels': num_labels, 'latent_dim': latent_dim}
-    sections = {'representativeness': (options.representativeness_opt, data),
-                'diversity': (options.diversity_opt, data), 'high_frequency': (options.high_frequency_opt, {})}
+    sections = {
+        'representativeness': (options.representativeness_opt, data),
+        'diversity': (options.diversity_opt, data),
+        'high_frequency': (options.high_frequency_opt, {}),
+    }
     losses = nn.ModuleDict()
     for name, (section, arguments) in sections.items():
         if section is not None and section.loss_weight > 0 and getattr(section, 'mode', None) != 'off':
@@ -42,8 +45,13 @@ class Objective:
         decode: latents to pixels, for the high-frequency term in ``pixel`` mode.
     """
 
-    def __init__(self, losses: nn.ModuleDict, options: MinimaxDiTTrainOptions, alpha_bar: Tensor,
-                 decode: Callable[[Tensor], Tensor]) -> None:
+    def __init__(
+        self,
+        losses: nn.ModuleDict,
+        options: MinimaxDiTTrainOptions,
+        alpha_bar: Tensor,
+        decode: Callable[[Tensor], Tensor],
+    ) -> None:
         self.losses = losses
         self.options = options
         self.alpha_bar = alpha_bar
@@ -81,7 +89,8 @@ class Objective:
             terms.update({name: (prediction.x0_pred * pull).sum() for name, pull in pulls.items()})
         if 'high_frequency' in self.losses:
             terms['l_high_frequency'] = self.losses['high_frequency'](
-                prediction.x0_pred, part.x0, part.alpha_bar_t, part.timesteps, decode=self.decode)
+                prediction.x0_pred, part.x0, part.alpha_bar_t, part.timesteps, decode=self.decode
+            )
         return terms
 
     def commit(self) -> None:

@@ -23,8 +23,15 @@ MIN_SIZE_PX = 32
 
 
 @METRIC_REGISTRY.register()
-def calculate_lpips(img: NDArray[Any], img2: NDArray[Any], crop_border: int, input_order: str, net: str, weights: str
-                    | None, better: str) -> float:
+def calculate_lpips(
+    img: NDArray[Any],
+    img2: NDArray[Any],
+    crop_border: int,
+    input_order: str,
+    net: str,
+    weights: str | None,
+    better: str,
+) -> float:
     """LPIPS version 0.1 of two images by the ``lpips`` package; 0 for equal images, lower is better.
 
     Args:
@@ -46,7 +53,8 @@ def calculate_lpips(img: NDArray[Any], img2: NDArray[Any], crop_border: int, inp
     if min(first.shape[-2:]) < MIN_SIZE_PX:
         raise InputError(
             f'calculate_lpips: images of {first.shape[-1]}x{first.shape[-2]} after cropping are too small; '
-            f'LPIPS needs {MIN_SIZE_PX} pixels a side.')
+            f'LPIPS needs {MIN_SIZE_PX} pixels a side.'
+        )
     with torch.no_grad():
         return float(model(first, second))
 

@@ -70,18 +70,24 @@ class GSDDModel(BaseModel):
         patches, latents = LabelledPatchDataset(self.opt['datasets']['train']), self.net_g.images
         labels = np.array(patches.labels)
         if labels.max() >= len(latents):
-            raise InputError(f'network_g.num_labels: the patches have labels up to {labels.max()}; set num_labels: '
-                             f'{labels.max() + 1}.')
+            raise InputError(
+                f'network_g.num_labels: the patches have labels up to {labels.max()}; set num_labels: '
+                f'{labels.max() + 1}.'
+            )
         for label in range(len(latents)):
             members = np.flatnonzero(labels == label)
             if len(members) < latents.shape[1]:
-                raise InputError(f'network_g.images_per_label: label {label} has {len(members)} patches, fewer than '
-                                 f'{latents.shape[1]}; use fewer images or labels.')
+                raise InputError(
+                    f'network_g.images_per_label: label {label} has {len(members)} patches, fewer than '
+                    f'{latents.shape[1]}; use fewer images or labels.'
+                )
             chosen = choose_starts(labels, label, latents.shape[1], self.opt['manual_seed'])
             lr = torch.stack([bicubic_downsample(patches[int(index)]['gt'], self.opt['scale']) for index in chosen])
             if lr.shape != latents[label].shape:
-                raise InputError(f'network_g.size_px: the patches make LR images of {lr.shape[-1]} px at scale '
-                                 f'{self.opt["scale"]}; set size_px: {lr.shape[-1]}.')
+                raise InputError(
+                    f'network_g.size_px: the patches make LR images of {lr.shape[-1]} px at scale '
+                    f'{self.opt["scale"]}; set size_px: {lr.shape[-1]}.'
+                )
             latents.data[label] = lr.to(self.device)
 
     def feed_data(self, data: dict[str, Any]) -> None:
@@ -96,7 +102,7 @@ class GSDDModel(BaseModel):
         present = self.labels.unique().tolist()
         total = {name: self.real.new_zeros(()) for name in ('l_match', 'l_diversity')}
         # Labels share nothing, so that ranks may share them out: gradients of different ranks meet zeros alone.
-        for label in present[distributed.rank()::distributed.world_size()]:
+        for label in present[distributed.rank() :: distributed.world_size()]:
             terms = self._terms(label, current_iter)
             (torch.stack(list(terms.values())).sum() / len(present)).backward()
             for name, value in terms.items():
@@ -115,12 +121,14 @@ class GSDDModel(BaseModel):
         change = draw_augmentation(generator, self.train_options.cutout)
         latents = self.net_g(label)
         order = torch.randperm(len(latents), generator=generator).to(self.device)
-        latents = latents[order[:self.train_options.synthetic_batch].sort().values]
+        latents = latents[order[: self.train_options.synthetic_batch].sort().values]
         with torch.no_grad():
             wanted = self.extractor(augment(self.real[self.labels == label], change))
         found = self.extractor(augment(self.generator(latents), change))
-        return {'l_match': distribution_distance(wanted, found),
-                'l_diversity': self.train_options.diversity_weight * mean_pairwise_cosine(latents)}
+        return {
+            'l_match': distribution_distance(wanted, found),
+            'l_diversity': self.train_options.diversity_weight * mean_pairwise_cosine(latents),
+        }
 
     @torch.no_grad()
     def synthetic_images(self, label: int) -> Tensor:
@@ -146,9 +154,17 @@ class GSDDModel(BaseModel):
             if len(group['params']) == 1:
                 group['params'], whole = list(range(len(self.label_images))), state['state'].get(0)
                 shape = self.net_g.images.shape
-                state['state'] = {} if whole is None else {label: {
-                    key: value[label] if torch.is_tensor(value) and value.shape == shape else deepcopy(value)
-                    for key, value in whole.items()} for label in group['params']}
+                state['state'] = (
+                    {}
+                    if whole is None
+                    else {
+                        label: {
+                            key: value[label] if torch.is_tensor(value) and value.shape == shape else deepcopy(value)
+                            for key, value in whole.items()
+                        }
+                        for label in group['params']
+                    }
+                )
         super().resume_training(resume_state)
 
     def save(self, epoch: int, current_iter: int) -> None:
@@ -163,8 +179,9 @@ def choose_starts(labels: NDArray[np.int64], label: int, count: int, seed: int) 
     return members[choose_random(len(members), count, seed)].tolist()
 
 
-def build_generator(options: GSDDTrainOptions, scale: int,
-                    device: torch.device | None = None) -> Callable[[Tensor], Tensor]:
+def build_generator(
+    options: GSDDTrainOptions, scale: int, device: torch.device | None = None
+) -> Callable[[Tensor], Tensor]:
     """The frozen network from latents (N, 3, h, w) to images (N, 3, scale * h, scale * w).
 
     Raises:
@@ -178,8 +195,10 @@ def build_generator(options: GSDDTrainOptions, scale: int,
     try:
         generator.load_state_dict(states.get('params_ema', states.get('params', states)))
     except RuntimeError as error:
-        raise InputError(f'train.generator_weights: {options.generator_weights}: not of {options.generator["type"]} '
-                         f'({str(error).splitlines()[-1].strip()[:160]}).') from error
+        raise InputError(
+            f'train.generator_weights: {options.generator_weights}: not of {options.generator["type"]} '
+            f'({str(error).splitlines()[-1].strip()[:160]}).'
+        ) from error
     return generator.requires_grad_(False).eval().to(device or torch.device('cpu'))
 
 

@@ -71,16 +71,25 @@ class MinimaxDiTModel(BaseModel):
         autocast = partial(torch.autocast, self.device.type, dtype, enabled=dtype != torch.float32)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=options.precision == 'fp16')
         self.losses = build_losses(options, self.net.num_labels, self.net.in_channels * self.net.sample_size**2)
-        self.objective = Objective(self.losses.to(self.device), options, self.alpha_bar,
-                                   decode=lambda latents: self.pixel_codec.decode(latents))
-        self.gradient = BatchGradient(self.net_g, self.objective, autocast, self.scaler, options.accumulation,
-                                      self.opt['dist'])
+        self.objective = Objective(
+            self.losses.to(self.device),
+            options,
+            self.alpha_bar,
+            decode=lambda latents: self.pixel_codec.decode(latents),
+        )
+        self.gradient = BatchGradient(
+            self.net_g, self.objective, autocast, self.scaler, options.accumulation, self.opt['dist']
+        )
         optimizer = dict(self.opt['train']['optim_g'])
         self.optimizer_g = self.get_optimizer(optimizer.pop('type'), self.trained, **optimizer)
         self.optimizers.append(self.optimizer_g)
         self.setup_schedulers()
-        get_root_logger().info('MinimaxDiT: %s.', training_cost(
-            self.net, autocast, self.data_options.batch_size_per_gpu, options.accumulation, options.total_iter))
+        get_root_logger().info(
+            'MinimaxDiT: %s.',
+            training_cost(
+                self.net, autocast, self.data_options.batch_size_per_gpu, options.accumulation, options.total_iter
+            ),
+        )
 
     def feed_data(self, data: dict[str, Any]) -> None:
         """Take a batch of a LatentPatchDataset.
@@ -163,14 +172,21 @@ class MinimaxDiTModel(BaseModel):
 
     def save(self, epoch: int, current_iter: int) -> None:
         """Write ``net_g_<iter>.pth`` and the training state."""
-        self.save_network([_Weights(self.net.trained_state()), _Weights(self._averages())], 'net_g',
-                          current_iter, param_key=['params', 'params_ema'])
+        self.save_network(
+            [_Weights(self.net.trained_state()), _Weights(self._averages())],
+            'net_g',
+            current_iter,
+            param_key=['params', 'params_ema'],
+        )
         self.save_training_state(epoch, current_iter)
 
     def extra_state(self) -> dict[str, Any]:
         """What resuming needs beside optimizer and scheduler."""
-        return {'average_updates': self.average.optimization_step, 'losses': self.losses.state_dict(),
-                'scaler': self.scaler.state_dict()}
+        return {
+            'average_updates': self.average.optimization_step,
+            'losses': self.losses.state_dict(),
+            'scaler': self.scaler.state_dict(),
+        }
 
     def load_extra_state(self, state: dict[str, Any]) -> None:
         """Put back what :meth:`extra_state` gave."""
@@ -192,13 +208,17 @@ class _Weights:
 def _check_shape(latents: Tensor, shape: tuple[int, int, int]) -> None:
     got = tuple(latents.shape[1:])
     if got != shape:
-        raise InputError(f'network_g: takes latents of shape {list(shape)}, the codec makes {list(got)} '
-                         'from these patches; correct in_channels and sample_size, or patch_size of the extract stage.')
+        raise InputError(
+            f'network_g: takes latents of shape {list(shape)}, the codec makes {list(got)} '
+            'from these patches; correct in_channels and sample_size, or patch_size of the extract stage.'
+        )
 
 
 def _not_finite(current_iter: int, what: str) -> FloatingPointError:
-    return FloatingPointError(f'Iteration {current_iter}: {what} is not finite; the last checkpoint is kept. Lower the '
-                              'learning rate, set train.clip_grad_norm or use precision: fp32.')
+    return FloatingPointError(
+        f'Iteration {current_iter}: {what} is not finite; the last checkpoint is kept. Lower the '
+        'learning rate, set train.clip_grad_norm or use precision: fp32.'
+    )
 
 
 def _network_to_train(section: dict[str, Any]) -> Any:

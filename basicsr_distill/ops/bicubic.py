@@ -104,13 +104,14 @@ def _mirror(positions: NDArray[np.int64], length: int) -> NDArray[np.int64]:
 
 
 @lru_cache(maxsize=64)
-def _blocks(length: int, scale: int, up: bool, dtype: torch.dtype,
-            device: torch.device) -> tuple[tuple[slice, Tensor], ...]:
+def _blocks(
+    length: int, scale: int, up: bool, dtype: torch.dtype, device: torch.device
+) -> tuple[tuple[slice, Tensor], ...]:
     """The map of one axis in blocks of output samples: the inputs they need, and weights (outputs, inputs)."""
     matrix = axis_matrix(length, scale, up)
     blocks = []
     for first in range(0, len(matrix), _BLOCK):
-        block = matrix[first:first + _BLOCK]
+        block = matrix[first : first + _BLOCK]
         used = np.flatnonzero(block.any(axis=0))
         inputs = slice(int(used[0]), int(used[-1]) + 1)
         # A tensor born under inference_mode could never take part in a later backward pass.

@@ -39,7 +39,7 @@ def blockiness(grey: NDArray[np.floating]) -> float:
     >>> blockiness(np.random.default_rng(0).normal(size=(400, 400))) < 2
     True
     """
-    own, shifted = _variation(grey), _variation(grey[_BLOCK_PX // 2:, _BLOCK_PX // 2:])
+    own, shifted = _variation(grey), _variation(grey[_BLOCK_PX // 2 :, _BLOCK_PX // 2 :])
     if own is None or shifted is None:
         return 0.0
     varies = own > _ROUNDING * cv2.norm(grey, cv2.NORM_INF)
@@ -76,9 +76,11 @@ def blockiness_at_any_size(rgb: NDArray[np.uint8]) -> float:
 def _unrounded_grey(rgb: NDArray[np.uint8]) -> NDArray[np.float32]:
     """Grey in scratch memory, float32, of [0, 255], not rounded: that hides the faint blocks of good JPEGs."""
     height, width = rgb.shape[:2]
-    planes = [memory.view(np.uint8).reshape(-1)[:height * width].reshape(height, width)
-              for memory in scratch(3, height, width)]
-    grey, = scratch(1, height, width, use='grey')
+    planes = [
+        memory.view(np.uint8).reshape(-1)[: height * width].reshape(height, width)
+        for memory in scratch(3, height, width)
+    ]
+    (grey,) = scratch(1, height, width, use='grey')
     cv2.split(rgb, planes)
     cv2.addWeighted(planes[0], _RED / _BLUE, planes[1], _GREEN / _BLUE, 0, dst=grey, dtype=cv2.CV_32F)
     cv2.accumulate(planes[2], grey)
@@ -91,7 +93,7 @@ def _variation(grey: NDArray[np.floating]) -> NDArray[np.float64] | None:
     if min(rows, columns) < 3:
         return None
     first, second, third = scratch(3, _BLOCK_PX, rows, columns * _BLOCK_PX)
-    pixels = grey[:rows * _BLOCK_PX, :columns * _BLOCK_PX].reshape(rows, _BLOCK_PX, -1)
+    pixels = grey[: rows * _BLOCK_PX, : columns * _BLOCK_PX].reshape(rows, _BLOCK_PX, -1)
     np.copyto(first, pixels.swapaxes(0, 1), casting='same_kind')
     # Two products of large matrices: several times as fast as the transform of every block by itself.
     np.matmul(_DCT, first.reshape(_BLOCK_PX, -1), out=second.reshape(_BLOCK_PX, -1))

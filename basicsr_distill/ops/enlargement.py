@@ -91,8 +91,14 @@ def _of_blocks(third: GridSpectrum, frequency: float) -> float | None:
     """The fundamental of a grid of JPEG's blocks, at whatever size, that has a harmonic at ``frequency``: it is higher
     than its harmonics in the third derivative, while the grid of samples has nothing below its own frequency."""
     height = max(_LEAST_FUNDAMENTAL, _HARMONIC * float(third.at(frequency)))
-    return next((frequency / part for part in (2, 3, 4)
-                 if frequency / part < _LEAST_FREQUENCY and third.at(frequency / part) >= height), None)
+    return next(
+        (
+            frequency / part
+            for part in (2, 3, 4)
+            if frequency / part < _LEAST_FREQUENCY and third.at(frequency / part) >= height
+        ),
+        None,
+    )
 
 
 def _of_halved_blocks(second: GridSpectrum, third: GridSpectrum, frequency: float) -> bool:
@@ -111,7 +117,7 @@ def _spectrum_db(pixels: NDArray[np.float32]) -> NDArray[np.float64]:
     powers = []
     for lines in (pixels[::_EVERY], pixels.T[::_EVERY]):
         for first in range(0, lines.shape[1] - _SEGMENT_PX + 1, _SEGMENT_PX // 2):
-            part = lines[:, first:first + _SEGMENT_PX]
+            part = lines[:, first : first + _SEGMENT_PX]
             part = (part - part.mean(axis=1, keepdims=True)) * window
-            powers.append(np.mean(np.abs(rfft(part, axis=1))**2, axis=0))
+            powers.append(np.mean(np.abs(rfft(part, axis=1)) ** 2, axis=0))
     return np.asarray(10 * np.log10(np.mean(powers, axis=0) / (window**2).sum() + 1e-3), np.float64)

@@ -52,16 +52,15 @@ def bicubic_error_cells(rgb: NDArray[np.uint8], scale: int, metric: PsnrMetric =
     (2, 3)
     """
     rows = rgb.shape[0] // scale
-    rgb = rgb[:rows * scale, :rgb.shape[1] // scale * scale]
+    rgb = rgb[: rows * scale, : rgb.shape[1] // scale * scale]
     parts = []
     with one_thread_per_operation(), torch.inference_mode():
         for first in range(0, rows, _ROWS):
             above = max(0, first - _HALO)
-            strip = np.ascontiguousarray(
-                rgb[above * scale:(first + _ROWS + _HALO) * scale].transpose(2, 0, 1))
+            strip = np.ascontiguousarray(rgb[above * scale : (first + _ROWS + _HALO) * scale].transpose(2, 0, 1))
             planes = scored_planes(torch.from_numpy(strip)[None], metric, white=255)[0].float()
             error = planes - bicubic_upsample(bicubic_downsample(planes, scale), scale)
-            squares = error.square_().mean(dim=0)[(first - above) * scale:(first - above + _ROWS) * scale]
+            squares = error.square_().mean(dim=0)[(first - above) * scale : (first - above + _ROWS) * scale]
             parts.append(_cell_means(squares.numpy(), scale))
     cells = np.concatenate(parts)
     cells[cells < 255**2 * FLAT_MSE] = 0
@@ -70,5 +69,6 @@ def bicubic_error_cells(rgb: NDArray[np.uint8], scale: int, metric: PsnrMetric =
 
 def _cell_means(values: NDArray[np.float32], scale: int) -> NDArray[np.float32]:
     rows, columns = values.shape[0] // scale, values.shape[1] // scale
-    return np.asarray(cv2.resize(values[:rows * scale, :columns * scale], (columns, rows),
-                                 interpolation=cv2.INTER_AREA), np.float32)
+    return np.asarray(
+        cv2.resize(values[: rows * scale, : columns * scale], (columns, rows), interpolation=cv2.INTER_AREA), np.float32
+    )

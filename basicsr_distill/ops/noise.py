@@ -37,11 +37,11 @@ def noise_sigma(channel: NDArray[Any]) -> float:
     if min(channel.shape) < 2 * _TILE + len(_HIGH_PASS):
         return 0.0
     values = channel if channel.dtype == np.uint8 else np.asarray(channel, np.float32)
-    filtered, = scratch(1, *channel.shape)
+    (filtered,) = scratch(1, *channel.shape)
     cv2.sepFilter2D(values, cv2.CV_32F, _HIGH_PASS, _HIGH_PASS, dst=filtered)
     detail = np.abs(filtered[2:-1:2, 2:-1:2])
     rows, columns = detail.shape[0] // _TILE, detail.shape[1] // _TILE
-    tiles = detail[:rows * _TILE, :columns * _TILE].reshape(rows, _TILE, columns, _TILE).swapaxes(1, 2)
+    tiles = detail[: rows * _TILE, : columns * _TILE].reshape(rows, _TILE, columns, _TILE).swapaxes(1, 2)
     ordered = np.sort(tiles.reshape(rows * columns, -1), axis=1)  # faster than a median
-    medians = ordered[:, _TILE * _TILE // 2 - 1:_TILE * _TILE // 2 + 1].mean(axis=1)
+    medians = ordered[:, _TILE * _TILE // 2 - 1 : _TILE * _TILE // 2 + 1].mean(axis=1)
     return float(np.quantile(medians, _QUIET_TILE) / _MEDIAN_OF_NORMAL)

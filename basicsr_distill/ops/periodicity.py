@@ -41,8 +41,14 @@ def periodic_peak_db(grey: NDArray[np.uint8]) -> float:
     power = np.square(np.abs(fft2(segments))).mean(axis=(0, 1))
     level = np.pad(10 * np.log10(fftshift(power) + 1e-6), _REACH, mode='wrap').astype(np.float32)
     whole, skirt = 2 * _REACH + 1, 2 * _SKIRT + 1
-    around = np.max([_mean_between(level, (whole, whole), (skirt, skirt)), _mean_between(level, (whole, 1), (skirt, 1)),
-                     _mean_between(level, (1, whole), (1, skirt))], axis=0)
+    around = np.max(
+        [
+            _mean_between(level, (whole, whole), (skirt, skirt)),
+            _mean_between(level, (whole, 1), (skirt, 1)),
+            _mean_between(level, (1, whole), (1, skirt)),
+        ],
+        axis=0,
+    )
     return float(max(0.0, (level - around)[_REACH:-_REACH, _REACH:-_REACH][_COUNTED].max()))
 
 

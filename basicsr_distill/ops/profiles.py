@@ -36,7 +36,7 @@ def middle(image: NDArray[Any], multiple: int = 1, most_px: int = _MOST_PX) -> N
     (100, 1024)
     """
     top, left = (max(0, side - most_px) // 2 // multiple * multiple for side in image.shape[:2])
-    return image[top:top + most_px, left:left + most_px]
+    return image[top : top + most_px, left : left + most_px]
 
 
 class GridSpectrum:
@@ -57,7 +57,7 @@ class GridSpectrum:
             axes: along which it is taken; of several the geometric mean counts.
         """
         spectra = [_profile_spectrum(grey, order, axis) for axis in axes]
-        self.values = np.asarray(np.prod(spectra, axis=0)**(1 / len(axes)), np.float32)
+        self.values = np.asarray(np.prod(spectra, axis=0) ** (1 / len(axes)), np.float32)
         self.is_known = np.zeros(self.values.size, bool)
 
     def at(self, frequency: NDArray[np.float64] | float) -> NDArray[np.float32]:
@@ -74,7 +74,7 @@ class GridSpectrum:
     def pass_over(self, frequencies: NDArray[np.float64]) -> None:
         """Have :meth:`peak` look past what lies at these frequencies."""
         for bin_ in np.rint(frequencies * _BINS).astype(int):
-            self.is_known[max(0, bin_ - _SKIRT):bin_ + _SKIRT + 1] = True
+            self.is_known[max(0, bin_ - _SKIRT) : bin_ + _SKIRT + 1] = True
 
 
 def has_room(grey: NDArray[np.generic]) -> bool:
@@ -89,7 +89,7 @@ def has_room(grey: NDArray[np.generic]) -> bool:
 def _profile_spectrum(grey: NDArray[np.float32], order: int, axis: int) -> NDArray[np.float64]:
     """Of the differences along an axis, averaged along the other one."""
     taps = _TAPS[order]
-    difference, = scratch(1, *grey.shape)
+    (difference,) = scratch(1, *grey.shape)
     cv2.filter2D(grey, -1, taps if axis else taps.T, dst=difference)
     np.abs(difference, out=difference)
     # A product with ones is the fastest sum.
@@ -99,7 +99,7 @@ def _profile_spectrum(grey: NDArray[np.float32], order: int, axis: int) -> NDArr
     profile = profile[2:-2]  # borders are mirrored
     profile -= cv2.blur(profile[None], (9, 1))[0]
     spectrum = np.abs(rfft(profile * _hann(profile.size), _BINS))
-    return np.asarray(spectrum / max(float(np.median(spectrum[_BINS // 10:])), _LEAST_LEVEL))
+    return np.asarray(spectrum / max(float(np.median(spectrum[_BINS // 10 :])), _LEAST_LEVEL))
 
 
 _hann = lru_cache(maxsize=64)(np.hanning)

@@ -64,8 +64,11 @@ def psnr_after_bicubic(patches: Tensor, scale: int = 4, metric: PsnrMetric = 'ma
     white = 1 if patches.is_floating_point() else 255
     few = max(1, _VALUES_AT_ONCE // max(1, patches[:1].numel()))
     with one_thread_per_operation():
-        errors = [_mean_square_error(planes, scale, metric == 'cv2_grey') / white**2
-                  for part in patches.cpu().split(few) for planes in scored_planes(part, metric, white)]
+        errors = [
+            _mean_square_error(planes, scale, metric == 'cv2_grey') / white**2
+            for part in patches.cpu().split(few)
+            for planes in scored_planes(part, metric, white)
+        ]
     # One logarithm at a time: a vectorized one may differ from it in the last bit at the end of a batch.
     return torch.tensor([math.inf if mse < FLAT_MSE else -10 * math.log10(mse) for mse in errors], dtype=torch.float32)
 
@@ -89,8 +92,10 @@ def scored_planes(patches: Tensor, metric: PsnrMetric, white: int) -> Tensor:
     red, green, blue = patches.to(torch.float32).split(1, dim=1)
     if metric == 'matlab_y':
         return (red * _Y_WEIGHTS[0]).add_(green * _Y_WEIGHTS[1]).add_(blue * _Y_WEIGHTS[2])
-    weighted = [(plane * (255 / white)).round_().to(torch.int32) * weight
-                for plane, weight in zip((red, green, blue), _GREY_WEIGHTS)]
+    weighted = [
+        (plane * (255 / white)).round_().to(torch.int32) * weight
+        for plane, weight in zip((red, green, blue), _GREY_WEIGHTS)
+    ]
     return (sum(weighted, start=torch.tensor(0x8000)) >> 16).to(torch.float32) * (white / 255)
 
 
@@ -124,7 +129,8 @@ class _ThereAndBack:
         low = torch.empty((len(shrunk), width // scale))
         self._column_products = [
             *((shrunk[:, inputs], weights, low[:, outputs]) for inputs, weights, outputs in shrink_columns),
-            *((low[:, inputs], weights, low_rows[:, outputs]) for inputs, weights, outputs in enlarge_columns)]
+            *((low[:, inputs], weights, low_rows[:, outputs]) for inputs, weights, outputs in enlarge_columns),
+        ]
         self._error = self._rows.view(*self._enlarge.weights.shape[:2], values)
         self._norms = torch.empty(height)
 
@@ -162,9 +168,13 @@ class _Band:
         margin = max(0, *(number * step - int(columns[0]) for number, columns in enumerate(used)))
         length = margin + max(int(columns[-1]) + 1 - number * step for number, columns in enumerate(used))
         padded = np.zeros((len(matrix), margin + (blocks - 1) * step + length))
-        padded[:, margin:margin + matrix.shape[1]] = matrix[:, :padded.shape[1] - margin]
-        weights = np.stack([padded[number * block:(number + 1) * block, number * step:number * step + length]
-                            for number in range(blocks)])
+        padded[:, margin : margin + matrix.shape[1]] = matrix[:, : padded.shape[1] - margin]
+        weights = np.stack(
+            [
+                padded[number * block : (number + 1) * block, number * step : number * step + length]
+                for number in range(blocks)
+            ]
+        )
         return cls(torch.as_tensor(weights, dtype=torch.float32), step, margin)
 
     def input_for(self, count: int, values: int) -> tuple[Tensor, Tensor]:
@@ -173,7 +183,7 @@ class _Band:
         blocks, _, length = self.weights.shape
         padded = torch.zeros((max((blocks - 1) * self.step + length, self.margin + count), values))
         windows = padded.as_strided((blocks, length, values), (self.step * values, values, 1))
-        return windows, padded[self.margin:self.margin + count]
+        return windows, padded[self.margin : self.margin + count]
 
 
 @lru_cache(maxsize=32)

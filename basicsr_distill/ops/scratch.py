@@ -23,4 +23,4 @@ def scratch(count: int, *shape: int, use: str = '') -> list[NDArray[np.float32]]
     if memory.size < count * size:
         memory = np.empty(count * size, np.float32)
         setattr(_kept, f'for_{use}', memory)
-    return [memory[number * size:(number + 1) * size].reshape(shape) for number in range(count)]
+    return [memory[number * size : (number + 1) * size].reshape(shape) for number in range(count)]

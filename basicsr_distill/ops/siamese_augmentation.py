@@ -59,13 +59,18 @@ def draw_augmentation(generator: torch.Generator, cutout: bool = True) -> Augmen
     kind = int(torch.randint(6 if cutout else 5, (), generator=generator))
     u = torch.rand(3, generator=generator, dtype=torch.float64).tolist()
     centred = [2 * value - 1 for value in u]
-    return (Augmentation(brightness=centred[0] * _MAX_BRIGHTNESS, saturation=u[1] * _MAX_SATURATION,
-                         contrast=_CONTRAST[0] + u[2] * (_CONTRAST[1] - _CONTRAST[0])),
-            Augmentation(flip=u[0] < 0.5),
-            Augmentation(shift=(centred[0] * _MAX_SHIFT, centred[1] * _MAX_SHIFT)),
-            Augmentation(scale=(_MAX_SCALE ** centred[0], _MAX_SCALE ** centred[1])),
-            Augmentation(degrees=centred[0] * _MAX_DEGREES),
-            Augmentation(cutout=(u[0], u[1])))[kind]
+    return (
+        Augmentation(
+            brightness=centred[0] * _MAX_BRIGHTNESS,
+            saturation=u[1] * _MAX_SATURATION,
+            contrast=_CONTRAST[0] + u[2] * (_CONTRAST[1] - _CONTRAST[0]),
+        ),
+        Augmentation(flip=u[0] < 0.5),
+        Augmentation(shift=(centred[0] * _MAX_SHIFT, centred[1] * _MAX_SHIFT)),
+        Augmentation(scale=(_MAX_SCALE ** centred[0], _MAX_SCALE ** centred[1])),
+        Augmentation(degrees=centred[0] * _MAX_DEGREES),
+        Augmentation(cutout=(u[0], u[1])),
+    )[kind]
 
 
 def augment(images: Tensor, change: Augmentation) -> Tensor:
@@ -100,8 +105,11 @@ def _move(images: Tensor, change: Augmentation) -> Tensor:
     cos, sin = math.cos(math.radians(change.degrees)), math.sin(math.radians(change.degrees))
     across, down = change.scale
     # From a place in the result to one in the source, in coordinates of [-1, 1] along each side.
-    turn = torch.tensor([[cos / across, -sin * height / width / across], [sin * width / height / down, cos / down]],
-                        dtype=images.dtype, device=images.device)
+    turn = torch.tensor(
+        [[cos / across, -sin * height / width / across], [sin * width / height / down, cos / down]],
+        dtype=images.dtype,
+        device=images.device,
+    )
     shift = torch.tensor([2 * change.shift[0], 2 * change.shift[1]], dtype=images.dtype, device=images.device)
     theta = torch.cat([turn, -(turn @ shift)[:, None]], 1).expand(len(images), 2, 3)
     grid = F.affine_grid(theta, list(images.shape), align_corners=False)

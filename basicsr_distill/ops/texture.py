@@ -22,9 +22,10 @@ def flat_share(grey: NDArray[np.uint8]) -> float:
     1.0
     """
     rows, columns = grey.shape[0] // _TILE_PX, grey.shape[1] // _TILE_PX
-    tiles = grey[:rows * _TILE_PX, :columns * _TILE_PX].astype(np.float32)
-    mean, mean_square = (cv2.resize(values, (columns, rows), interpolation=cv2.INTER_AREA)
-                         for values in (tiles, tiles * tiles))
+    tiles = grey[: rows * _TILE_PX, : columns * _TILE_PX].astype(np.float32)
+    mean, mean_square = (
+        cv2.resize(values, (columns, rows), interpolation=cv2.INTER_AREA) for values in (tiles, tiles * tiles)
+    )
     return float(np.mean(mean_square - mean * mean < _FLAT_SIGMA**2))
 
 
@@ -41,8 +42,9 @@ def saturated_share(rgb: NDArray[np.uint8]) -> float:
     0.5
     """
     darkest, brightest = channel_range(rgb)
-    return (cv2.countNonZero(cv2.inRange(darkest, _WHITE, 255)) + cv2.countNonZero(cv2.inRange(brightest, 0, _BLACK))
-            ) / darkest.size
+    return (
+        cv2.countNonZero(cv2.inRange(darkest, _WHITE, 255)) + cv2.countNonZero(cv2.inRange(brightest, 0, _BLACK))
+    ) / darkest.size
 
 
 def channel_range(rgb: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:

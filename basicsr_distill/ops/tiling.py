@@ -50,8 +50,9 @@ def tile_spans(length_px: int, size_px: int, overlap_px: int) -> Iterator[Span]:
     yield Span(start, length_px, keep_start, length_px)
 
 
-def apply_in_tiles(network: Callable[[Tensor], Tensor], lq: Tensor, scale: int, size_px: int,
-                   overlap_px: int) -> Tensor:
+def apply_in_tiles(
+    network: Callable[[Tensor], Tensor], lq: Tensor, scale: int, size_px: int, overlap_px: int
+) -> Tensor:
     """Super-resolve tile by tile; the memory needed is that of one tile and of the result.
 
     >>> lq = torch.rand(1, 3, 40, 50)
@@ -67,14 +68,18 @@ def apply_in_tiles(network: Callable[[Tensor], Tensor], lq: Tensor, scale: int, 
     Returns:
         (B, D, H * scale, W * scale), as ``network(lq)`` up to what it draws from beyond ``overlap_px``.
     """
+
     def kept(row: Span, column: Span) -> Tensor:
-        tile = network(lq[..., row.start:row.stop, column.start:column.stop])
-        rows, columns = (slice((span.keep_start - span.start) * scale, (span.keep_stop - span.start) * scale)
-                         for span in (row, column))
+        tile = network(lq[..., row.start : row.stop, column.start : column.stop])
+        rows, columns = (
+            slice((span.keep_start - span.start) * scale, (span.keep_stop - span.start) * scale)
+            for span in (row, column)
+        )
         return tile[..., rows, columns]
 
     height, width = lq.shape[-2:]
     columns = list(tile_spans(width, size_px, overlap_px))
-    bands = [torch.cat([kept(row, column) for column in columns], dim=-1)
-             for row in tile_spans(height, size_px, overlap_px)]
+    bands = [
+        torch.cat([kept(row, column) for column in columns], dim=-1) for row in tile_spans(height, size_px, overlap_px)
+    ]
     return torch.cat(bands, dim=-2)

@@ -12,6 +12,10 @@ def resolve_num_gpu(wanted: int | Literal['auto']) -> int:
     if wanted == 'auto':
         return available
     if wanted > available:
-        logging.getLogger('basicsr').warning('num_gpu: %s is asked for, %d found; training on %s.', wanted, available,
-                                             f'{available} GPU' if available else 'the CPU')
+        logging.getLogger('basicsr').warning(
+            'num_gpu: %s is asked for, %d found; training on %s.',
+            wanted,
+            available,
+            f'{available} GPU' if available else 'the CPU',
+        )
     return min(wanted, available)

@@ -64,8 +64,10 @@ def _own_gpu(launcher: str) -> int:
     if launcher == 'slurm' and num_gpus == 1:
         return 0  # --gpus-per-task=1 shows every task its own GPU alone, as number 0
     if local_rank >= num_gpus:
-        raise InputError(f'--launcher {launcher}: local rank {local_rank} has no GPU of its own ({num_gpus} here); '
-                         f'start at most {num_gpus} processes on this machine.')
+        raise InputError(
+            f'--launcher {launcher}: local rank {local_rank} has no GPU of its own ({num_gpus} here); '
+            f'start at most {num_gpus} processes on this machine.'
+        )
     return local_rank
 
 
@@ -74,15 +76,18 @@ def _refuse_shared_gpu(launcher: str) -> None:
     gpus = gather(str(torch.cuda.get_device_properties(torch.cuda.current_device()).uuid))
     if len(set(gpus)) < len(gpus):
         cleanup()
-        raise InputError(f'--launcher {launcher}: {len(gpus)} processes share {len(set(gpus))} GPUs; give each its own '
-                         '(slurm: --gpus-per-task=1) or start fewer.')
+        raise InputError(
+            f'--launcher {launcher}: {len(gpus)} processes share {len(set(gpus))} GPUs; give each its own '
+            '(slurm: --gpus-per-task=1) or start fewer.'
+        )
 
 
 def _export_slurm_environment(port: int | None) -> None:
     """Translate slurm's variables into those of torch.distributed."""
     environment = os.environ
-    missing = [name for name in ('SLURM_PROCID', 'SLURM_NTASKS', 'SLURM_LOCALID', 'SLURM_NODELIST')
-               if name not in environment]
+    missing = [
+        name for name in ('SLURM_PROCID', 'SLURM_NTASKS', 'SLURM_LOCALID', 'SLURM_NODELIST') if name not in environment
+    ]
     if missing:
         raise InputError(f'--launcher slurm: {", ".join(missing)} not set; start the command with srun.')
     environment['RANK'] = environment['SLURM_PROCID']
@@ -98,8 +103,9 @@ def _export_slurm_environment(port: int | None) -> None:
         try:
             hosts = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
         except (OSError, subprocess.CalledProcessError) as error:
-            raise InputError(f'--launcher slurm: `{" ".join(command)}` failed ({error}); '
-                             'set MASTER_ADDR to the first node.') from error
+            raise InputError(
+                f'--launcher slurm: `{" ".join(command)}` failed ({error}); set MASTER_ADDR to the first node.'
+            ) from error
         environment['MASTER_ADDR'] = hosts[0]
 
 

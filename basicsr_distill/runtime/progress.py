@@ -67,5 +67,6 @@ class Tenths:
         seconds = self.clock() - self.start
         if 10 * self.done // self.total > tenth and seconds > _QUIET_SECONDS and self.done < self.total:
             left = timedelta(seconds=round(seconds / (self.done - self.first) * (self.total - self.done)))
-            _LOGGER.info('%s: %d %% (%d of %d), %s left', self.what, 100 * self.done // self.total, self.done,
-                         self.total, left)
+            _LOGGER.info(
+                '%s: %d %% (%d of %d), %s left', self.what, 100 * self.done // self.total, self.done, self.total, left
+            )

@@ -19,8 +19,13 @@ def capture_rng() -> dict[str, Any]:
     keys = torch.from_numpy(numpy_state['state']['key'].astype(np.int64))
     state: dict[str, Any] = {
         'python': {'version': version, 'words': torch.tensor(words, dtype=torch.int64), 'gauss_next': gauss_next},
-        'numpy': {'bit_generator': numpy_state['bit_generator'], 'key': keys, 'pos': int(numpy_state['state']['pos']),
-                  'has_gauss': int(numpy_state['has_gauss']), 'gauss': float(numpy_state['gauss'])},
+        'numpy': {
+            'bit_generator': numpy_state['bit_generator'],
+            'key': keys,
+            'pos': int(numpy_state['state']['pos']),
+            'has_gauss': int(numpy_state['has_gauss']),
+            'gauss': float(numpy_state['gauss']),
+        },
         'torch': torch.get_rng_state(),
     }
     if torch.cuda.is_initialized():
@@ -40,5 +45,5 @@ def restore_rng(state: Mapping[str, Any]) -> None:
     np.random.set_state({**numpy, 'state': words})
     torch.set_rng_state(state['torch'].cpu())
     if torch.cuda.is_available():
-        for device, cuda_state in enumerate(state.get('cuda', ())[:torch.cuda.device_count()]):
+        for device, cuda_state in enumerate(state.get('cuda', ())[: torch.cuda.device_count()]):
             torch.cuda.set_rng_state(cuda_state.cpu(), device)

@@ -67,8 +67,9 @@ def herding(candidates: Features, targets: Features, count: int) -> NDArray[np.i
     total = np.zeros_like(goal)
     picks = []
     for number in range(1, count + 1):
-        gap = np.concatenate([np.square((total + candidates[part]) / number - goal).sum(1)
-                              for part in _blocks(candidates)])
+        gap = np.concatenate(
+            [np.square((total + candidates[part]) / number - goal).sum(1) for part in _blocks(candidates)]
+        )
         pick = int(np.where(free, gap, np.inf).argmin())
         picks.append(pick)
         free[pick] = False
@@ -116,8 +117,14 @@ def paired_distances(samples: Features, references: Features, index: NDArray[np.
         references: (M, D).
         index: (N,).
     """
-    return np.sqrt(np.concatenate([_squared_norms(np.subtract(samples[part], references[index[part]], dtype=np.float64))
-                                   for part in _blocks(samples)]))
+    return np.sqrt(
+        np.concatenate(
+            [
+                _squared_norms(np.subtract(samples[part], references[index[part]], dtype=np.float64))
+                for part in _blocks(samples)
+            ]
+        )
+    )
 
 
 def _neighbours(samples: Features, references: Features, count: int) -> NDArray[np.int64]:
@@ -130,8 +137,9 @@ def _neighbours(samples: Features, references: Features, count: int) -> NDArray[
 
 def _squared_distances(points: Features, target: NDArray[np.floating]) -> NDArray[np.float64]:
     """Of every point to one target, (N,)."""
-    return np.concatenate([_squared_norms(np.subtract(points[part], target, dtype=np.float64))
-                           for part in _blocks(points)])
+    return np.concatenate(
+        [_squared_norms(np.subtract(points[part], target, dtype=np.float64)) for part in _blocks(points)]
+    )
 
 
 def _squared_norms(gaps: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -65,8 +65,9 @@ def repeated(fingerprints: NDArray[np.uint64], near: bool = False) -> NDArray[np
     marks = np.zeros(len(fingerprints), np.bool_)
     for index, fingerprint in enumerate(fingerprints.tolist()):
         words = [fingerprint >> _WORD_BITS * number & (1 << _WORD_BITS) - 1 for number in range(_WORDS)]
-        marks[index] = any((other ^ fingerprint).bit_count() <= NEAR_BITS
-                           for table, word in zip(kept, words) for other in table[word])
+        marks[index] = any(
+            (other ^ fingerprint).bit_count() <= NEAR_BITS for table, word in zip(kept, words) for other in table[word]
+        )
         if not marks[index]:
             for table, word in zip(kept, words):
                 table[word].append(fingerprint)

@@ -94,7 +94,7 @@ def distances(features: NDArray[np.float32], centers: NDArray[np.float32]) -> ND
     result = np.empty((len(features), len(centers)), np.float32)
     with threadpool_limits(1):
         for first in range(0, len(features), _BLOCK_ROWS):  # the arithmetic is done in double precision
-            result[first:first + _BLOCK_ROWS] = euclidean_distances(features[first:first + _BLOCK_ROWS], centers)
+            result[first : first + _BLOCK_ROWS] = euclidean_distances(features[first : first + _BLOCK_ROWS], centers)
     return result
 
 
@@ -116,7 +116,7 @@ def equal_sizes(distance: NDArray[np.float32]) -> NDArray[np.int64]:
     loss = ordered[:, min(1, k - 1)] - ordered[:, 0]
     wanted = np.bincount(preferences[:, 0], minlength=k)
     room = np.full(k, count // k)
-    room[np.argsort(-wanted, kind='stable')[:count % k]] += 1
+    room[np.argsort(-wanted, kind='stable')[: count % k]] += 1
     labels = np.empty(count, np.int64)
     for sample in np.argsort(-loss, kind='stable'):
         labels[sample] = next(label for label in preferences[sample] if room[label])
@@ -139,6 +139,6 @@ def _mean(features: NDArray[np.float32], members: NDArray[np.int64]) -> NDArray[
     """Of some of the features, (D,): one sum from the first to the last, whatever the blocks."""
     total = np.zeros((1, features.shape[1]))
     for first in range(0, len(members), _BLOCK_ROWS):
-        block = features[members[first:first + _BLOCK_ROWS]].astype(np.float64)
+        block = features[members[first : first + _BLOCK_ROWS]].astype(np.float64)
         total = np.concatenate([total, block]).sum(axis=0, keepdims=True)
     return total[0] / len(members)

@@ -28,8 +28,8 @@ def squared_distances(points: Features, target: NDArray[np.float64]) -> NDArray[
     rows = max(1, _BLOCK_BYTES // (8 * points.shape[1]))
     result = np.empty(len(points))
     for first in range(0, len(points), rows):
-        gap = points[first:first + rows] - target
-        np.einsum('nd,nd->n', gap, gap, out=result[first:first + rows])
+        gap = points[first : first + rows] - target
+        np.einsum('nd,nd->n', gap, gap, out=result[first : first + rows])
     return result
 
 

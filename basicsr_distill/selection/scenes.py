@@ -23,8 +23,11 @@ _MIN_HINT_INLIERS = 3
 # What ORB does not see through, done to the few test images: a mirror (an upside-down picture is a mirror image,
 # turned), a negative, both.
 _ALTERATIONS: tuple[Callable[[NDArray[np.uint8]], NDArray[np.uint8]], ...] = (
-    lambda rgb: rgb, lambda rgb: np.ascontiguousarray(rgb[:, ::-1]), lambda rgb: 255 - rgb,
-    lambda rgb: np.ascontiguousarray(255 - rgb[:, ::-1]))
+    lambda rgb: rgb,
+    lambda rgb: np.ascontiguousarray(rgb[:, ::-1]),
+    lambda rgb: 255 - rgb,
+    lambda rgb: np.ascontiguousarray(255 - rgb[:, ::-1]),
+)
 
 
 class _Keypoints(NamedTuple):
@@ -67,8 +70,9 @@ class SceneIndex:
         return None
 
 
-def _owner_of_scene(points: NDArray[np.float32], descriptors: NDArray[np.uint8], tests: _Keypoints,
-                    min_inliers: int) -> int | None:
+def _owner_of_scene(
+    points: NDArray[np.float32], descriptors: NDArray[np.uint8], tests: _Keypoints, min_inliers: int
+) -> int | None:
     """The number of the test image with which that many keypoints agree on one similarity transform."""
     if len(tests.points) < 2:
         return None
@@ -87,18 +91,22 @@ def _owner_of_scene(points: NDArray[np.float32], descriptors: NDArray[np.uint8],
             break
         pairs = [match for match in matches if tests.owner[match.trainIdx] == owner]
         # Fixed seed inside OpenCV: the same pairs always give the same inliers.
-        _, inliers = cv2.estimateAffinePartial2D(points[[match.queryIdx for match in pairs]],
-                                                 tests.points[[match.trainIdx for match in pairs]],
-                                                 ransacReprojThreshold=4)
+        _, inliers = cv2.estimateAffinePartial2D(
+            points[[match.queryIdx for match in pairs]],
+            tests.points[[match.trainIdx for match in pairs]],
+            ransacReprojThreshold=4,
+        )
         if inliers is not None and int(inliers.sum()) >= min_inliers:
             return owner
     return None
 
 
 def _join(images: Sequence[tuple[NDArray[np.float32], NDArray[np.uint8]]]) -> _Keypoints:
-    return _Keypoints(np.concatenate([np.zeros((0, 2), np.float32), *(points for points, _ in images)]),
-                      np.concatenate([np.zeros((0, 32), np.uint8), *(descriptors for _, descriptors in images)]),
-                      np.repeat(np.arange(len(images)), [len(points) for points, _ in images]))
+    return _Keypoints(
+        np.concatenate([np.zeros((0, 2), np.float32), *(points for points, _ in images)]),
+        np.concatenate([np.zeros((0, 32), np.uint8), *(descriptors for _, descriptors in images)]),
+        np.repeat(np.arange(len(images)), [len(points) for points, _ in images]),
+    )
 
 
 def _keypoints(rgb: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:

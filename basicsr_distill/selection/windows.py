@@ -65,8 +65,9 @@ def best_windows(cells: NDArray[np.float32], size: int, max_overlap: float = 0.0
     return np.array(places, np.int32).reshape(-1, 2)
 
 
-def poisson_windows(height: int, width: int, size: int, distance: float, step: int,
-                    rng: np.random.Generator) -> NDArray[np.int32]:
+def poisson_windows(
+    height: int, width: int, size: int, distance: float, step: int, rng: np.random.Generator
+) -> NDArray[np.int32]:
     """Random windows whose corners keep a distance, until no further one finds room (Poisson disk sampling by darts).
 
     >>> poisson_windows(64, 64, size=64, distance=32, step=4, rng=np.random.default_rng(0)).tolist()
@@ -100,11 +101,12 @@ def poisson_windows(height: int, width: int, size: int, distance: float, step: i
     return np.array(places, np.int32).reshape(-1, 2) * step
 
 
-def _around(values: NDArray[Any], place: tuple[int, int],
-            mask: NDArray[np.bool_]) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+def _around(
+    values: NDArray[Any], place: tuple[int, int], mask: NDArray[np.bool_]
+) -> tuple[NDArray[Any], NDArray[np.bool_]]:
     """What lies under a mask that is centred on a place: views of the values and of the mask, equal in shape."""
     starts = [at - side // 2 for at, side in zip(place, mask.shape)]
     within = tuple(slice(max(0, start), start + side) for start, side in zip(starts, mask.shape))
     region = values[within]
     top, left = (max(0, -start) for start in starts)
-    return region, mask[top:top + region.shape[0], left:left + region.shape[1]]
+    return region, mask[top : top + region.shape[0], left : left + region.shape[1]]

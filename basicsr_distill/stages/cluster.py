@@ -57,8 +57,10 @@ def run(options: ClusterOptions, patches: Path) -> Path:
     asked = plan(options, patches)
     names = [row.name for row in read_table(patches / MANIFEST_NAME, PatchRow)]
     if isinstance(options.num_clusters, int) and options.num_clusters > len(names):
-        raise InputError(f'cluster.num_clusters: {options.num_clusters} clusters of {len(names)} patches; ask for at '
-                         f'most {len(names)}, or extract more patches.')
+        raise InputError(
+            f'cluster.num_clusters: {options.num_clusters} clusters of {len(names)} patches; ask for at '
+            f'most {len(names)}, or extract more patches.'
+        )
     with shared_stage_folder(asked) as stage:
         if not stage.finished:
             paths = [patches / IMAGES_FOLDER / name for name in names]
@@ -77,8 +79,12 @@ def plan(options: ClusterOptions, patches: Path) -> StagePlan:
         InputError: the patches are not there, or the folder cannot be used.
     """
     refuse_overlap(options.save_dir, photo_folders(patches), 'cluster.save_dir')
-    return StagePlan(Path(options.save_dir), 'cluster', options.model_dump(mode='json'),
-                     {'patches': fingerprint_stage(patches), **file_inputs(options, 'cluster')})
+    return StagePlan(
+        Path(options.save_dir),
+        'cluster',
+        options.model_dump(mode='json'),
+        {'patches': fingerprint_stage(patches), **file_inputs(options, 'cluster')},
+    )
 
 
 def read_features(folder: Path, names: Sequence[str]) -> NDArray[np.float32]:
@@ -96,21 +102,29 @@ def _publish(options: ClusterOptions, names: Sequence[str], paths: Sequence[Path
     """Join the features, cluster them and write everything."""
     folder = stage.folder
     features = join_parts(stage.parts, folder / FEATURES_NAME, len(names))
-    num_clusters = (choose_num_clusters(features, options.seed) if options.num_clusters == 'auto'
-                    else options.num_clusters)
+    num_clusters = (
+        choose_num_clusters(features, options.seed) if options.num_clusters == 'auto' else options.num_clusters
+    )
     clusters = cluster(features, num_clusters, options.seed, options.balance)
     if len(clusters.centers) < num_clusters:
-        log.warning('Only %d distinct clusters of %d: the features of many patches are identical.',
-                    len(clusters.centers), num_clusters)
+        log.warning(
+            'Only %d distinct clusters of %d: the features of many patches are identical.',
+            len(clusters.centers),
+            num_clusters,
+        )
     write_csv(folder / LABELS_NAME, ('name', 'label'), zip(names, clusters.labels.tolist()))
     centers = io.BytesIO()
     np.save(centers, clusters.centers, allow_pickle=False)
     write_atomic(folder / CENTERS_NAME, centers.getvalue())
     _save_montage(folder / 'montage.png', features, clusters, paths)
     _save_map(folder / 'map.png', features, clusters.labels, options.seed)
-    stage.finish({'patches': len(names), 'clusters': len(clusters.centers)},
-                 [LABELS_NAME, FEATURES_NAME, CENTERS_NAME], figures=['montage.png', 'map.png'],
-                 cluster_sizes=clusters.sizes, feature_size=features.shape[1])
+    stage.finish(
+        {'patches': len(names), 'clusters': len(clusters.centers)},
+        [LABELS_NAME, FEATURES_NAME, CENTERS_NAME],
+        figures=['montage.png', 'map.png'],
+        cluster_sizes=clusters.sizes,
+        feature_size=features.shape[1],
+    )
 
 
 def _save_montage(path: Path, features: NDArray[np.float32], clusters: Clusters, paths: Sequence[Path]) -> None:
@@ -121,8 +135,12 @@ def _save_montage(path: Path, features: NDArray[np.float32], clusters: Clusters,
         members = np.flatnonzero(clusters.labels == label)
         nearest = members[np.argsort(own[members], kind='stable')[:_MONTAGE_COLUMNS]]
         pictures = [read_rgb(paths[member]) for member in nearest]
-        rows.append([cv2.resize(picture, (_MONTAGE_SIZE_PX, _MONTAGE_SIZE_PX), interpolation=cv2.INTER_AREA)
-                     for picture in pictures])
+        rows.append(
+            [
+                cv2.resize(picture, (_MONTAGE_SIZE_PX, _MONTAGE_SIZE_PX), interpolation=cv2.INTER_AREA)
+                for picture in pictures
+            ]
+        )
     save_montage(path, rows)
 
 
@@ -133,5 +151,5 @@ def _save_map(path: Path, features: NDArray[np.float32], labels: NDArray[np.int6
     # One patch, or one number a patch, still gets its map.
     padded = np.pad(chosen - chosen.mean(axis=0), ((0, max(0, 2 - len(chosen))), (0, max(0, 2 - chosen.shape[1]))))
     with threadpool_limits(1):
-        positions = PCA(2, random_state=seed).fit(padded).transform(padded[:len(chosen)])
+        positions = PCA(2, random_state=seed).fit(padded).transform(padded[: len(chosen)])
     save_feature_map(path, positions, labels[sample])

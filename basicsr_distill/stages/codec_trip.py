@@ -16,8 +16,9 @@ from basicsr_distill.io.images import read_rgb
 _MAX_FIT = 2048
 
 
-def through_codec(options: CodecOptions, images: Sequence[NDArray[np.uint8]],
-                  patches: Sequence[Path]) -> list[NDArray[np.uint8]]:
+def through_codec(
+    options: CodecOptions, images: Sequence[NDArray[np.uint8]], patches: Sequence[Path]
+) -> list[NDArray[np.uint8]]:
     """What a codec leaves of images, (H, W, 3), uint8, RGB.
 
     Args:

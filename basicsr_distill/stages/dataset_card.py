@@ -19,8 +19,13 @@ from basicsr_distill.stages.licences import (
 
 _TAGS = ('super-resolution', 'dataset-distillation', 'image')
 # The hub's names of sizes, and the first number of images that is too many for each.
-_SIZES = (('n<1K', 1_000), ('1K<n<10K', 10_000), ('10K<n<100K', 100_000), ('100K<n<1M', 1_000_000),
-          ('1M<n<10M', 10_000_000))
+_SIZES = (
+    ('n<1K', 1_000),
+    ('1K<n<10K', 10_000),
+    ('10K<n<100K', 100_000),
+    ('100K<n<1M', 1_000_000),
+    ('1M<n<10M', 10_000_000),
+)
 # 5 %, median and 95 % of a figure.
 Quantiles = Mapping[str, float]
 
@@ -52,9 +57,12 @@ class CardFacts:
     patches_coverage: dict[str, float]
     encoder: Any = None
 
-_LIKENESS = ('`nearest.csv` and `nearest.png` show the real patch most like each image, by the encoder\'s features. An '
-             'image much nearer to a\nreal patch than real patches are to each other is a copy; so is one whose '
-             '`psnr_db` there, pixel against pixel, is over 25 dB.')
+
+_LIKENESS = (
+    "`nearest.csv` and `nearest.png` show the real patch most like each image, by the encoder's features. An "
+    'image much nearer to a\nreal patch than real patches are to each other is a copy; so is one whose '
+    '`psnr_db` there, pixel against pixel, is over 25 dB.'
+)
 
 
 def dataset_card(facts: CardFacts) -> str:
@@ -62,33 +70,47 @@ def dataset_card(facts: CardFacts) -> str:
     made_by = [denoiser_weights(facts.network), codec_weights(facts.codec)]
     weights = made_by if facts.encoder is None else [*made_by, encoder_weights(facts.encoder)]
     return render_card(
-        facts.name, facts.num_images, facts.scale, made_by,
+        facts.name,
+        facts.num_images,
+        facts.scale,
+        made_by,
         title='a distilled set for super-resolution',
         introduction='a diffusion model learned hard patches of photographs with minimax losses and drew\n'
         'these images in their place.',
-        rows=_rows(facts), other_sizes=_other_sizes(facts.options),
+        rows=_rows(facts),
+        other_sizes=_other_sizes(facts.options),
         likeness=_LIKENESS,
-        licence=licence_section(weights, _about_photos(facts.options)))
+        licence=licence_section(weights, _about_photos(facts.options)),
+    )
 
 
 def gsdd_card(facts: CardFacts, generator: Weights) -> str:
     """The card of a set of GSDD, as Markdown."""
     weights = [generator] if facts.encoder is None else [generator, encoder_weights(facts.encoder)]
-    rows = {'images': f'{facts.num_images}, {facts.num_labels} labels',
-            'HR size': f'{facts.size_px} x {facts.size_px} px, RGB PNG',
-            'LR': f'MATLAB-compatible bicubic, x{facts.scale}',
-            'generator': generator.name or 'none: bicubic interpolation of the latents',
-            'start': 'LR images of real patches of each label',
-            **psnr_figures(facts.metric, facts.psnr_db, facts.patches_psnr_db),
-            **coverage_figures(facts.nearest_patch, facts.patches_nearest_patch, facts.coverage,
-                               facts.patches_coverage)}
+    rows = {
+        'images': f'{facts.num_images}, {facts.num_labels} labels',
+        'HR size': f'{facts.size_px} x {facts.size_px} px, RGB PNG',
+        'LR': f'MATLAB-compatible bicubic, x{facts.scale}',
+        'generator': generator.name or 'none: bicubic interpolation of the latents',
+        'start': 'LR images of real patches of each label',
+        **psnr_figures(facts.metric, facts.psnr_db, facts.patches_psnr_db),
+        **coverage_figures(facts.nearest_patch, facts.patches_nearest_patch, facts.coverage, facts.patches_coverage),
+    }
     return render_card(
-        facts.name, facts.num_images, facts.scale, [generator], title='a distilled set for super-resolution (GSDD)',
+        facts.name,
+        facts.num_images,
+        facts.scale,
+        [generator],
+        title='a distilled set for super-resolution (GSDD)',
         introduction='latents behind a frozen SR generator were trained until their images matched real\n'
         'patches on average.',
-        rows=rows, other_sizes='A set of another size is another training.', likeness=_LIKENESS,
-        licence=licence_section(weights,
-                                'The images start from real patches and may be close to them: their terms apply.'))
+        rows=rows,
+        other_sizes='A set of another size is another training.',
+        likeness=_LIKENESS,
+        licence=licence_section(
+            weights, 'The images start from real patches and may be close to them: their terms apply.'
+        ),
+    )
 
 
 def _rows(facts: CardFacts) -> dict[str, str]:
@@ -96,7 +118,7 @@ def _rows(facts: CardFacts) -> dict[str, str]:
     options = facts.options
     start, band = 'pure noise', 'no PSNR band'
     if isinstance(options.init, PrototypeInitOptions):
-        start = f'noised real patches (each label\'s prototypes), strength {options.init.strength:g}'
+        start = f"noised real patches (each label's prototypes), strength {options.init.strength:g}"
     if options.psnr_band is not None:
         band = 'PSNR band {:g}-{:g} of the patches'.format(*options.psnr_band)
     return {
@@ -137,23 +159,43 @@ def _steering(options: SampleOptions) -> dict[str, str]:
 
 def psnr_figures(metric: str, psnr_db: Quantiles, patches_psnr_db: Quantiles) -> dict[str, str]:
     """Rows of a card's table: how hard the images and the patches are."""
-    return {f'PSNR after bicubic ({metric}), images': f'{_three(psnr_db)} dB',
-            'the same, real patches': f'{_three(patches_psnr_db)} dB'}
+    return {
+        f'PSNR after bicubic ({metric}), images': f'{_three(psnr_db)} dB',
+        'the same, real patches': f'{_three(patches_psnr_db)} dB',
+    }
 
 
-def coverage_figures(nearest_patch: Quantiles, patches_nearest_patch: Quantiles, coverage: Quantiles,
-                     patches_coverage: Quantiles, encoder: str = '') -> dict[str, str]:
+def coverage_figures(
+    nearest_patch: Quantiles,
+    patches_nearest_patch: Quantiles,
+    coverage: Quantiles,
+    patches_coverage: Quantiles,
+    encoder: str = '',
+) -> dict[str, str]:
     """Rows of a card's table: how near images and patches are to each other; ``encoder`` by which features."""
     distance = f'{encoder} feature distance'.strip()
     of = f', {encoder}' if encoder else ''
-    return {f'{distance} of an image to the nearest real patch': _three(nearest_patch),
-            f'the same, a real patch to the nearest other{of}': _three(patches_nearest_patch),
-            f'{distance} of a real patch to the nearest image': _three(coverage),
-            f'the same, to as many real patches drawn at random{of}': _three(patches_coverage)}
+    return {
+        f'{distance} of an image to the nearest real patch': _three(nearest_patch),
+        f'the same, a real patch to the nearest other{of}': _three(patches_nearest_patch),
+        f'{distance} of a real patch to the nearest image': _three(coverage),
+        f'the same, to as many real patches drawn at random{of}': _three(patches_coverage),
+    }
 
 
-def render_card(name: str, num_images: int, scale: int, made_by: Sequence[Weights], *, title: str, introduction: str,
-                rows: Mapping[str, str], other_sizes: str, likeness: str, licence: str) -> str:
+def render_card(
+    name: str,
+    num_images: int,
+    scale: int,
+    made_by: Sequence[Weights],
+    *,
+    title: str,
+    introduction: str,
+    rows: Mapping[str, str],
+    other_sizes: str,
+    likeness: str,
+    licence: str,
+) -> str:
     """The card of any set as Markdown.
 
     Args:
@@ -212,8 +254,9 @@ def front_matter(name: str, num_images: int, made_by: Sequence[Weights]) -> str:
     """
     licence = NON_COMMERCIAL if any(weights.licence == NON_COMMERCIAL for weights in made_by) else UNKNOWN
     size = next((size for size, too_many in _SIZES if num_images < too_many), 'n>10M')
-    data = DatasetCardData(license=licence, task_categories=['image-to-image'], tags=list(_TAGS),
-                           size_categories=[size], pretty_name=name)
+    data = DatasetCardData(
+        license=licence, task_categories=['image-to-image'], tags=list(_TAGS), size_categories=[size], pretty_name=name
+    )
     return f'---\n{data.to_yaml()}\n---\n'
 
 
@@ -224,8 +267,12 @@ def licence_section(weights: Sequence[Weights], photos: str) -> str:
         weights: all that had a part in it.
         photos: a sentence about the terms of the photographs.
     """
-    return '\n'.join([*(part.line() for part in weights),
-                      f'- Photographs that the patches were cut from: their terms are not known here. {photos}'])
+    return '\n'.join(
+        [
+            *(part.line() for part in weights),
+            f'- Photographs that the patches were cut from: their terms are not known here. {photos}',
+        ]
+    )
 
 
 def _about_photos(options: SampleOptions) -> str:
@@ -237,8 +284,10 @@ def _about_photos(options: SampleOptions) -> str:
 def _other_sizes(options: SampleOptions) -> str:
     """Whether a set of another size shares images with this one."""
     if isinstance(options.init, PrototypeInitOptions):
-        return ('A set drawn with another `images_per_cluster` starts from other prototypes and shares no image with '
-                'this one.')
+        return (
+            'A set drawn with another `images_per_cluster` starts from other prototypes and shares no image with '
+            'this one.'
+        )
     return 'A set drawn with another `images_per_cluster` starts from the same noise.'
 
 

@@ -20,8 +20,9 @@ from basicsr_distill.stages.sharding import own_parts, save_part
 _PATCHES_PER_PART = 256
 
 
-def encode_own_parts(options: EncoderOptions, paths: Sequence[Path], folder: Path, num_workers: int | None,
-                     stage: str) -> None:
+def encode_own_parts(
+    options: EncoderOptions, paths: Sequence[Path], folder: Path, num_workers: int | None, stage: str
+) -> None:
     """This rank's features, saved part by part; parts and batches, and so the bits, do not depend on the ranks.
 
     Args:
@@ -37,22 +38,28 @@ def encode_own_parts(options: EncoderOptions, paths: Sequence[Path], folder: Pat
     encoder = build_encoder(options)
     size = encoder.batch_size
     part_size = max(1, _PATCHES_PER_PART // size) * size
-    pending = [(number, part) for number, part in own_parts(paths, part_size)
-               if not (folder / _part_name(number)).is_file()]
-    prepared = ordered_map(lambda path: encoder.prepare(read_rgb(path)), [path for _, part in pending for path in part],
-                           num_workers or default_workers())
+    pending = [
+        (number, part) for number, part in own_parts(paths, part_size) if not (folder / _part_name(number)).is_file()
+    ]
+    prepared = ordered_map(
+        lambda path: encoder.prepare(read_rgb(path)),
+        [path for _, part in pending for path in part],
+        num_workers or default_workers(),
+    )
     with progress(sum(len(part) for _, part in pending), f'{stage}: encode', 'patch') as bar:
         for number, part in pending:
             batches = []
             for first in range(0, len(part), size):
-                batch = [next(prepared) for _ in part[first:first + size]]
+                batch = [next(prepared) for _ in part[first : first + size]]
                 batches.append(encoder.encode(batch))
                 bar.update(len(batch))
             features = np.concatenate(batches)
             broken = np.flatnonzero(~np.isfinite(features).all(axis=1))
             if broken.size:
-                raise InputError(f'{part[broken[0]]}: the encoder gives features that are not finite; use another '
-                                 'precision or encoder.')
+                raise InputError(
+                    f'{part[broken[0]]}: the encoder gives features that are not finite; use another '
+                    'precision or encoder.'
+                )
             save_part(folder / _part_name(number), {'features': features})
 
 
@@ -64,8 +71,11 @@ def join_parts(folder: Path, path: Path, count: int) -> NDArray[np.float32]:
     """The features at ``path`` (.npy, (``count``, D), float32) from the parts in ``folder``, mapped into memory."""
     parts = sorted(folder.glob('*.npz'))
     size = read_arrays(parts[0])['features'].shape[1]
-    header = {'descr': np.lib.format.dtype_to_descr(np.dtype(np.float32)), 'fortran_order': False,
-              'shape': (count, size)}
+    header = {
+        'descr': np.lib.format.dtype_to_descr(np.dtype(np.float32)),
+        'fortran_order': False,
+        'shape': (count, size),
+    }
     # Written, not mapped: a full disk would kill the process that writes to a mapping.
     with replacing(path) as temp, temp.open('wb') as file:
         np.lib.format.write_array_header_1_0(file, header)

@@ -56,9 +56,12 @@ def _plan(recipe: Recipe) -> tuple[Experiment, StagePlan]:
     if train_set['type'] not in ('LatentPatchDataset', 'LabelledPatchDataset'):
         raise InputError(
             f'{recipe.path}: datasets.train.type: must be LatentPatchDataset to fine-tune a diffusion model, '
-                         'or LabelledPatchDataset for GSDD.')
-    inputs = {key: fingerprint_stage(Path(train_set[key]) if key == 'dataroot' else Path(train_set[key]).parent)
-              for key in ('dataroot', 'labels_file')} | training_inputs(recipe)
+            'or LabelledPatchDataset for GSDD.'
+        )
+    inputs = {
+        key: fingerprint_stage(Path(train_set[key]) if key == 'dataroot' else Path(train_set[key]).parent)
+        for key in ('dataroot', 'labels_file')
+    } | training_inputs(recipe)
     trained = {key: value for key, value in recipe.options.items() if key not in _FREE_KEYS and key not in STAGES}
     opt['num_gpu'] = resolve_num_gpu(opt['num_gpu'])
     trained['global_batch'] = train_set['batch_size_per_gpu'] * max(distributed.world_size(), opt['num_gpu'], 1)

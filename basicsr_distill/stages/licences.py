@@ -74,8 +74,9 @@ def encoder_weights(encoder: OpenClipEncoderOptions | TextureEncoderOptions) -> 
     if isinstance(encoder, TextureEncoderOptions):
         return Weights('Encoder', None, None)
     tag = encoder.pretrained or ''
-    known = [] if Path(tag).exists() else [licence for start, licence in _CLIP_LICENCES.items()
-                                           if tag.startswith(start)]
+    known = (
+        [] if Path(tag).exists() else [licence for start, licence in _CLIP_LICENCES.items() if tag.startswith(start)]
+    )
     name = f'open_clip {encoder.name}' + (f', {tag}' if tag else '')
     return Weights('Encoder', name, known[0] if known else UNKNOWN)
 

@@ -16,8 +16,9 @@ from basicsr_distill.stages.pack_lmdb import pack_lmdb
 log = logging.getLogger(__name__)
 
 
-def generate_lr_folder(hr_folder: Path, lr_folder: Path, scale: int, filename_tmpl: str = '{}',
-                       cropped_folder: Path | None = None) -> int:
+def generate_lr_folder(
+    hr_folder: Path, lr_folder: Path, scale: int, filename_tmpl: str = '{}', cropped_folder: Path | None = None
+) -> int:
     """Crop HR images to a multiple of the scale and downsample them as MATLAB's ``imresize`` does.
 
     Sub-folders and names are kept, with the suffix ``.png``; images that are there already are kept too, so an
@@ -42,7 +43,8 @@ def generate_lr_folder(hr_folder: Path, lr_folder: Path, scale: int, filename_tm
     root = hr_folder.resolve()
     if any(root == folder or root in folder.parents for folder in outputs):
         raise InputError(
-            f'{lr_folder}: the output must lie outside {hr_folder}, or its images would be taken for HR images.')
+            f'{lr_folder}: the output must lie outside {hr_folder}, or its images would be taken for HR images.'
+        )
     images = find_images([hr_folder])
     if not images:
         raise InputError(f'{hr_folder}: no image found; give a folder of HR images.')
@@ -71,7 +73,8 @@ def pack_lr_folder(folder: Path) -> Path:
     names = [image.relative for image in find_images([folder])]
     if odd := next((name for name in names if '/' in name or '.' in Path(name).stem), None):
         raise InputError(
-            f'{folder}: {odd} cannot be a key of an lmdb, which holds names without folders and dots; rename it.')
+            f'{folder}: {odd} cannot be a key of an lmdb, which holds names without folders and dots; rename it.'
+        )
     pack_lmdb(folder, names, target)
     return target
 

@@ -27,8 +27,10 @@ def pack_lmdb(folder: Path, names: Sequence[str], target: Path) -> None:
     payload = sum((folder / name).stat().st_size for name in names)
     lines: list[str] = []
     # Every value takes whole 4 KiB pages, and the tree of keys some more.
-    with lmdb.open(str(temp), map_size=2 * payload + 8192 * len(names)
-                   + (1 << 20)) as env, env.begin(write=True) as txn:
+    with (
+        lmdb.open(str(temp), map_size=2 * payload + 8192 * len(names) + (1 << 20)) as env,
+        env.begin(write=True) as txn,
+    ):
         for name in names:
             data = (folder / name).read_bytes()
             txn.put(Path(name).stem.encode(), data)

@@ -26,8 +26,14 @@ _MONTAGE_COLUMNS = 10
 _PROBES = 128
 
 
-def write_set(folder: Path, images: Sequence[NDArray[np.uint8]], rows: Sequence[Any], row_type: Any, scale: int,
-              targets: Sequence[NDArray[np.uint8]] | None = None) -> None:
+def write_set(
+    folder: Path,
+    images: Sequence[NDArray[np.uint8]],
+    rows: Sequence[Any],
+    row_type: Any,
+    scale: int,
+    targets: Sequence[NDArray[np.uint8]] | None = None,
+) -> None:
     """HR/, LR_bicubic/X<scale>/, manifest.csv, meta_info.txt and metadata.csv.
 
     Args:
@@ -49,8 +55,10 @@ def write_set(folder: Path, images: Sequence[NDArray[np.uint8]], rows: Sequence[
 
 def write_montage(folder: Path, images: Sequence[NDArray[np.uint8]], labels: Sequence[int]) -> None:
     """montage.png: a row a label, its first images."""
-    save_montage(folder / 'montage.png', [[rgb for rgb, own in zip(images, labels) if own == label][:_MONTAGE_COLUMNS]
-                                          for label in sorted(set(labels))])
+    save_montage(
+        folder / 'montage.png',
+        [[rgb for rgb, own in zip(images, labels) if own == label][:_MONTAGE_COLUMNS] for label in sorted(set(labels))],
+    )
 
 
 def coverage_facts(features: NDArray[np.float32], pool: NDArray[np.float32], seed: int) -> dict[str, dict[str, float]]:
@@ -67,14 +75,17 @@ def coverage_facts(features: NDArray[np.float32], pool: NDArray[np.float32], see
         patches at random.
     """
     probes = np.arange(0, len(pool), -(-len(pool) // _PROBES))
-    as_many = np.random.default_rng(seed).permutation(len(pool))[:len(features)]
-    return {'nearest_patch': quantiles(nearest(features, pool)[1]),
-            'patches_nearest_patch': quantiles(distance_to_others(pool, probes)),
-            'coverage': quantiles(nearest(pool, features)[1]),
-            'patches_coverage': quantiles(nearest(pool, pool[as_many])[1])}
+    as_many = np.random.default_rng(seed).permutation(len(pool))[: len(features)]
+    return {
+        'nearest_patch': quantiles(nearest(features, pool)[1]),
+        'patches_nearest_patch': quantiles(distance_to_others(pool, probes)),
+        'coverage': quantiles(nearest(pool, features)[1]),
+        'patches_coverage': quantiles(nearest(pool, pool[as_many])[1]),
+    }
 
 
 def quantiles(values: Sequence[float] | NDArray[Any]) -> dict[str, float]:
     """5 %, median and 95 %."""
-    return {name: round(float(np.quantile(values, q)), 4) for name,
-            q in (('q05', 0.05), ('median', 0.5), ('q95', 0.95))}
+    return {
+        name: round(float(np.quantile(values, q)), 4) for name, q in (('q05', 0.05), ('median', 0.5), ('q95', 0.95))
+    }

@@ -28,8 +28,17 @@ from basicsr_distill.io.manifest import STAGE_NAME, json_text, read_json, write_
 STARTED_NAME = 'stage.started.json'
 PARTS_FOLDER = 'parts'
 _SHOWN_CHANGES = 6
-_RECORDED_PACKAGES = ('basicsr-distill', 'basicsr', 'torch', 'diffusers', 'open_clip_torch', 'scikit-learn', 'numpy',
-                      'opencv-python', 'deflate')
+_RECORDED_PACKAGES = (
+    'basicsr-distill',
+    'basicsr',
+    'torch',
+    'diffusers',
+    'open_clip_torch',
+    'scikit-learn',
+    'numpy',
+    'opencv-python',
+    'deflate',
+)
 
 
 def fingerprint_stage(folder: Path) -> str:
@@ -72,7 +81,8 @@ def refuse_overlap(save_dir: str, photos: Iterable[str], where: str) -> None:
         if folder == root or root in folder.parents or folder in root.parents:
             raise InputError(
                 f'{where}: {save_dir} and the photographs in {photo_folder} must lie apart, or a later run would '
-                'take our pictures for photographs; choose another save_dir.')
+                'take our pictures for photographs; choose another save_dir.'
+            )
 
 
 @dataclass(frozen=True)
@@ -90,8 +100,9 @@ class StagePlan:
     @property
     def header(self) -> dict[str, Any]:
         """As the records hold it."""
-        header: dict[str, Any] = json.loads(json_text(
-            {'stage': self.stage, 'options': dict(self.options), 'inputs': dict(self.inputs)}))
+        header: dict[str, Any] = json.loads(
+            json_text({'stage': self.stage, 'options': dict(self.options), 'inputs': dict(self.inputs)})
+        )
         return header
 
     @property
@@ -108,8 +119,14 @@ class StagePlan:
             return ''
         found = list(differences({key: earlier.get(key) for key in header}, header))
         if not found:
-            return next((f'{name} was changed after the stage finished' for name, digest
-                         in done.get('outputs', {}).items() if _digest(self.folder / name) != digest), '')
+            return next(
+                (
+                    f'{name} was changed after the stage finished'
+                    for name, digest in done.get('outputs', {}).items()
+                    if _digest(self.folder / name) != digest
+                ),
+                '',
+            )
         more = f' and {len(found) - _SHOWN_CHANGES} more' if len(found) > _SHOWN_CHANGES else ''
         return describe(found[:_SHOWN_CHANGES]) + more
 
@@ -149,8 +166,14 @@ class StageRun:
     def finish(self, counts: Mapping[str, int], outputs: Iterable[str] = (), **facts: Any) -> None:
         """Publish the folder: write ``stage.json`` with counts, digests of the ``outputs`` named, and other facts."""
         remove_temporaries(self.folder)
-        record = {**self.header, 'versions': _versions(), 'processor': _processor(), 'counts': dict(counts),
-                  'outputs': {name: sha256_file(self.folder / name) for name in outputs}, **facts}
+        record = {
+            **self.header,
+            'versions': _versions(),
+            'processor': _processor(),
+            'counts': dict(counts),
+            'outputs': {name: sha256_file(self.folder / name) for name in outputs},
+            **facts,
+        }
         write_json(self.folder / STAGE_NAME, record)
         _remove_leftovers(self.folder)
 
@@ -177,11 +200,14 @@ def stage_folder(plan: StagePlan) -> Iterator[StageRun]:
         started_path = folder / STARTED_NAME
         started = read_json(started_path)
         if changes := plan.changes:
-            raise InputError(f'{folder}: was made with other options or inputs ({changes}); choose '
-                             f'{_elsewhere(plan.stage)} or remove the folder.')
+            raise InputError(
+                f'{folder}: was made with other options or inputs ({changes}); choose '
+                f'{_elsewhere(plan.stage)} or remove the folder.'
+            )
         # A run killed at its very start leaves the first file unfinished.
-        if not (done or started) and ({path.name for path in folder.iterdir()} - LOCK_FILES
-                                      - {f'{STARTED_NAME}{TEMP_SUFFIX}'}):
+        if not (done or started) and (
+            {path.name for path in folder.iterdir()} - LOCK_FILES - {f'{STARTED_NAME}{TEMP_SUFFIX}'}
+        ):
             raise InputError(f'{folder}: holds files of another origin; choose {_elsewhere(plan.stage)}.')
         if not done:
             remove_temporaries(folder)

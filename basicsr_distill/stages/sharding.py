@@ -54,9 +54,11 @@ def shared_stage_folder(plan: StagePlan) -> Iterator[StageRun]:
             # A message of its own says more than ours would.
             if error.errno not in _DISK_ERRORS or error.strerror != os.strerror(error.errno):
                 raise
-            raise OSError(error.errno,
-                          f'{folder}: {error.strerror.lower()}, {shutil.disk_usage(folder).free >> 20} MB are free; '
-                                       'make room and run the same command again') from error
+            raise OSError(
+                error.errno,
+                f'{folder}: {error.strerror.lower()}, {shutil.disk_usage(folder).free >> 20} MB are free; '
+                'make room and run the same command again',
+            ) from error
 
 
 def _holds_work(folder: Path) -> bool:
@@ -65,8 +67,8 @@ def _holds_work(folder: Path) -> bool:
 
 def own_parts(items: Sequence[Item], part_size: int) -> list[tuple[int, Sequence[Item]]]:
     """This rank's share of ``items``: numbered parts, dealt out in turn; the parts do not depend on the ranks."""
-    parts = [(number, items[first:first + part_size]) for number, first in enumerate(range(0, len(items), part_size))]
-    return parts[distributed.rank()::distributed.world_size()]
+    parts = [(number, items[first : first + part_size]) for number, first in enumerate(range(0, len(items), part_size))]
+    return parts[distributed.rank() :: distributed.world_size()]
 
 
 def save_part(path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:

@@ -16,8 +16,9 @@ from basicsr_distill.ops.bicubic import make_lr
 from basicsr_distill.runtime.interrupts import uninterrupted_imports
 
 
-def make_targets(options: TargetOptions, images: Sequence[NDArray[np.uint8]], scale: int,
-                 where: str) -> list[NDArray[np.uint8]]:
+def make_targets(
+    options: TargetOptions, images: Sequence[NDArray[np.uint8]], scale: int, where: str
+) -> list[NDArray[np.uint8]]:
     """HR images in place of the given ones, (H, W, 3), uint8, RGB.
 
     Args:
@@ -36,8 +37,10 @@ def make_targets(options: TargetOptions, images: Sequence[NDArray[np.uint8]], sc
         with torch.inference_mode():
             output = network(lr)[0].clamp(0, 1)
         if output.shape[1:] != rgb.shape[:2]:
-            raise InputError(f'{where}.network: makes {output.shape[2]}x{output.shape[1]} of a LR image whose HR image '
-                             f'is {rgb.shape[1]}x{rgb.shape[0]}; its scale must be {scale}.')
+            raise InputError(
+                f'{where}.network: makes {output.shape[2]}x{output.shape[1]} of a LR image whose HR image '
+                f'is {rgb.shape[1]}x{rgb.shape[0]}; its scale must be {scale}.'
+            )
         teacher = (output * 255).permute(1, 2, 0).double().numpy()
         mixed = teacher if options.type == 'teacher' else (teacher + rgb) / 2
         targets.append(mixed.round().astype(np.uint8))
@@ -49,7 +52,7 @@ def _teacher(options: TargetOptions, where: str) -> torch.nn.Module:
     if isinstance(section, str):
         section = read_option_file(Path(section)).get('network_g')
     if not isinstance(section, dict) or not isinstance(section.get('type'), str):
-        raise InputError(f'{where}.network: must be a section with the key \'type\', or an option file with network_g.')
+        raise InputError(f"{where}.network: must be a section with the key 'type', or an option file with network_g.")
     with uninterrupted_imports():
         from basicsr_distill.host import hooks
 
@@ -65,6 +68,8 @@ def _teacher(options: TargetOptions, where: str) -> torch.nn.Module:
         network = build_network(dict(section))
         network.load_state_dict(state)
     except (TypeError, ValueError, RuntimeError, KeyError, AssertionError) as error:
-        raise InputError(f'{where}: {section["type"]} and {options.weights} do not go with each other '
-                         f'({str(error).splitlines()[0][:160]}).') from error
+        raise InputError(
+            f'{where}: {section["type"]} and {options.weights} do not go with each other '
+            f'({str(error).splitlines()[0][:160]}).'
+        ) from error
     return network.eval().requires_grad_(False)

@@ -29,7 +29,8 @@ def check_writable(path: Path, folder: str | Path) -> None:
         if os.path.lexists(place) and not os.access(place, os.R_OK | os.W_OK | os.X_OK):
             raise InputError(
                 f'{path}: name: {place} may not be read and written by this user; choose another name, or have its '
-                'owner allow it.')
+                'owner allow it.'
+            )
 
 
 @contextmanager

@@ -26,8 +26,10 @@ def distinct_paths(paths: list[str]) -> dict[str, str]:
         stems = [f'{stem}_{suffix.removeprefix(".")}' for stem, (_, suffix) in zip(stems, split)]
     if not _are_distinct(stems):
         stems = [f'{stem}_{number}' for number, stem in enumerate(stems)]
-    return {path: os.path.join(os.path.dirname(path), f'{stem}{suffix}')
-            for path, stem, (_, suffix) in zip(paths, stems, split)}
+    return {
+        path: os.path.join(os.path.dirname(path), f'{stem}{suffix}')
+        for path, stem, (_, suffix) in zip(paths, stems, split)
+    }
 
 
 def _are_distinct(stems: list[str]) -> bool:

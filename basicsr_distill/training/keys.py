@@ -41,8 +41,17 @@ _GIVEN = {'self', 'img', 'img2', 'params', 'optimizer'}
 # What BasicSR itself reads from a section.
 _HOST_KEYS = {'type', 'better'}
 # Of BasicSR's FileClient and its backends.
-_IO_KEYS = {'type', 'db_paths', 'client_keys', 'server_list_cfg', 'client_cfg', 'sys_path', 'readonly', 'lock',
-            'readahead'}
+_IO_KEYS = {
+    'type',
+    'db_paths',
+    'client_keys',
+    'server_list_cfg',
+    'client_cfg',
+    'sys_path',
+    'readonly',
+    'lock',
+    'readahead',
+}
 # Keys of published option files that nothing reads: HiT-SR's task, SRFormer's print_network.
 _UNREAD_DATASET_KEYS = {'task'}
 _UNREAD_ROOT_KEYS = {'print_network'}
@@ -85,8 +94,11 @@ def words(component: type) -> set[str] | None:
     """Words between quotes in the classes that a component is made of; None where a source cannot be had."""
     try:
         # typing.Generic, a base of torch's Dataset, has no source from Python 3.12 on.
-        text = ''.join(inspect.getsource(base) for base in component.__mro__
-                       if base.__module__.split('.')[0] not in ('builtins', 'torch', 'typing'))
+        text = ''.join(
+            inspect.getsource(base)
+            for base in component.__mro__
+            if base.__module__.split('.')[0] not in ('builtins', 'torch', 'typing')
+        )
     except (OSError, TypeError):
         return None
     return set(re.findall(r"""['"](\w+)['"]""", text))
@@ -104,8 +116,11 @@ def _sections(sections: ExperimentSections) -> Iterator[tuple[str, Any, Registry
     yield from ((key, section, ARCH_REGISTRY) for key, section in sections.networks.items())
     if (generator := getattr(sections.train, 'generator', None)) is not None:
         yield 'train.generator', generator, ARCH_REGISTRY
-    yield from ((f'train.{key}', value, LOSS_REGISTRY) for key, value in dict(sections.train or {}).items()
-                if key.endswith('_opt') and value is not None)
+    yield from (
+        (f'train.{key}', value, LOSS_REGISTRY)
+        for key, value in dict(sections.train or {}).items()
+        if key.endswith('_opt') and value is not None
+    )
     yield from ((f'val.metrics.{name}', section, METRIC_REGISTRY) for name, section in sections.metrics.items())
 
 
@@ -123,8 +138,9 @@ def _find(path: Path, where: str, name: str, components: Registry) -> Any:
     return component
 
 
-def _refuse_unknown(path: Path, where: str, section: Mapping[str, Any], known: Iterable[str],
-                    elsewhere: Iterable[str] = ()) -> None:
+def _refuse_unknown(
+    path: Path, where: str, section: Mapping[str, Any], known: Iterable[str], elsewhere: Iterable[str] = ()
+) -> None:
     for key in section:
         if key not in {*known, *elsewhere}:
             place = f'{where}: ' if where else ''
@@ -148,29 +164,37 @@ def _check_schedule(path: Path, sections: ExperimentSections) -> None:
         if section is None or not (key.startswith('optim_') or key == 'scheduler'):
             continue
         if not isinstance(section.get('type'), str):
-            raise InputError(f'{path}: train.{key}: key \'type\' is missing.')
+            raise InputError(f"{path}: train.{key}: key 'type' is missing.")
         name = section['type']
         component = SCHEDULERS.get(name) if key == 'scheduler' else getattr(torch.optim, name, None)
         if component is None:
             known = set(SCHEDULERS) if key == 'scheduler' else {name for name in dir(torch.optim) if name[0].isupper()}
-            raise InputError(f'{path}: train.{key}.type: {name!r} is not known; did you mean '
-                             f'{nearest_name(name, known)!r}?')
+            raise InputError(
+                f'{path}: train.{key}.type: {name!r} is not known; did you mean {nearest_name(name, known)!r}?'
+            )
         _check_keys(path, f'train.{key}', section, component)
 
 
 def _check_keys(path: Path, where: str, section: Mapping[str, Any], component: Callable[..., Any]) -> None:
     parameters = inspect.signature(component).parameters.values()
-    names = {parameter.name for parameter in parameters if parameter.kind in (
-        parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY)} - _GIVEN
+    names = {
+        parameter.name
+        for parameter in parameters
+        if parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY)
+    } - _GIVEN
     # BasicSR's components drop what their **kwargs take; another package's may hand it on.
     hands_on = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters) and (
-        component.__module__.split('.')[0] not in ('basicsr', 'basicsr_distill'))
+        component.__module__.split('.')[0] not in ('basicsr', 'basicsr_distill')
+    )
     unknown = sorted(set(section) - names - _HOST_KEYS)
     if unknown and not hands_on:
         hint = f'; did you mean {nearest_name(unknown[0], names)!r}?' if names else '.'
         raise InputError(f'{path}: {where}: {section["type"]} takes no key {unknown[0]!r}{hint}')
-    required = sorted(parameter.name for parameter in parameters if parameter.name in names - set(section)
-                      and parameter.default is parameter.empty)
+    required = sorted(
+        parameter.name
+        for parameter in parameters
+        if parameter.name in names - set(section) and parameter.default is parameter.empty
+    )
     if required:
         raise InputError(f'{path}: {where}: {section["type"]} needs the key {required[0]!r}.')
     if section['type'] == 'PerceptualLoss':
@@ -183,8 +207,9 @@ def _check_layers(path: Path, where: str, section: Mapping[str, Any]) -> None:
     network = str(section.get('vgg_type', default))
     layers = NAMES.get(network.removesuffix('_bn'))
     if layers is None:
-        raise InputError(f'{path}: {where}.vgg_type: {network!r} is not known; did you mean '
-                         f'{nearest_name(network, NAMES)!r}?')
+        raise InputError(
+            f'{path}: {where}.vgg_type: {network!r} is not known; did you mean {nearest_name(network, NAMES)!r}?'
+        )
     if not isinstance(section['layer_weights'], dict):
         raise InputError(f'{path}: {where}.layer_weights: must be a mapping of layers to weights.')
     known = [*layers, *(layer.replace('conv', 'bn') for layer in layers if network.endswith('_bn') and 'conv' in layer)]

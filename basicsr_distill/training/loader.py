@@ -94,8 +94,15 @@ def generators_put_back() -> Iterator[None]:
         torch.set_rng_state(before[2])
 
 
-def build_train_loader(dataset: Any, options: dict[str, Any], seed: int, iterations: tuple[int, int], num_gpu: int,
-                       rank: int, world_size: int) -> DataLoader[Any]:
+def build_train_loader(
+    dataset: Any,
+    options: dict[str, Any],
+    seed: int,
+    iterations: tuple[int, int],
+    num_gpu: int,
+    rank: int,
+    world_size: int,
+) -> DataLoader[Any]:
     """Loader of the batches of iterations ``[first, last)``.
 
     Args:

@@ -32,8 +32,16 @@ class TrainingLoop:
         as_stage: as the finetune stage of a recipe: it shows its progress, and is continued by the same command.
     """
 
-    def __init__(self, opt: dict[str, Any], model: Any, loader: Any, val_loaders: list[Any], tb_logger: Any,
-                 record: dict[str, Any], as_stage: bool) -> None:
+    def __init__(
+        self,
+        opt: dict[str, Any],
+        model: Any,
+        loader: Any,
+        val_loaders: list[Any],
+        tb_logger: Any,
+        record: dict[str, Any],
+        as_stage: bool,
+    ) -> None:
         self.opt = opt
         self.model = model
         self.val_loaders = val_loaders
@@ -63,8 +71,13 @@ class TrainingLoop:
             FloatingPointError: a loss or a weight is not finite; no checkpoint was written from it.
             InputError: a training image cannot be used.
         """
-        self.logger.info('Training from iteration %d to %d, %d samples, batch %d.', first, self.total, self.num_images,
-                         self.batch_size)
+        self.logger.info(
+            'Training from iteration %d to %d, %d samples, batch %d.',
+            first,
+            self.total,
+            self.num_images,
+            self.batch_size,
+        )
         message_logger = MessageLogger(self.opt, first + 1, self.tb_logger)
         shown = progress(self.total, 'finetune: train', 'iteration', first) if self.as_stage else nullcontext(Silence())
         with stop_requests() as stop, shown as bar:
@@ -90,8 +103,15 @@ class TrainingLoop:
             log = self.model.get_current_log()
             _check_finite(log, iteration)
             times = {'time': self.iteration_timer.get_avg_time(), 'data_time': self.data_timer.get_avg_time()}
-            message_logger({'epoch': self._epoch(iteration), 'iter': iteration,
-                            'lrs': self.model.get_current_learning_rate(), **times, **log})
+            message_logger(
+                {
+                    'epoch': self._epoch(iteration),
+                    'iter': iteration,
+                    'lrs': self.model.get_current_learning_rate(),
+                    **times,
+                    **log,
+                }
+            )
 
     def _epoch(self, iteration: int) -> int:
         return int((iteration - 1) * self.batch_size // self.epoch_size)
@@ -135,8 +155,12 @@ class TrainingLoop:
             if not saved:
                 self._save(iteration, validation_due=True)
             if distributed.is_main():
-                self.logger.error('The validation at iteration %d failed; the training up to it is kept: remove the '
-                                  'cause and %s, which validates first.', iteration, self._advice())
+                self.logger.error(
+                    'The validation at iteration %d failed; the training up to it is kept: remove the '
+                    'cause and %s, which validates first.',
+                    iteration,
+                    self._advice(),
+                )
             raise failure or SystemExit(code)
 
     def _finish(self, first: int, validation_due: bool, stop: StopRequest) -> None:
@@ -184,8 +208,10 @@ def _check_weights(model: Any, iteration: int) -> None:
         raise FloatingPointError(f'Iteration {iteration}: a weight is not finite. {_ADVICE}')
 
 
-_ADVICE = ('No checkpoint was written from it; start another experiment with a lower learning rate, from the last '
-           "checkpoint's weights if they are worth it (path.pretrain_network_g).")
+_ADVICE = (
+    'No checkpoint was written from it; start another experiment with a lower learning rate, from the last '
+    "checkpoint's weights if they are worth it (path.pretrain_network_g)."
+)
 
 
 def _next_batch(prefetcher: Any) -> Any:

@@ -39,7 +39,8 @@ def resume_state(path: Path, opt: dict[str, Any]) -> dict[str, Any] | None:
     if missing := [key for key in ('iter', 'optimizers', 'schedulers') if key not in state]:
         raise InputError(
             f'{path}: path.resume_state: {state_path} is no training state (it lacks {missing[0]!r}); give a '
-            'file of training_states/.')
+            'file of training_states/.'
+        )
     _point_networks(path, opt, state_path, state['iter'])
     return state
 
@@ -56,7 +57,8 @@ def _point_networks(path: Path, opt: dict[str, Any], state_path: str, iteration:
             raise InputError(
                 f'{path}: path.resume_state: {state_path} goes with {Path(value).name}, which {Path(value).parent} '
                 'does not hold; resume in the experiment that it belongs to, or start from weights with '
-                'path.pretrain_network_g.')
+                'path.pretrain_network_g.'
+            )
 
 
 def resume_training(path: Path, opt: dict[str, Any], model: Any, state: dict[str, Any]) -> None:
@@ -70,7 +72,8 @@ def resume_training(path: Path, opt: dict[str, Any], model: Any, state: dict[str
     except (InputError, ValueError, KeyError, RuntimeError) as error:
         raise InputError(
             f'{path}: path.resume_state: {opt["path"]["resume_state"]} does not fit these options ({error}); '
-            'resume with those that it was made with.') from error
+            'resume with those that it was made with.'
+        ) from error
 
 
 def restore_generators(state: dict[str, Any], rank: int) -> None:
@@ -81,4 +84,6 @@ def restore_generators(state: dict[str, Any], rank: int) -> None:
     else:
         get_root_logger().warning(
             'The training state holds no generators for rank %d: what follows is sound, but not the exact '
-            'continuation.', rank)
+            'continuation.',
+            rank,
+        )

@@ -92,6 +92,12 @@ def start_log(path: Path, text: str, opt: dict[str, Any], dump: str, command: st
         handler.setFormatter(logging.Formatter('%(asctime)s %(levelname)s: %(message)s'))
         logger.addHandler(handler)
         hand_over_messages(handler)
-    logger.info('basicsr-distill %s on BasicSR %s (%s), torch %s; %s', __version__, basicsr.__version__,
-                Path(basicsr.__file__).parent, torch.__version__, ' '.join(sys.argv))
+    logger.info(
+        'basicsr-distill %s on BasicSR %s (%s), torch %s; %s',
+        __version__,
+        basicsr.__version__,
+        Path(basicsr.__file__).parent,
+        torch.__version__,
+        ' '.join(sys.argv),
+    )
     logger.info(dump)

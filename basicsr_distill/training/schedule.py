@@ -23,7 +23,8 @@ def check_schedule(path: Path, opt: dict[str, Any]) -> None:
         if sum(section['periods']) < total - 1:
             raise InputError(
                 f'{where}.periods: {section["periods"]} end at iteration {sum(section["periods"])}, before '
-                f'total_iter: {total}; let them add up to {total}.')
+                f'total_iter: {total}; let them add up to {total}.'
+            )
     else:
         for key in ('milestones', 'restarts', 'restart_weights'):
             _check_numbers(section, where, key, lowest=0)
@@ -33,7 +34,8 @@ def check_schedule(path: Path, opt: dict[str, Any]) -> None:
 def _check_numbers(section: dict[str, Any], where: str, key: str, lowest: int) -> None:
     values = section.get(key, [])
     if not isinstance(values, (list, tuple)) or not all(
-            isinstance(value, (int, float)) and not isinstance(value, bool) and value >= lowest for value in values):
+        isinstance(value, (int, float)) and not isinstance(value, bool) and value >= lowest for value in values
+    ):
         raise InputError(f'{where}.{key}: {values!r} is not a list of numbers of at least {lowest}.')
 
 

@@ -52,20 +52,27 @@ def test(experiment: Experiment) -> None:
         if failures:
             raise InputError(
                 f'{path}: val.metrics: {"; ".join(failures)}; the others are in {folder / "metrics.json"}: leave '
-                'the metric out, for example with --force_yml val:metrics:NAME=none, or the image.')
+                'the metric out, for example with --force_yml val:metrics:NAME=none, or the image.'
+            )
 
 
-def _measure(opt: dict[str, Any], model: Any,
-             datasets: dict[str, Any]) -> tuple[dict[str, dict[str, float | None]], list[str]]:
+def _measure(
+    opt: dict[str, Any], model: Any, datasets: dict[str, Any]
+) -> tuple[dict[str, dict[str, float | None]], list[str]]:
     """Mean metrics of every data set, and what could not be computed."""
     results: dict[str, dict[str, float | None]] = {}
     failures: list[str] = []
     for name in list(datasets):
         dataset = datasets.pop(name)  # one set at a time keeps its decoded images in memory
-        loader = NamedImages(build_dataloader(dataset, opt['datasets'][name], num_gpu=opt['num_gpu'], dist=opt['dist'],
-                                              seed=opt['manual_seed']))
+        loader = NamedImages(
+            build_dataloader(
+                dataset, opt['datasets'][name], num_gpu=opt['num_gpu'], dist=opt['dist'], seed=opt['manual_seed']
+            )
+        )
         get_root_logger().info('Testing %s (%d images) ...', dataset.opt['name'], len(dataset))
         failures += validate(opt, model, loader, opt['name'], None).describe()
-        results[dataset.opt['name']] = {metric: None if math.isnan(value) else float(value)
-                                        for metric, value in getattr(model, 'metric_results', {}).items()}
+        results[dataset.opt['name']] = {
+            metric: None if math.isnan(value) else float(value)
+            for metric, value in getattr(model, 'metric_results', {}).items()
+        }
     return results, failures

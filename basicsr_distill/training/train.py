@@ -96,7 +96,8 @@ def _is_finished(path: Path, opt: dict[str, Any], state: dict[str, Any], as_stag
     if state['iter'] > total:
         raise InputError(
             f'{path}: train.total_iter: {total} lies before the checkpoint at iteration {state["iter"]}; set at '
-            'least that.')
+            'least that.'
+        )
     return False
 
 
@@ -107,12 +108,24 @@ def _run(opt: dict[str, Any], run: '_Prepared', as_stage: bool) -> None:
         if hasattr(dataset, 'prepare'):
             dataset.prepare()
     first = run.state['iter'] if run.state else 0
-    train_loader = build_train_loader(run.datasets['train'], opt['datasets']['train'], opt['manual_seed'],
-                                      (first, opt['train']['total_iter']), opt['num_gpu'], opt['rank'],
-                                      opt['world_size'])
-    val_loaders = [NamedImages(build_dataloader(run.datasets[name], section, num_gpu=opt['num_gpu'], dist=opt['dist'],
-                                                seed=opt['manual_seed']))
-                   for name, section in opt['datasets'].items() if section['phase'] == 'val']
+    train_loader = build_train_loader(
+        run.datasets['train'],
+        opt['datasets']['train'],
+        opt['manual_seed'],
+        (first, opt['train']['total_iter']),
+        opt['num_gpu'],
+        opt['rank'],
+        opt['world_size'],
+    )
+    val_loaders = [
+        NamedImages(
+            build_dataloader(
+                run.datasets[name], section, num_gpu=opt['num_gpu'], dist=opt['dist'], seed=opt['manual_seed']
+            )
+        )
+        for name, section in opt['datasets'].items()
+        if section['phase'] == 'val'
+    ]
     if run.state:
         get_root_logger().info('Resuming training from iteration %d.', first)
         restore_generators(run.state, opt['rank'])

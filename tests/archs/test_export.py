@@ -49,8 +49,9 @@ def test_onnx_does_what_torch_does_at_any_size(tmp_path: Path, name: str) -> Non
         assert np.abs(sr - expected).max() < 1e-4
 
 
-def test_a_trained_network_is_exported_from_its_option_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
-                                                            capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_trained_network_is_exported_from_its_option_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     pytest.importorskip('onnx')
     pytest.importorskip('onnxruntime')
     monkeypatch.chdir(tmp_path)
@@ -69,8 +70,9 @@ def test_a_trained_network_is_exported_from_its_option_file(tmp_path: Path, monk
     assert 'x.yml: path.pretrain_network_g: is missing' in capsys.readouterr().err
 
 
-@pytest.mark.parametrize('stem', ['SwinIR/train_SwinIR_x4_OST_distilled',
-                                  'RealESRGAN/train_RealESRGAN_x4_OST_distilled'])
+@pytest.mark.parametrize(
+    'stem', ['SwinIR/train_SwinIR_x4_OST_distilled', 'RealESRGAN/train_RealESRGAN_x4_OST_distilled']
+)
 def test_checkpoints_load_in_spandrel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stem: str) -> None:
     """It prefers the averaged weights."""
     spandrel = pytest.importorskip('spandrel')

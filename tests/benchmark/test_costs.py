@@ -14,11 +14,16 @@ from basicsr_distill.config.recipe import Recipe
 def test_a_choice_of_real_patches_does_not_pay_for_the_denoiser(toy: Path) -> None:
     sets = {'medoids': {'select': {}}, 'drawn': {'sample': {}}, 'full': {'full': True}}
     (toy / 'options').symlink_to(REPOSITORY / 'options')
-    file = BenchmarkFile.load(Path('toy.yml'), ['benchmark:recipe=options/distill/demo.yml',
-                                                f'benchmark:sets={json.dumps(sets)}', 'benchmark:seeds=[0]'])
+    file = BenchmarkFile.load(
+        Path('toy.yml'),
+        ['benchmark:recipe=options/distill/demo.yml', f'benchmark:sets={json.dumps(sets)}', 'benchmark:seeds=[0]'],
+    )
     planned = {own.row: own for own in plan_sets(file, Path('experiments/toy'))}
     assert {row: own.stages_before for row, own in planned.items()} == {
-        'medoids': ('extract', 'cluster'), 'drawn': ('extract', 'cluster', 'finetune'), 'full': ('extract',)}
+        'medoids': ('extract', 'cluster'),
+        'drawn': ('extract', 'cluster', 'finetune'),
+        'full': ('extract',),
+    }
     assert planned['drawn'].shared and planned['drawn'].shared.stages == ('extract', 'cluster', 'finetune')
 
 

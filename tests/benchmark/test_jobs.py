@@ -21,13 +21,17 @@ def test_two_processes_give_what_one_gives(tmp_path: Path, undisturbed: list[dic
 
 def test_submitit_gives_the_same(tmp_path: Path, undisturbed: list[dict[str, str]]) -> None:
     """Of two cells, since each of its processes imports everything anew."""
-    run = start(make_toy(tmp_path, executor='submitit_local', processes=2), '--force_yml', 'benchmark:seeds=[0]',
-                'benchmark:budget:full_total_iter=~')
+    run = start(
+        make_toy(tmp_path, executor='submitit_local', processes=2),
+        '--force_yml',
+        'benchmark:seeds=[0]',
+        'benchmark:budget:full_total_iter=~',
+    )
     output = run.communicate()[0]
     assert run.returncode == 0 and '2 of 2 cells' in output, output
-    assert rows_without_times(tmp_path) == [row for row in undisturbed
-                                            if row['set_seed'] != '1' and row['train_seed'] == '0'
-                                            and row['total_iter'] == '2']
+    assert rows_without_times(tmp_path) == [
+        row for row in undisturbed if row['set_seed'] != '1' and row['train_seed'] == '0' and row['total_iter'] == '2'
+    ]
 
 
 @pytest.mark.parametrize('seed', SEEDS_OF_KILLS)
@@ -36,8 +40,11 @@ def test_killed_at_three_points_and_run_again(seed: int, tmp_path: Path, undistu
     make_toy(tmp_path, processes=2)
     draw = random.Random(seed)
     root = tmp_path / 'experiments' / 'toy'
-    waits_for = [lambda: (root / 'sets' / 'recipe_pool' / 'recipe.yml').is_file(),
-                 lambda: any(root.glob('cells/*/train/train.yml')), lambda: any(root.glob('cells/*/test/stage.json'))]
+    waits_for = [
+        lambda: (root / 'sets' / 'recipe_pool' / 'recipe.yml').is_file(),
+        lambda: any(root.glob('cells/*/train/train.yml')),
+        lambda: any(root.glob('cells/*/test/stage.json')),
+    ]
     for reached in waits_for:
         run = start(tmp_path)
         while not reached() and run.poll() is None:

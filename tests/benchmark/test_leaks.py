@@ -21,10 +21,12 @@ def scenes(folder: Path, *changes: str) -> list[str]:
     return leaks.find_scenes(file, folder / 'kept', plan_sets(file, Path('experiments/toy')))
 
 
-@pytest.mark.parametrize('change', ['benchmark:tests={held: photos}',
-                                    'benchmark:sets={mine: {path: held, full: true}}'])
-def test_tests_that_are_trained_on_are_refused_before_any_work(change: str, toy: Path,
-                                                               capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize(
+    'change', ['benchmark:tests={held: photos}', 'benchmark:sets={mine: {path: held, full: true}}']
+)
+def test_tests_that_are_trained_on_are_refused_before_any_work(
+    change: str, toy: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     for dry_run in ([], ['--dry-run']):
         assert main(['benchmark', '-opt', 'toy.yml', *dry_run, *FEW, change]) == 2
         error = capsys.readouterr().err
@@ -39,13 +41,14 @@ def test_the_report_says_that_nothing_was_found(toy: Path) -> None:
         assert line in (toy / 'experiments' / 'toy' / name).read_text()
 
 
-def test_altered_copies_are_found_named_and_remembered(toy: Path, caplog: pytest.LogCaptureFixture,
-                                                       monkeypatch: pytest.MonkeyPatch) -> None:
+def test_altered_copies_are_found_named_and_remembered(
+    toy: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
     save_rgb(toy / 'held' / 'chelsea.png', data.chelsea())
     save_rgb(toy / 'photos' / 'mirrored.png', data.chelsea()[20:260, 380:60:-1])
     save_rgb(toy / 'photos' / 'negative.png', 255 - data.chelsea()[:, ::-1])
     with caplog.at_level(logging.WARNING):
-        line, = scenes(toy)
+        (line,) = scenes(toy)
     assert line.startswith('random, full: 3 images of photos, held against held: 2 show one of their scenes: ')
     assert 'mirrored.png shows held/chelsea.png; negative.png shows held/chelsea.png; extract' in line
     assert line in caplog.text

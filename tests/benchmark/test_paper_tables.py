@@ -21,15 +21,30 @@ SMALL_POOL = ['extract:patch_size=64', 'extract:stride=64']
 SMALL_CLUSTERS = [*SMALL_POOL, 'extract:threshold=q60', 'cluster:encoder={type: texture}']
 # For each recipe: the same stages at a size for a test, without anyone's weights.
 SMALL_RECIPES = {
-    'paper_OST': [*SMALL_CLUSTERS, 'network_g:pretrained=~', 'network_g:tuning=full',
-                  'network_g:from_scratch={num_layers: 1, num_attention_heads: 2, attention_head_dim: 16, '
-                  'patch_size: 2, in_channels: 16, sample_size: 8, learn_variance: true}',
-                  'datasets:train:codec={type: block_pca, components: 16}', 'datasets:train:num_worker_per_gpu=0',
-                  'train:total_iter=2', 'train:scheduler:milestones=[2]', 'sample:num_steps=2',
-                  'sample:scheduler=dpmsolver++'],
-    'gsdd_OST': [*SMALL_CLUSTERS, 'network_g:size_px=16', 'train:total_iter=2', 'train:scheduler:milestones=[2]',
-                 'train:generator=~', 'train:generator_weights=~', 'train:extractor={type: random_conv}',
-                 'datasets:train:batch_size_per_gpu=2', 'datasets:train:num_worker_per_gpu=0'],
+    'paper_OST': [
+        *SMALL_CLUSTERS,
+        'network_g:pretrained=~',
+        'network_g:tuning=full',
+        'network_g:from_scratch={num_layers: 1, num_attention_heads: 2, attention_head_dim: 16, '
+        'patch_size: 2, in_channels: 16, sample_size: 8, learn_variance: true}',
+        'datasets:train:codec={type: block_pca, components: 16}',
+        'datasets:train:num_worker_per_gpu=0',
+        'train:total_iter=2',
+        'train:scheduler:milestones=[2]',
+        'sample:num_steps=2',
+        'sample:scheduler=dpmsolver++',
+    ],
+    'gsdd_OST': [
+        *SMALL_CLUSTERS,
+        'network_g:size_px=16',
+        'train:total_iter=2',
+        'train:scheduler:milestones=[2]',
+        'train:generator=~',
+        'train:generator_weights=~',
+        'train:extractor={type: random_conv}',
+        'datasets:train:batch_size_per_gpu=2',
+        'datasets:train:num_worker_per_gpu=0',
+    ],
     'coreset_OST': [*SMALL_POOL, 'select:encoder={type: texture}'],
 }
 
@@ -39,11 +54,17 @@ def small(network: dict[str, Any]) -> dict[str, Any]:
     options = load_option_file(REPOSITORY / network['opt'])
     changes = [f'network_g:{key}={value}' for key, value in SMALL_NETWORKS[options['network_g']['type']].items()]
     if 'network_d' in options:
-        changes += [f'network_d:{key}={value}'
-                    for key, value in SMALL_NETWORKS[options['network_d']['type']].items()]
+        changes += [f'network_d:{key}={value}' for key, value in SMALL_NETWORKS[options['network_d']['type']].items()]
         changes += ['train:perceptual_opt=~', 'path:pretrain_network_g=~']
-    return {'opt': network['opt'], 'force_yml': [*changes, 'datasets:train:batch_size_per_gpu=2',
-                                                 'datasets:train:gt_size=64', 'datasets:train:num_worker_per_gpu=0']}
+    return {
+        'opt': network['opt'],
+        'force_yml': [
+            *changes,
+            'datasets:train:batch_size_per_gpu=2',
+            'datasets:train:gt_size=64',
+            'datasets:train:num_worker_per_gpu=0',
+        ],
+    }
 
 
 @pytest.fixture
@@ -53,8 +74,10 @@ def table(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Mo
     (tmp_path / 'options').symlink_to(REPOSITORY / 'options')
     for number, name in enumerate(CLASSES):
         top, left = 40 * number, 30 * number
-        save_rgb(tmp_path / 'datasets/OST/train' / name / f'{name}_0.png',
-                 data.astronaut()[top:top + 128, left:left + 192])
+        save_rgb(
+            tmp_path / 'datasets/OST/train' / name / f'{name}_0.png',
+            data.astronaut()[top : top + 128, left : left + 192],
+        )
     save_rgb(tmp_path / 'datasets/OST_test/chelsea.png', data.chelsea()[100:164, 100:196])
     options = load_option_file(REPOSITORY / 'options' / 'benchmark' / f'{request.param}.yml')
     benchmark = options['benchmark']
@@ -76,10 +99,14 @@ def run(options: dict[str, Any], *arguments: str) -> int:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(('table', 'cells'), [('table1_OST', 2 * (3 * 2 * 6 + 3 * 2)), ('table2_OST', 4 * (3 * 6 + 6)),
-                                              ('table3_OST', 3 * 3 * 5)], indirect=['table'])
-def test_a_dry_run_counts_cells_and_costs(table: dict[str, Any], cells: int, tmp_path: Path,
-                                          capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize(
+    ('table', 'cells'),
+    [('table1_OST', 2 * (3 * 2 * 6 + 3 * 2)), ('table2_OST', 4 * (3 * 6 + 6)), ('table3_OST', 3 * 3 * 5)],
+    indirect=['table'],
+)
+def test_a_dry_run_counts_cells_and_costs(
+    table: dict[str, Any], cells: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     before = sorted(tmp_path.rglob('*'))
     assert run(table, '--dry-run') == 0
     printed = capsys.readouterr().out
@@ -91,8 +118,11 @@ def test_a_dry_run_counts_cells_and_costs(table: dict[str, Any], cells: int, tmp
     assert [path for path in sorted(tmp_path.rglob('*')) if path not in before] == [tmp_path / 'table.yml']
 
 
-@pytest.mark.parametrize('table', ['table3_OST', *[pytest.param(name, marks=pytest.mark.slow)
-                                                  for name in ('table1_OST', 'table2_OST')]], indirect=True)
+@pytest.mark.parametrize(
+    'table',
+    ['table3_OST', *[pytest.param(name, marks=pytest.mark.slow) for name in ('table1_OST', 'table2_OST')]],
+    indirect=True,
+)
 def test_one_column_runs(table: dict[str, Any], tmp_path: Path) -> None:
     """Seven images, one seed, the first network of the file, two iterations."""
     benchmark = table['benchmark']
@@ -103,8 +133,12 @@ def test_one_column_runs(table: dict[str, Any], tmp_path: Path) -> None:
     root = tmp_path / 'experiments' / table['name']
     rows = list(csv.DictReader((root / 'results.csv').open()))
     schedules = 2 if 'full_total_iter' in benchmark['budget'] else 1
-    expected = [(name, metric) for name, row in benchmark['sets'].items()
-                for _ in range(schedules if row.get('full') else 1) for metric in benchmark['metrics']]
+    expected = [
+        (name, metric)
+        for name, row in benchmark['sets'].items()
+        for _ in range(schedules if row.get('full') else 1)
+        for metric in benchmark['metrics']
+    ]
     assert sorted((row['set'], row['metric']) for row in rows) == sorted(expected)
     assert {row['count'] for row in rows} == {'7'}  # the full pool has seven photographs here
     weights = root / 'cells' / f'{rows[0]["set"]}__7_s0__{first}_t0'

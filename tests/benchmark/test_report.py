@@ -48,8 +48,9 @@ def test_figures_are_documents_that_do_not_change() -> None:
     points = {7: summarize([27.0, 27.2]), 70: summarize([28.0])}
     plot = figures.plot_against_count({'medoids': points}, {'full': summarize([28.5, 28.6])}, 'EDSR', 'PSNR, dB')
     svg = as_svg(plot)
-    assert svg.startswith('<?xml') and svg == as_svg(figures.plot_against_count(
-        {'medoids': points}, {'full': summarize([28.5, 28.6])}, 'EDSR', 'PSNR, dB'))
+    assert svg.startswith('<?xml') and svg == as_svg(
+        figures.plot_against_count({'medoids': points}, {'full': summarize([28.5, 28.6])}, 'EDSR', 'PSNR, dB')
+    )
     assert cv2.imdecode(np.frombuffer(figures.as_png(plot), np.uint8), 1).shape[0] > 300
     axes = plot.axes[0]
     assert [tick.get_text() for tick in axes.get_xticklabels()] == ['7', '70']
@@ -84,7 +85,7 @@ class Sources(HTMLParser):
 
 
 # In the page: collects what goes wrong, moves every control, and tells the page around it.
-PROBE = '''<script>
+PROBE = """<script>
 const problems = [];
 addEventListener('error', event => problems.push(String(event.message || event.target.outerHTML)), true);
 console.error = (...all) => problems.push(all.join(' '));
@@ -100,11 +101,11 @@ addEventListener('load', () => {
     requests: performance.getEntriesByType('resource').filter(entry => !entry.name.startsWith('data:')).length,
   }, '*'), 500);
 });
-</script>'''
+</script>"""
 # Around it: a frame as wide as a phone's screen, since a window of Chromium is never narrower than 500 pixels.
-FRAME = '''<!DOCTYPE html><html><body style="margin: 0"><pre id="said"></pre><script>
+FRAME = """<!DOCTYPE html><html><body style="margin: 0"><pre id="said"></pre><script>
 addEventListener('message', event => document.getElementById('said').append(JSON.stringify(event.data)));
-</script><iframe src="probed.html" style="border: 0; height: 2400px; width: WIDTHpx"></iframe></body></html>'''
+</script><iframe src="probed.html" style="border: 0; height: 2400px; width: WIDTHpx"></iframe></body></html>"""
 
 
 @pytest.mark.slow
@@ -114,8 +115,19 @@ def test_the_page_in_a_browser(toy: Path) -> None:
     assert CHROMIUM is not None
     for name, image in (('chelsea_2', data.chelsea()[100:196, 100:228]), ('coffee', data.coffee()[100:196, 100:228])):
         save_rgb(toy / 'held' / f'{name}.png', image)
-    assert main(['benchmark', '-opt', 'toy.yml', '--force_yml', 'benchmark:sets:medoids={select: {method: medoids}}',
-                 'benchmark:metrics=[psnr_y, ssim_y, psnr_rgb, ssim_rgb]']) == 0
+    assert (
+        main(
+            [
+                'benchmark',
+                '-opt',
+                'toy.yml',
+                '--force_yml',
+                'benchmark:sets:medoids={select: {method: medoids}}',
+                'benchmark:metrics=[psnr_y, ssim_y, psnr_rgb, ssim_rgb]',
+            ]
+        )
+        == 0
+    )
     text = (toy / 'experiments' / 'toy' / 'report.html').read_text()
     parser = Sources()
     parser.feed(text)
@@ -125,17 +137,29 @@ def test_the_page_in_a_browser(toy: Path) -> None:
     for width in (1280, 390):
         frame = toy / f'frame_{width}.html'
         frame.write_text(FRAME.replace('WIDTH', str(width)))
-        common = [CHROMIUM, '--headless', '--no-sandbox', '--disable-gpu', '--hide-scrollbars', '--no-first-run',
-                  '--disable-background-networking', '--disable-component-update', '--disable-sync',
-                  f'--user-data-dir={toy / "profile"}', f'--window-size={width},2400', '--virtual-time-budget=5000']
+        common = [
+            CHROMIUM,
+            '--headless',
+            '--no-sandbox',
+            '--disable-gpu',
+            '--hide-scrollbars',
+            '--no-first-run',
+            '--disable-background-networking',
+            '--disable-component-update',
+            '--disable-sync',
+            f'--user-data-dir={toy / "profile"}',
+            f'--window-size={width},2400',
+            '--virtual-time-budget=5000',
+        ]
         shown = subprocess.run([*common, '--dump-dom', frame.as_uri()], capture_output=True, text=True, timeout=120)
         said = json.loads(shown.stdout.partition('<pre id="said">')[2].partition('</pre>')[0])
         assert said['problems'] == [] and 'CONSOLE' not in shown.stderr
         assert said['missing'] == said['requests'] == 0 and said['images'] > 10
         assert said['window'] == width and said['width'] <= width
         picture = toy / f'report_{width}.png'
-        subprocess.run([*common, f'--screenshot={picture}', frame.as_uri()], capture_output=True, check=True,
-                       timeout=120)
+        subprocess.run(
+            [*common, f'--screenshot={picture}', frame.as_uri()], capture_output=True, check=True, timeout=120
+        )
         assert cv2.imread(str(picture)).std() > 20
 
 
@@ -144,8 +168,10 @@ IMPOSSIBLE = '{select: {method: medoids, band: [0.5, 0.500001]}}'
 
 
 def test_a_row_that_cannot_be_made_stands_in_the_tables_with_its_cause(toy: Path) -> None:
-    assert main(['benchmark', '-opt', 'toy.yml', *ONE_SEED,
-                 f'benchmark:sets={{odd: {IMPOSSIBLE}, full: {{full: true}}}}']) == 1
+    assert (
+        main(['benchmark', '-opt', 'toy.yml', *ONE_SEED, f'benchmark:sets={{odd: {IMPOSSIBLE}, full: {{full: true}}}}'])
+        == 1
+    )
     root = toy / 'experiments' / 'toy'
     values = (root / 'tables' / 'psnr_y__edsr__held.md').read_text()
     assert '| odd |  |  |' in values and re.search(r'\| full \|  \| \*\*\d\d\.\d\d \(one set\)\*\* \|', values)
@@ -165,8 +191,10 @@ def test_a_report_of_failures_alone(toy: Path) -> None:
         assert 'No cell is finished.' in text and 'What failed' in text and 'no photographs' in text
     assert '<img' not in (root / 'report.html').read_text()
     assert (root / 'tables' / 'failed.md').read_text().splitlines()[-3:] == [
-        '| random | random: recipe pool.yml (exit code 2): no photographs |', '| full | no cell of it is finished |',
-        '| full, 3 iterations | no cell of it is finished |']
+        '| random | random: recipe pool.yml (exit code 2): no photographs |',
+        '| full | no cell of it is finished |',
+        '| full, 3 iterations | no cell of it is finished |',
+    ]
 
 
 def test_a_set_that_is_gone_is_left_out_of_the_pictures(toy: Path) -> None:
@@ -176,8 +204,10 @@ def test_a_set_that_is_gone_is_left_out_of_the_pictures(toy: Path) -> None:
     (toy / 'empty').mkdir()
     results = simulated_results([SimulatedRow('random', {(0, 0): 27.0}, is_real=True)], count=3)
     for folder in ('empty', 'gone'):
-        cells = [replace(result, cell=replace(result.cell, set=replace(result.cell.set, folder=Path(folder))))
-                 for result in results.cells]
+        cells = [
+            replace(result, cell=replace(result.cell, set=replace(result.cell.set, folder=Path(folder))))
+            for result in results.cells
+        ]
         write_report(file, root, replace(results, cells=cells), [])
         assert 'Radial spectrum' not in (root / 'report.html').read_text()
 
@@ -195,7 +225,7 @@ def test_scores_are_those_of_the_scale(scale: int, tmp_path: Path, monkeypatch: 
     shown = []
     monkeypatch.setattr(figures, 'plot_scores', lambda scores: shown.append(scores))
     plots = page._distributions({'set': PlannedSet('set', 'set__1', 1, 0, True, False, tmp_path / 'set')}, scale)
-    x = torch.from_numpy(image[:67 // scale * scale, :70 // scale * scale] / 255).permute(2, 0, 1)
+    x = torch.from_numpy(image[: 67 // scale * scale, : 70 // scale * scale] / 255).permute(2, 0, 1)
     back = bicubic_upsample(bicubic_downsample(x, scale), scale)
     expected = -10 * torch.log10((x - back).square().mean())
     assert shown[0]['set'] == pytest.approx([float(expected)], abs=1e-3) and f'x{scale}' in plots[0].title
@@ -205,7 +235,7 @@ def test_a_strip_shows_the_image_that_it_names(tmp_path: Path) -> None:
     """chelsea_* is also the name of chelsea_2's picture, which comes first in a folder; equal names have their
     folder's in front."""
     for name, top in (('chelsea', 0), ('chelsea_2', 100)):
-        save_rgb(tmp_path / 'held' / f'{name}.png', data.chelsea()[top:top + 64, :96])
+        save_rgb(tmp_path / 'held' / f'{name}.png', data.chelsea()[top : top + 64, :96])
     cell = simulated_results([SimulatedRow('random', {(0, 0): 27.0})]).cells[0]
     saved = tmp_path / 'cells' / cell.cell.identity / 'test' / 'results' / cell.cell.identity / 'visualization'
     for name, value in (('chelsea', 10), ('chelsea_2', 200)):

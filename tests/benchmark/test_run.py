@@ -23,8 +23,13 @@ def test_a_toy_from_file_to_report(toy: Path, capsys: pytest.CaptureFixture[str]
     results = (root / 'results.csv').read_text()
     rows = list(csv.DictReader(results.splitlines()))
     assert [(row['set'], row['count'], row['set_seed'], row['train_seed'], row['total_iter']) for row in rows] == [
-        ('random', '3', '0', '0', '2'), ('full', '16', '', '0', '2'), ('full', '16', '', '0', '3'),
-        ('random', '3', '1', '1', '2'), ('full', '16', '', '1', '2'), ('full', '16', '', '1', '3')]
+        ('random', '3', '0', '0', '2'),
+        ('full', '16', '', '0', '2'),
+        ('full', '16', '', '0', '3'),
+        ('random', '3', '1', '1', '2'),
+        ('full', '16', '', '1', '2'),
+        ('full', '16', '', '1', '3'),
+    ]
     assert all(10 < float(row['value']) < 50 for row in rows) and rows[0]['pixels'] == str(3 * 64 * 64)
     page = (root / 'report.html').read_text()
     assert 'is the best real row' in page and 'src="http' not in page and '<link rel="icon" href="data:,">' in page
@@ -50,19 +55,23 @@ def test_a_toy_from_file_to_report(toy: Path, capsys: pytest.CaptureFixture[str]
     assert len(list(root.glob('cells/*4iter/test/stage.json'))) == 2
 
 
-@pytest.mark.parametrize(('change', 'message'), [
-    ('benchmark:tests={held: nowhere}', 'benchmark.tests.held: nowhere holds no images'),
-    ('benchmark:tests={held: downloaded}', 'benchmark.tests.held: '),
-    ('benchmark:tests={held: downloaded}', 'LRbicx4 holds the pictures of GTmod12 at a smaller size; point it at'),
-    ('benchmark:force_yml=[extract:dataroot=nowhere]', 'benchmark.sets.random: nowhere: not a folder'),
-    ('benchmark:sets={mine: {path: nowhere}}', 'benchmark.sets.mine: path: nowhere does not exist'),
-    ('benchmark:sets={mine: {path: photos}}', 'photos has 1 images, but counts names 3'),
-    ('benchmark:sets={mine: {}}', 'give one of path, select and sample, or full: true'),
-    ('benchmark:sets={mine: {select: {methd: random}}}', "unknown key 'methd'; did you mean 'method'"),
-    ('benchmark:sead=1', "unknown key 'benchmark.sead'; did you mean"),
-])
-def test_what_is_wrong_is_refused_before_any_work(change: str, message: str, toy: Path,
-                                                  capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize(
+    ('change', 'message'),
+    [
+        ('benchmark:tests={held: nowhere}', 'benchmark.tests.held: nowhere holds no images'),
+        ('benchmark:tests={held: downloaded}', 'benchmark.tests.held: '),
+        ('benchmark:tests={held: downloaded}', 'LRbicx4 holds the pictures of GTmod12 at a smaller size; point it at'),
+        ('benchmark:force_yml=[extract:dataroot=nowhere]', 'benchmark.sets.random: nowhere: not a folder'),
+        ('benchmark:sets={mine: {path: nowhere}}', 'benchmark.sets.mine: path: nowhere does not exist'),
+        ('benchmark:sets={mine: {path: photos}}', 'photos has 1 images, but counts names 3'),
+        ('benchmark:sets={mine: {}}', 'give one of path, select and sample, or full: true'),
+        ('benchmark:sets={mine: {select: {methd: random}}}', "unknown key 'methd'; did you mean 'method'"),
+        ('benchmark:sead=1', "unknown key 'benchmark.sead'; did you mean"),
+    ],
+)
+def test_what_is_wrong_is_refused_before_any_work(
+    change: str, message: str, toy: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     save_rgb(toy / 'downloaded' / 'GTmod12' / 'chelsea.png', data.chelsea()[:96, :96])
     save_rgb(toy / 'downloaded' / 'LRbicx4' / 'chelsea.png', data.chelsea()[:96:4, :96:4])
     assert main(['benchmark', '-opt', 'toy.yml', '--force_yml', change]) == 2

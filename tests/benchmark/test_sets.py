@@ -33,7 +33,7 @@ def published(toy: Path) -> Path:
     """Six images of two clusters, the second cluster first by name."""
     rows = []
     for number in range(6):
-        hr = data.astronaut()[64 * number:64 * number + 64, :64]
+        hr = data.astronaut()[64 * number : 64 * number + 64, :64]
         label = (number + 1) // 2 % 2
         rows.append(SampleRow(f'{number}.png', label, number // 2, 0, 'ab', 1.0, '', 'matlab_rgb', 23.5))
         save_rgb(toy / 'set' / 'HR' / f'{number}.png', hr)
@@ -49,7 +49,7 @@ def test_the_hr_folder_of_a_published_set_is_the_set(published: Path) -> None:
 
 
 def test_other_first_images_of_a_published_set_are_another_set(published: Path) -> None:
-    planned, = sets_of('set')
+    (planned,) = sets_of('set')
     before = run._fingerprint_and_size(planned, 4)
     table = published / 'manifest.csv'
     head, *lines = table.read_text().splitlines()
@@ -59,7 +59,7 @@ def test_other_first_images_of_a_published_set_are_another_set(published: Path) 
 
 def test_a_folder_of_hr_and_lr_images_is_no_row(toy: Path) -> None:
     for number in range(4):
-        hr = data.astronaut()[64 * number:64 * number + 64, :64]
+        hr = data.astronaut()[64 * number : 64 * number + 64, :64]
         save_rgb(toy / 'both' / 'GT' / f'{number}.png', hr)
         save_rgb(toy / 'both' / 'LRx4' / f'{number}x4.png', make_lr(hr, 4))
     with pytest.raises(InputError, match=r'benchmark\.sets\.mine: .*LRx4 holds the pictures of GT at a smaller size'):
@@ -71,7 +71,7 @@ def test_the_folder_of_a_stage_is_its_images(toy: Path) -> None:
         save_rgb(toy / 'made' / 'images' / f'{number}.png', data.astronaut()[:64, :64])
     for name in ('stage.json', 'manifest.csv'):
         (toy / 'made' / name).write_text('{}')
-    planned, = sets_of('made')
+    (planned,) = sets_of('made')
     assert planned.folder == Path('made/images') and planned.listed and len(planned.listed) == 3
 
 
@@ -145,10 +145,11 @@ def test_a_job_of_a_machine_with_many_gpus_has_one(toy: Path, monkeypatch: pytes
     monkeypatch.setattr('basicsr_distill.benchmark.sets.resolve_num_gpu', lambda wanted: 8)
     recipe = {'recipe': str(REPOSITORY / 'options/distill/gsdd_demo.yml'), 'sample': {}}
     sets = ['benchmark:seeds=[0]', f'benchmark:sets={json.dumps({"gsdd": recipe})}']
-    planned, = plan_sets(BenchmarkFile.load(Path('toy.yml'), sets), Path('experiments/toy'))
+    (planned,) = plan_sets(BenchmarkFile.load(Path('toy.yml'), sets), Path('experiments/toy'))
     assert planned.options['num_gpu'] == 1
-    elsewhere, = plan_sets(BenchmarkFile.load(Path('toy.yml'), [*sets, 'benchmark:jobs={executor: slurm}']),
-                           Path('experiments/toy'))
+    (elsewhere,) = plan_sets(
+        BenchmarkFile.load(Path('toy.yml'), [*sets, 'benchmark:jobs={executor: slurm}']), Path('experiments/toy')
+    )
     assert elsewhere.options['num_gpu'] == 'auto'
 
 
@@ -156,6 +157,8 @@ def test_interpolation_is_measured_on_what_networks_are_tested_on(published: Pat
     whole = results._bicubic_on('set', 'set', 4, ['psnr_y'])['psnr_y']
     images = [read_rgb(path) for path in sorted((published / 'HR').iterdir())]
     border = np.s_[4:-4, 4:-4]
-    by_hand = [calculate_psnr(results.upsampled(hr, 4)[border][..., ::-1], hr[border][..., ::-1], 0,
-                              test_y_channel=True) for hr in images]
+    by_hand = [
+        calculate_psnr(results.upsampled(hr, 4)[border][..., ::-1], hr[border][..., ::-1], 0, test_y_channel=True)
+        for hr in images
+    ]
     assert whole == pytest.approx(np.mean(by_hand))

@@ -32,8 +32,9 @@ def change_recipe(folder: Path, **extract: object) -> None:
     (folder / 'pool.yml').write_text(yaml.safe_dump(recipe))
 
 
-def test_killed_edited_replaced_and_made_impossible(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
-                                                    caplog: pytest.LogCaptureFixture) -> None:
+def test_killed_edited_replaced_and_made_impossible(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     make_toy(tmp_path)
     monkeypatch.chdir(tmp_path)
     three = ['--force_yml', 'benchmark:seeds=[0,1,2]', 'benchmark:budget:full_total_iter=~']
@@ -85,7 +86,7 @@ def test_a_metric_and_a_test_added_later_keep_the_trainings(toy: Path) -> None:
 
 def test_a_changed_image_of_a_folder_is_trained_on_again(toy: Path) -> None:
     for number in range(3):
-        save_rgb(toy / 'mine' / f'{number}.png', data.coffee()[64 * number:64 * number + 64, :64])
+        save_rgb(toy / 'mine' / f'{number}.png', data.coffee()[64 * number : 64 * number + 64, :64])
     mine = [*FEW, 'benchmark:sets={mine: {path: mine}}']
     assert main(['benchmark', '-opt', 'toy.yml', *mine]) == 0
     before = rows(toy)
@@ -98,7 +99,7 @@ def test_a_changed_image_of_a_folder_is_trained_on_again(toy: Path) -> None:
 
 def test_smaller_sets_of_a_plain_folder_are_drawn_evenly_by_seed(toy: Path) -> None:
     for number in range(12):
-        save_rgb(toy / 'mine' / f'{number:02d}.png', data.astronaut()[30 * number:30 * number + 64, :64 + number])
+        save_rgb(toy / 'mine' / f'{number:02d}.png', data.astronaut()[30 * number : 30 * number + 64, : 64 + number])
     mine = ['--force_yml', 'benchmark:budget:full_total_iter=~', 'benchmark:sets={mine: {path: mine}}']
     assert main(['benchmark', '-opt', 'toy.yml', *mine]) == 0
     assert [(row['set_seed'], row['images']) for row in rows(toy)] == [('0', '3'), ('1', '3')]
@@ -110,14 +111,26 @@ def test_smaller_sets_of_a_plain_folder_are_drawn_evenly_by_seed(toy: Path) -> N
     assert len({row['weights_sha256'] for row in rows(toy)}) == 2
 
 
-def test_a_set_that_is_trained_itself_is_made_again_with_other_options(toy: Path, caplog: pytest.LogCaptureFixture,
-                                                                       ) -> None:
+def test_a_set_that_is_trained_itself_is_made_again_with_other_options(
+    toy: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     """GSDD: its training lies in experiments/, beside the benchmark."""
-    small = ['extract:dataroot=photos', 'extract:patch_size=64', 'extract:threshold=q100', 'network_g:size_px=16',
-             'network_g:num_labels=2', 'cluster:num_clusters=2', 'datasets:train:batch_size_per_gpu=2']
+    small = [
+        'extract:dataroot=photos',
+        'extract:patch_size=64',
+        'extract:threshold=q100',
+        'network_g:size_px=16',
+        'network_g:num_labels=2',
+        'cluster:num_clusters=2',
+        'datasets:train:batch_size_per_gpu=2',
+    ]
     for total_iter in (2, 3):
-        recipe = {'recipe': str(REPOSITORY / 'options/distill/gsdd_demo.yml'), 'sample': {},
-                  'force_yml': [*small, f'train:total_iter={total_iter}']}
+        recipe = {
+            'recipe': str(REPOSITORY / 'options/distill/gsdd_demo.yml'),
+            'sample': {},
+            'force_yml': [*small, f'train:total_iter={total_iter}'],
+        }
         change = f'benchmark:sets={{gsdd: {json.dumps(recipe)}}}'
         assert main(['benchmark', '-opt', 'toy.yml', *FEW, change]) == 0
         record = json.loads((toy / 'experiments/toy__gsdd__3_s0/stage.json').read_text())
@@ -127,8 +140,10 @@ def test_a_set_that_is_trained_itself_is_made_again_with_other_options(toy: Path
 
 
 def test_of_two_pools_of_one_recipe_only_the_broken_one_costs_its_rows(toy: Path) -> None:
-    sets = {name: {'select': {}, 'recipe': 'pool.yml', 'force_yml': [f'extract:{change}']}
-            for name, change in {'good': 'save_dir=other', 'bad': 'threshold=1'}.items()}
+    sets = {
+        name: {'select': {}, 'recipe': 'pool.yml', 'force_yml': [f'extract:{change}']}
+        for name, change in {'good': 'save_dir=other', 'bad': 'threshold=1'}.items()
+    }
     assert main(['benchmark', '-opt', 'toy.yml', *FEW, f'benchmark:sets={json.dumps(sets)}']) == 1
     assert named(toy) == [('good', '0')]
     failed = (toy / 'experiments/toy/report.md').read_text().partition('## What failed')[2]

@@ -53,13 +53,16 @@ def test_differences_are_paired() -> None:
     assert not gain.is_inside_spread
 
 
-@pytest.mark.parametrize(('ours', 'inside'), [
-    ({0: 1.5, 1: 0.9, 2: 1.0}, True),  # the interval holds 0
-    ({0: 1.06, 1: 0.97, 2: 1.17}, True),  # always better, by less than the sets spread
-    ({0: 3.0, 1: 3.1, 2: 2.9}, False),
-    ({0: 3.0, 1: 3.1}, True),  # two sets have no interval
-    ({0: 3.0}, True),
-])
+@pytest.mark.parametrize(
+    ('ours', 'inside'),
+    [
+        ({0: 1.5, 1: 0.9, 2: 1.0}, True),  # the interval holds 0
+        ({0: 1.06, 1: 0.97, 2: 1.17}, True),  # always better, by less than the sets spread
+        ({0: 3.0, 1: 3.1, 2: 2.9}, False),
+        ({0: 3.0, 1: 3.1}, True),  # two sets have no interval
+        ({0: 3.0}, True),
+    ],
+)
 def test_what_is_inside_the_spread(ours: dict[int | None, float], inside: bool) -> None:
     gain = compare(ours, {0: 1.0, 1: 0.9, 2: 1.1})
     assert gain is not None and gain.is_inside_spread is inside
@@ -129,17 +132,29 @@ Draw = Callable[[np.random.Generator], list[SimulatedRow]]
 
 def drawn_rows(real: int, drawn: int, sets: int, trainings: int = 1, gain: float = 0.0) -> Draw:
     """Rows of one distribution, but for the first that is not real."""
+
     def draw(rng: np.random.Generator) -> list[SimulatedRow]:
-        return [SimulatedRow(f'row{number}', drawn_values(rng, MEAN + gain * (number == real), sets, trainings),
-                             is_real=number < real) for number in range(real + drawn)]
+        return [
+            SimulatedRow(
+                f'row{number}',
+                drawn_values(rng, MEAN + gain * (number == real), sets, trainings),
+                is_real=number < real,
+            )
+            for number in range(real + drawn)
+        ]
+
     return draw
 
 
 def beside_a_path(is_real: bool) -> Draw:
     """Five drawn sets, and one that is not drawn, of the same distribution."""
+
     def draw(rng: np.random.Generator) -> list[SimulatedRow]:
-        return [SimulatedRow('path', path_values(rng, MEAN, 5), is_real=is_real),
-                SimulatedRow('drawn', drawn_values(rng, MEAN, 5), is_real=not is_real)]
+        return [
+            SimulatedRow('path', path_values(rng, MEAN, 5), is_real=is_real),
+            SimulatedRow('drawn', drawn_values(rng, MEAN, 5), is_real=not is_real),
+        ]
+
     return draw
 
 
@@ -163,10 +178,20 @@ def simulate(draw: Draw) -> tuple[float | None, float, float]:
     return held / intervals if intervals else None, claiming / NULLS, better / NULLS
 
 
-@pytest.mark.parametrize('draw', [drawn_rows(1, 1, 3), drawn_rows(1, 1, 5), drawn_rows(1, 1, 10),
-                                  drawn_rows(1, 1, 3, 3), drawn_rows(1, 1, 5, 3), beside_a_path(False),
-                                  beside_a_path(True), drawn_rows(1, 7, 5)],
-                         ids=['3', '5', '10', '3 of 3 trainings', '5 of 3 trainings', 'path', 'real path', '1 and 7'])
+@pytest.mark.parametrize(
+    'draw',
+    [
+        drawn_rows(1, 1, 3),
+        drawn_rows(1, 1, 5),
+        drawn_rows(1, 1, 10),
+        drawn_rows(1, 1, 3, 3),
+        drawn_rows(1, 1, 5, 3),
+        beside_a_path(False),
+        beside_a_path(True),
+        drawn_rows(1, 7, 5),
+    ],
+    ids=['3', '5', '10', '3 of 3 trainings', '5 of 3 trainings', 'path', 'real path', '1 and 7'],
+)
 def test_intervals_hold_the_truth_and_equal_rows_stay_equal(draw: Draw) -> None:
     covered, claiming, _ = simulate(draw)
     assert covered is not None and COVERED[0] <= covered <= COVERED[1]
@@ -188,9 +213,11 @@ def test_three_sets_claim_nothing_whatever_the_difference() -> None:
     assert simulate(drawn_rows(1, 1, 3, gain=20 * SPREAD_OF_SETS))[1] == 0
 
 
-@pytest.mark.parametrize(('draw', 'found'), [
-    (drawn_rows(1, 1, 5, gain=3 * SPREAD_OF_SETS), 0.8), (drawn_rows(1, 7, 10, gain=3 * SPREAD_OF_SETS), 0.95)],
-                         ids=['2 rows of 5', '1 and 7 of 10'])
+@pytest.mark.parametrize(
+    ('draw', 'found'),
+    [(drawn_rows(1, 1, 5, gain=3 * SPREAD_OF_SETS), 0.8), (drawn_rows(1, 7, 10, gain=3 * SPREAD_OF_SETS), 0.95)],
+    ids=['2 rows of 5', '1 and 7 of 10'],
+)
 def test_a_difference_of_three_spreads_is_found(draw: Draw, found: float) -> None:
     assert simulate(draw)[2] >= found
 
@@ -203,7 +230,7 @@ def test_a_choice_without_chance_is_one_set_whatever_its_seeds() -> None:
     results = simulated_results([herding, drawn])
     options = benchmark_options(['herding', 'drawn'])
     row = next(row for row in results.rows() if row.name == 'herding')
-    (seed, value), = results.by_set(row, 7, 'edsr', 'psnr_y', ['held']).items()
+    ((seed, value),) = results.by_set(row, 7, 'edsr', 'psnr_y', ['held']).items()
     assert seed is None and value == pytest.approx(np.mean(list(herding.values.values())))
-    table, = headline_tables(options, results)
+    (table,) = headline_tables(options, results)
     assert [line[2] for line in table.rows] == ['1', '5'] and 'the sets' in table.rows[1][4]

@@ -37,12 +37,17 @@ def random_row(values: tuple[float, ...] = RANDOM) -> SimulatedRow:
 
 def full_rows(value: float) -> list[SimulatedRow]:
     """The full pool at equal steps and at its own schedule, three trainings each."""
-    return [SimulatedRow('full', {(None, seed): value + by + 0.01 * seed for seed in range(3)}, is_full=True,
-                         own_schedule=by > 0) for by in (0, 1)]
+    return [
+        SimulatedRow(
+            'full', {(None, seed): value + by + 0.01 * seed for seed in range(3)}, is_full=True, own_schedule=by > 0
+        )
+        for by in (0, 1)
+    ]
 
 
-def headline(rows: list[SimulatedRow], metrics: tuple[str, ...] = ('psnr_y',),
-             bicubic: float = 25.0) -> dict[str, dict[str, str]]:
+def headline(
+    rows: list[SimulatedRow], metrics: tuple[str, ...] = ('psnr_y',), bicubic: float = 25.0
+) -> dict[str, dict[str, str]]:
     """Cells of the headline table, by row and column."""
     options = benchmark_options(list(dict.fromkeys(row.name for row in rows)), full=['full'], metrics=metrics)
     table = headline_tables(options, simulated_results(rows, metric=metrics[0], bicubic=bicubic))[0]
@@ -54,8 +59,15 @@ GAIN = 'gain over the best real row'
 
 
 def test_claims_and_their_reasons() -> None:
-    cells = headline([random_row(), shifted('medoids', -0.02, 0.05, is_real=True), shifted('better', 0.5, 0.01),
-                      shifted('worse', -0.5, 0.01), shifted('alike', 0.01, 0.03)])
+    cells = headline(
+        [
+            random_row(),
+            shifted('medoids', -0.02, 0.05, is_real=True),
+            shifted('better', 0.5, 0.01),
+            shifted('worse', -0.5, 0.01),
+            shifted('alike', 0.01, 0.03),
+        ]
+    )
     assert cells['better'][GAIN].endswith('], better') and cells['better']['sets'] == '5'
     assert cells['worse'][GAIN].endswith('], worse')
     assert cells['alike'][GAIN].endswith('], inside the spread')
@@ -63,9 +75,15 @@ def test_claims_and_their_reasons() -> None:
     assert headline([random_row()])['random'][GAIN] == 'is the best real row'
 
 
-@pytest.mark.parametrize(('sets', 'ending'), [
-    (1, '+0.50 (1 set: no interval)'), (2, '+0.50 (2 sets: no interval)'), (3, '], no claim by 3 sets'),
-    (5, '], better')])
+@pytest.mark.parametrize(
+    ('sets', 'ending'),
+    [
+        (1, '+0.50 (1 set: no interval)'),
+        (2, '+0.50 (2 sets: no interval)'),
+        (3, '], no claim by 3 sets'),
+        (5, '], better'),
+    ],
+)
 def test_a_claim_needs_five_sets(sets: int, ending: str) -> None:
     ours = tuple(value + 0.5 + 0.001 * (-1) ** seed * (sets > 2) for seed, value in enumerate(RANDOM[:sets]))
     assert headline([random_row(RANDOM[:sets]), drawn('drawn', ours)])['drawn'][GAIN].endswith(ending)
@@ -97,12 +115,15 @@ def test_the_gain_over_random_as_a_share() -> None:
     assert lpips['drawn']['IOR'] == f'{(0.4 - 0.5) / (0.3 - 0.7):+.2f}' == '+0.25'
 
 
-@pytest.mark.parametrize('rows', [
-    [random_row(), shifted('drawn', 0.5)],
-    [drawn('medoids', RANDOM, is_real=True, select={'method': 'medoids'}), *full_rows(27.0)],
-    [random_row(), *full_rows(24.0)],  # the pool is no better than interpolation
-    [random_row(), full_rows(27.0)[1]],  # not at equal steps
-])
+@pytest.mark.parametrize(
+    'rows',
+    [
+        [random_row(), shifted('drawn', 0.5)],
+        [drawn('medoids', RANDOM, is_real=True, select={'method': 'medoids'}), *full_rows(27.0)],
+        [random_row(), *full_rows(24.0)],  # the pool is no better than interpolation
+        [random_row(), full_rows(27.0)[1]],  # not at equal steps
+    ],
+)
 def test_without_what_it_is_made_of_there_is_no_share(rows: list[SimulatedRow]) -> None:
     assert 'IOR' not in next(iter(headline(rows).values()))
 
@@ -112,8 +133,11 @@ def test_full_has_a_column_of_its_own() -> None:
     options = benchmark_options(['random', 'full'], counts=(7, 70), full=['full'])
     table = worst_table(options, simulated_results(rows))
     assert table.header == ('set', 'edsr, 7', 'edsr, 70', 'edsr, all')
-    assert table.rows == (('random', '26.90', '', ''), ('full', '', '', '27.50'),
-                          ('full, 20 iterations', '', '', '28.50'))
+    assert table.rows == (
+        ('random', '26.90', '', ''),
+        ('full', '', '', '27.50'),
+        ('full, 20 iterations', '', '', '28.50'),
+    )
 
 
 def test_a_row_without_a_result_is_listed_by_name() -> None:
@@ -121,10 +145,17 @@ def test_a_row_without_a_result_is_listed_by_name() -> None:
     results = simulated_results([random_row()])
     values = value_tables(options, results)[0]
     assert values.rows[0] == ('odd', '') and values.rows[1] == ('random', '**27.00 ± 0.08**')
-    assert '| odd |  |' in values.markdown() and 'odd &  ' in values.latex() and r'\textbf{27.00 $\pm$ 0.08}' \
-        in values.latex() and '<th scope="row">odd</th><td></td>' in values.html()
-    failed = ['odd, stuck: recipe a.yml (exit code 2): no photographs', 'set odd__7_s0 (exit code 1): killed',
-              'set oddly__7_s0 (exit code 1): not this row']
+    assert (
+        '| odd |  |' in values.markdown()
+        and 'odd &  ' in values.latex()
+        and r'\textbf{27.00 $\pm$ 0.08}' in values.latex()
+        and '<th scope="row">odd</th><td></td>' in values.html()
+    )
+    failed = [
+        'odd, stuck: recipe a.yml (exit code 2): no photographs',
+        'set odd__7_s0 (exit code 1): killed',
+        'set oddly__7_s0 (exit code 1): not this row',
+    ]
     table = failed_table(options, results, failed)
     assert table is not None and table.rows == (('odd', f'{failed[0]} and 1 more'), ('stuck', failed[0]))
     assert failed_table(benchmark_options(['random']), results, []) is None
@@ -141,32 +172,42 @@ def planned(options: Mapping[str, Any], *stages: str) -> PlannedSet:
     return PlannedSet('row', 'row__7_s0', 7, 0, True, False, Path('set'), stages, Path('home'), options)
 
 
-@pytest.mark.parametrize(('select', 'prior'), [
-    ({'method': 'random', 'encoder': CLIP}, 'none'),  # looks at no features
-    ({'method': 'medoids'}, 'none'),
-    ({'method': 'medoids', 'encoder': CLIP}, 'open_clip ViT-B-32, openai'),
-    ({'method': 'medoids', 'encoder': {'type': 'open_clip'}}, 'open_clip ViT-B-32, openai'),  # by default
-    ({'method': 'uniform'}, 'open_clip ViT-B-32, openai'),  # of the cluster stage, whose labels it takes
-    ({'method': 'random', 'codec': {'type': 'autoencoder_kl'}}, 'stabilityai/sd-vae-ft-mse'),
-    ({'method': 'random', 'targets': {'type': 'teacher', 'network': 'edsr.yml', 'weights': 'edsr.pth'}}, 'edsr.pth'),
-])
+@pytest.mark.parametrize(
+    ('select', 'prior'),
+    [
+        ({'method': 'random', 'encoder': CLIP}, 'none'),  # looks at no features
+        ({'method': 'medoids'}, 'none'),
+        ({'method': 'medoids', 'encoder': CLIP}, 'open_clip ViT-B-32, openai'),
+        ({'method': 'medoids', 'encoder': {'type': 'open_clip'}}, 'open_clip ViT-B-32, openai'),  # by default
+        ({'method': 'uniform'}, 'open_clip ViT-B-32, openai'),  # of the cluster stage, whose labels it takes
+        ({'method': 'random', 'codec': {'type': 'autoencoder_kl'}}, 'stabilityai/sd-vae-ft-mse'),
+        (
+            {'method': 'random', 'targets': {'type': 'teacher', 'network': 'edsr.yml', 'weights': 'edsr.pth'}},
+            'edsr.pth',
+        ),
+    ],
+)
 def test_whose_weights_a_choice_was_made_with(select: dict[str, Any], prior: str) -> None:
     options = {**POOL, 'cluster': {'save_dir': 'clusters'}, 'select': {**select, 'num_images': 7, 'save_dir': 'set'}}
     assert prior_of(planned(options, 'select')) == prior
 
 
-@pytest.mark.parametrize(('recipe', 'stages', 'prior'), [
-    ('paper_OST', ['sample'], 'open_clip ViT-B-32, openai; facebook/DiT-XL-2-256; stabilityai/sd-vae-ft-mse'),
-    ('demo', ['sample'], 'none'),
-])
+@pytest.mark.parametrize(
+    ('recipe', 'stages', 'prior'),
+    [
+        ('paper_OST', ['sample'], 'open_clip ViT-B-32, openai; facebook/DiT-XL-2-256; stabilityai/sd-vae-ft-mse'),
+        ('demo', ['sample'], 'none'),
+    ],
+)
 def test_whose_weights_a_set_was_drawn_with(recipe: str, stages: list[str], prior: str) -> None:
     options = load_option_file(REPOSITORY / 'options' / 'distill' / f'{recipe}.yml')
     assert prior_of(planned(options, *stages)) == prior
 
 
 def test_whose_weights_a_gsdd_set_was_trained_with() -> None:
-    prior = prior_of(planned(load_option_file(REPOSITORY / 'options' / 'distill' / 'gsdd_OST.yml'), 'finetune',
-                             'sample'))
+    prior = prior_of(
+        planned(load_option_file(REPOSITORY / 'options' / 'distill' / 'gsdd_OST.yml'), 'finetune', 'sample')
+    )
     assert prior.startswith('open_clip ViT-B-32, openai; RRDBNet, ') and prior.endswith('; VGG19, ImageNet')
 
 

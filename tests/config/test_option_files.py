@@ -29,8 +29,19 @@ OPTIONS = REPOSITORY / 'options'
 SETS = ('DIV2K', 'DF2K', 'OST', 'OST_distilled')
 TEST_SETS = ('OutdoorSceneTest300', 'Set5', 'Set14', 'B100', 'Urban100', 'Manga109')
 METRICS = ('psnr_rgb', 'ssim_rgb', 'psnr_y', 'ssim_y', 'lpips')
-STEMS = ('EDSR_Mx4', 'RCAN_x4', 'SwinIR_x4', 'SRFormer_light_x4', 'SRFormer_x4', 'HiT_SIR_x4', 'HiT_SNG_x4',
-         'HiT_SRF_x4', 'RealESRGAN_x4', 'RealESRGAN_blind_x4', 'RealSR_x4')
+STEMS = (
+    'EDSR_Mx4',
+    'RCAN_x4',
+    'SwinIR_x4',
+    'SRFormer_light_x4',
+    'SRFormer_x4',
+    'HiT_SIR_x4',
+    'HiT_SNG_x4',
+    'HiT_SRF_x4',
+    'RealESRGAN_x4',
+    'RealESRGAN_blind_x4',
+    'RealSR_x4',
+)
 
 
 def files(pattern: str) -> list[Any]:
@@ -85,22 +96,35 @@ def test_basicsr_reads_the_same(path: Path) -> None:
     assert yaml.load(path.read_text(), Loader=ordered_yaml()[0]) == load_option_file(path)
 
 
-@pytest.mark.parametrize(('place', 'key', 'message'), [
-    ('network_g', 'num_feats', "network_g: RRDBNet takes no key 'num_feats'; did you mean 'num_feat'"),
-    ('datasets:train', 'use_flip', "datasets.train: unknown key 'use_flip'; did you mean 'use_hflip'"),
-    ('path', 'strict_load', "path: unknown key 'strict_load'; did you mean 'strict_load_[dg]'"),
-    ('train:optim_d', 'beta', "train.optim_d: Adam takes no key 'beta'; did you mean 'betas'"),
-    ('train:scheduler', 'milestone',
-     "train.scheduler: MultiStepLR takes no key 'milestone'; did you mean 'milestones'"),
-    ('train:gan_opt', 'weight', "train.gan_opt: GANLoss takes no key 'weight'; did you mean 'loss_weight'"),
-    ('train', 'perceptul_opt', "train: unknown key 'perceptul_opt'; did you mean 'perceptual_opt'"),
-    ('train:perceptual_opt:layer_weights', 'conv5_5',
-     "layer_weights: unknown key 'conv5_5'; did you mean 'conv5_[1-4]'"),
-    ('val:metrics:psnr', 'crop', "val.metrics.psnr: calculate_psnr takes no key 'crop'; did you mean 'crop_border'"),
-    ('val', 'save_image', "val: unknown key 'save_image'; did you mean 'save_img'"),
-    ('logger', 'print_frq', "logger.print_frq'; did you mean 'print_freq'"),
-    ('', 'manuel_seed', "unknown key 'manuel_seed'; did you mean 'manual_seed'"),
-])
+@pytest.mark.parametrize(
+    ('place', 'key', 'message'),
+    [
+        ('network_g', 'num_feats', "network_g: RRDBNet takes no key 'num_feats'; did you mean 'num_feat'"),
+        ('datasets:train', 'use_flip', "datasets.train: unknown key 'use_flip'; did you mean 'use_hflip'"),
+        ('path', 'strict_load', "path: unknown key 'strict_load'; did you mean 'strict_load_[dg]'"),
+        ('train:optim_d', 'beta', "train.optim_d: Adam takes no key 'beta'; did you mean 'betas'"),
+        (
+            'train:scheduler',
+            'milestone',
+            "train.scheduler: MultiStepLR takes no key 'milestone'; did you mean 'milestones'",
+        ),
+        ('train:gan_opt', 'weight', "train.gan_opt: GANLoss takes no key 'weight'; did you mean 'loss_weight'"),
+        ('train', 'perceptul_opt', "train: unknown key 'perceptul_opt'; did you mean 'perceptual_opt'"),
+        (
+            'train:perceptual_opt:layer_weights',
+            'conv5_5',
+            "layer_weights: unknown key 'conv5_5'; did you mean 'conv5_[1-4]'",
+        ),
+        (
+            'val:metrics:psnr',
+            'crop',
+            "val.metrics.psnr: calculate_psnr takes no key 'crop'; did you mean 'crop_border'",
+        ),
+        ('val', 'save_image', "val: unknown key 'save_image'; did you mean 'save_img'"),
+        ('logger', 'print_frq', "logger.print_frq'; did you mean 'print_freq'"),
+        ('', 'manuel_seed', "unknown key 'manuel_seed'; did you mean 'manual_seed'"),
+    ],
+)
 def test_a_wrong_key_is_refused_with_the_nearest(place: str, key: str, message: str) -> None:
     options = load('train', 'RealSR_x4_DIV2K')
     options['datasets']['train']['type'] = 'PairedImageDataset'
@@ -113,15 +137,22 @@ def test_a_wrong_key_is_refused_with_the_nearest(place: str, key: str, message: 
         check_components(Recipe.parse(Path('x.yml'), options))
 
 
-@pytest.mark.parametrize(('val', 'message'), [
-    (True, 'val: must be a mapping'),
-    ({'metrics': ['psnr']}, r'val\.metrics: must be a mapping'),
-    ({'metrics': {'psnr': {'crop_border': 4}}}, r"val\.metrics\.psnr: key 'type' is missing"),
-    ({'metrics': {'x': {'type': 'calculate_lpips', 'network': 'alex'}}},
-     "x: unknown key 'network'; did you mean 'net'"),
-    ({'metrics': {'x': {'type': 'calculate_lpips', 'better': 'higher'}}},
-     "val.metrics.x: better: input should be 'lower'"),
-])
+@pytest.mark.parametrize(
+    ('val', 'message'),
+    [
+        (True, 'val: must be a mapping'),
+        ({'metrics': ['psnr']}, r'val\.metrics: must be a mapping'),
+        ({'metrics': {'psnr': {'crop_border': 4}}}, r"val\.metrics\.psnr: key 'type' is missing"),
+        (
+            {'metrics': {'x': {'type': 'calculate_lpips', 'network': 'alex'}}},
+            "x: unknown key 'network'; did you mean 'net'",
+        ),
+        (
+            {'metrics': {'x': {'type': 'calculate_lpips', 'better': 'higher'}}},
+            "val.metrics.x: better: input should be 'lower'",
+        ),
+    ],
+)
 def test_wrong_validation_sections_are_named(val: Any, message: str) -> None:
     with pytest.raises(InputError, match=message):
         Recipe.parse(Path('x.yml'), {**load('train', 'EDSR_Mx4_DIV2K'), 'val': val})
@@ -141,8 +172,9 @@ def test_the_files_of_a_network_differ_in_the_set_alone(stem: str) -> None:
             share = other['train']['total_iter'] / whole['train']['total_iter']
             assert share == (1 if stem == 'RealSR_x4' else 0.1)
             assert other['val']['val_freq'] == other['logger']['save_checkpoint_freq'] == 1000
-        assert other['train']['scheduler']['milestones'] == [step * share
-                                                             for step in whole['train']['scheduler']['milestones']]
+        assert other['train']['scheduler']['milestones'] == [
+            step * share for step in whole['train']['scheduler']['milestones']
+        ]
         for key in ('gt_size', 'use_hflip', 'use_rot', 'batch_size_per_gpu', 'num_worker_per_gpu'):
             assert other['datasets']['train'].get(key) == whole['datasets']['train'].get(key)
         assert without_set(other) == without_set(whole)
@@ -166,8 +198,12 @@ def test_a_network_is_tested_as_it_was_trained(stem: str) -> None:
     assert [section['name'] for section in test['datasets'].values()] == list(TEST_SETS)
     assert all(section['dataroot_gt'] == f'datasets/{section["name"]}' for section in test['datasets'].values())
     assert tuple(test['val']['metrics']) == METRICS
-    assert test['val']['metrics']['lpips'] == {'type': 'calculate_lpips', 'net': 'alex', 'crop_border': 4,
-                                               'better': 'lower'}
+    assert test['val']['metrics']['lpips'] == {
+        'type': 'calculate_lpips',
+        'net': 'alex',
+        'crop_border': 4,
+        'better': 'lower',
+    }
     transformer = 'RRDBNet' not in train['network_g']['type'] and train['network_g']['type'] not in ('EDSR', 'RCAN')
     assert ('tile' in test['val']) == transformer
 
@@ -196,8 +232,10 @@ def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, alexnet_weights: 
 
 def train_files() -> list[Any]:
     """All; of the four blind ones, which blur at 400 px, one is enough for every day."""
-    return [pytest.param(*param.values, id=param.id, marks=pytest.mark.slow if _is_slow(param.id) else ())
-            for param in files('train/**/*.yml')]
+    return [
+        pytest.param(*param.values, id=param.id, marks=pytest.mark.slow if _is_slow(param.id) else ())
+        for param in files('train/**/*.yml')
+    ]
 
 
 def _is_slow(stem: str) -> bool:
@@ -215,8 +253,9 @@ def test_train_file_trains_validates_and_resumes(path: Path, workplace: Path) ->
     folder = workplace / 'experiments' / options['name']
     assert sorted(file.name for file in (folder / 'training_states').iterdir()) == ['1.state', '2.state', '3.state']
     state = torch.load(folder / 'training_states' / '2.state', weights_only=True)
-    validated = {section['name'] for phase, section in options['datasets'].items()
-                 if phase != 'train'}  # the demo's: none
+    validated = {
+        section['name'] for phase, section in options['datasets'].items() if phase != 'train'
+    }  # the demo's: none
     assert set(state.get('best_metric_results', {})) == validated
     first, last = (torch.load(folder / 'models' / f'net_g_{n}.pth', weights_only=True)['params'] for n in (1, 3))
     assert any(not torch.equal(first[name], value) for name, value in last.items() if value.is_floating_point())
@@ -269,20 +308,24 @@ def test_a_perceptual_loss_without_vgg_is_refused_before_anything_is_built(stem:
     assert [file for file in sorted(offline.rglob('*')) if file not in before and 'torch' not in file.parts] == []
 
 
-def test_lpips_without_its_backbone_is_refused_and_can_be_left_out(offline: Path,
-                                                                   capsys: pytest.CaptureFixture[str]) -> None:
+def test_lpips_without_its_backbone_is_refused_and_can_be_left_out(
+    offline: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     path = OPTIONS / 'test/EDSR/test_EDSR_Mx4.yml'
     options = shrink(read_option_file(path))
     make_surroundings(options)
     small = [f'network_g:{key}={options["network_g"][key]}' for key in ('num_feat', 'num_block')]
     assert main(['test', '-opt', str(path), '--force_yml', *small]) == 2
     message = capsys.readouterr().err
-    assert 'val.metrics.lpips' in message and str(
-        offline / 'experiments/pretrained_models/alexnet-owt-7be5be79.pth') in message
+    assert (
+        'val.metrics.lpips' in message
+        and str(offline / 'experiments/pretrained_models/alexnet-owt-7be5be79.pth') in message
+    )
     assert '--force_yml val:metrics:lpips=none' in message and message.count('\n') == 1
     assert not (offline / 'results').exists()
 
-    assert main(['test', '-opt', str(path), '--force_yml', *small, 'val:metrics:lpips=none',
-                 'datasets:test_6=none']) == 0
+    assert (
+        main(['test', '-opt', str(path), '--force_yml', *small, 'val:metrics:lpips=none', 'datasets:test_6=none']) == 0
+    )
     results = json.loads((offline / 'results/EDSR_Mx4/metrics.json').read_text())
     assert list(results) == list(TEST_SETS[:-1]) and list(results['Set5']) == list(METRICS[:-1])

@@ -18,10 +18,22 @@ def test_plain_documents_agree_with_pyyaml() -> None:
     assert parse_yaml(text, 'x') == yaml.safe_load(text)
 
 
-@pytest.mark.parametrize(('text', 'value'), [('1e-4', 1e-4), ('1E5', 1e5), ('-2e+3', -2000.0), ('.5e1', 5.0),
-                                             ('2.e2', 200.0), ('1_000', 1000), ('12', 12),
-                                             ('!!float 5e3', 5000.0), ("!!float '1'", 1.0), ('1e-4x', '1e-4x'),
-                                             ('e5', 'e5')])
+@pytest.mark.parametrize(
+    ('text', 'value'),
+    [
+        ('1e-4', 1e-4),
+        ('1E5', 1e5),
+        ('-2e+3', -2000.0),
+        ('.5e1', 5.0),
+        ('2.e2', 200.0),
+        ('1_000', 1000),
+        ('12', 12),
+        ('!!float 5e3', 5000.0),
+        ("!!float '1'", 1.0),
+        ('1e-4x', '1e-4x'),
+        ('e5', 'e5'),
+    ],
+)
 def test_numbers(text: str, value: object) -> None:
     result = parse_yaml(text, 'x')
     assert result == value and type(result) is type(value)
@@ -34,17 +46,20 @@ def test_tags_are_refused_and_not_executed(tmp_path: Path) -> None:
     assert not witness.exists()
 
 
-@pytest.mark.parametrize('text', [
-    'a: 1\na: 2',
-    'b: {c: 1, c: 2}',
-    'a: [1',
-    'a: &a [*a]',
-    '? [1, 2]\n: 3',
-    'a: ' + '[' * 200 + ']' * 200,
-    'a: ' + '[' * 100_000,
-    'a: 2024-13-45',
-    '--- 1\n--- 2',
-])
+@pytest.mark.parametrize(
+    'text',
+    [
+        'a: 1\na: 2',
+        'b: {c: 1, c: 2}',
+        'a: [1',
+        'a: &a [*a]',
+        '? [1, 2]\n: 3',
+        'a: ' + '[' * 200 + ']' * 200,
+        'a: ' + '[' * 100_000,
+        'a: 2024-13-45',
+        '--- 1\n--- 2',
+    ],
+)
 def test_malformed_documents_are_refused(text: str) -> None:
     with pytest.raises(InputError, match=r'x\.yml'):
         parse_yaml(text, 'x.yml')
@@ -93,14 +108,17 @@ def test_binding() -> None:
     assert section.shape == _Right(height=3) and section.threshold == 2
 
 
-@pytest.mark.parametrize(('values', 'message'), [
-    ({'treshold': 1}, r"f\.yml: s: unknown key 'treshold'; did you mean 'threshold'\?"),
-    ({'shape': {'type': 'right', 'heigth': 1}}, r"unknown key 'shape\.right\.heigth'; did you mean 'height'\?"),
-    ({'shape': {'type': 'up'}}, "'up'.*'left', 'right'"),
-    ({'shape': {'type': 'right'}}, r'shape\.right\.height: field required'),
-    ({'threshold': 'high'}, 'threshold: .*number'),
-    ([1], 'must be a mapping'),
-])
+@pytest.mark.parametrize(
+    ('values', 'message'),
+    [
+        ({'treshold': 1}, r"f\.yml: s: unknown key 'treshold'; did you mean 'threshold'\?"),
+        ({'shape': {'type': 'right', 'heigth': 1}}, r"unknown key 'shape\.right\.heigth'; did you mean 'height'\?"),
+        ({'shape': {'type': 'up'}}, "'up'.*'left', 'right'"),
+        ({'shape': {'type': 'right'}}, r'shape\.right\.height: field required'),
+        ({'threshold': 'high'}, 'threshold: .*number'),
+        ([1], 'must be a mapping'),
+    ],
+)
 def test_binding_explains_what_is_wrong(values: object, message: str) -> None:
     with pytest.raises(InputError, match=message):
         bind(_Section, values, 'f.yml: s')

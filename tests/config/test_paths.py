@@ -13,19 +13,29 @@ from basicsr_distill.errors import InputError
 
 def test_the_home_folder_stands_in_every_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv('HOME', '/home/ada')
-    path = write_options(tmp_path / 'x.yml', {
-        'extract': {'dataroot': ['~/photos', 'relative'], 'save_dir': '~/patches', 'leak_check': ['~/Set5']},
-        'cluster': {'save_dir': '~/clusters', 'encoder': {'name': 'local-dir:~/clip', 'pretrained': '~/clip.pt'}},
-        'sample': {'save_dir': '~/set'},
-        'datasets': {'train': {'labels_file': '~/clusters/labels.csv', 'codec': {'pretrained': '~/vae'}}},
-        'network_g': {'pretrained': '~/dit', 'name': 'a~/b'}, 'path': {'pretrain_network_g': None, 'resume_state': '~'},
-        'val': {'metrics': {'lpips': {'weights': '~/alex.pth'}}}})
+    path = write_options(
+        tmp_path / 'x.yml',
+        {
+            'extract': {'dataroot': ['~/photos', 'relative'], 'save_dir': '~/patches', 'leak_check': ['~/Set5']},
+            'cluster': {'save_dir': '~/clusters', 'encoder': {'name': 'local-dir:~/clip', 'pretrained': '~/clip.pt'}},
+            'sample': {'save_dir': '~/set'},
+            'datasets': {'train': {'labels_file': '~/clusters/labels.csv', 'codec': {'pretrained': '~/vae'}}},
+            'network_g': {'pretrained': '~/dit', 'name': 'a~/b'},
+            'path': {'pretrain_network_g': None, 'resume_state': '~'},
+            'val': {'metrics': {'lpips': {'weights': '~/alex.pth'}}},
+        },
+    )
     options = read_option_file(path, ['benchmark={path: ~/mine}'])
-    assert options['extract'] == {'dataroot': ['/home/ada/photos', 'relative'], 'save_dir': '/home/ada/patches',
-                                  'leak_check': ['/home/ada/Set5']}
+    assert options['extract'] == {
+        'dataroot': ['/home/ada/photos', 'relative'],
+        'save_dir': '/home/ada/patches',
+        'leak_check': ['/home/ada/Set5'],
+    }
     assert options['cluster']['encoder'] == {'name': 'local-dir:/home/ada/clip', 'pretrained': '/home/ada/clip.pt'}
-    assert options['datasets']['train'] == {'labels_file': '/home/ada/clusters/labels.csv',
-                                            'codec': {'pretrained': '/home/ada/vae'}}
+    assert options['datasets']['train'] == {
+        'labels_file': '/home/ada/clusters/labels.csv',
+        'codec': {'pretrained': '/home/ada/vae'},
+    }
     assert options['network_g'] == {'pretrained': '/home/ada/dit', 'name': 'a~/b'}
     assert options['path'] == {'pretrain_network_g': None, 'resume_state': '/home/ada'}
     assert options['val']['metrics']['lpips']['weights'] == '/home/ada/alex.pth'
@@ -34,8 +44,9 @@ def test_the_home_folder_stands_in_every_key(tmp_path: Path, monkeypatch: pytest
 
 @pytest.mark.parametrize('value', ['$HOME/photos', '${DATA}/photos', 'sets/$NAME/HR'])
 def test_variables_get_a_sentence_that_helps(value: str) -> None:
-    with pytest.raises(InputError,
-                       match=r'x\.yml: extract\.save_dir: .* are not replaced; write the whole path, or ~/'):
+    with pytest.raises(
+        InputError, match=r'x\.yml: extract\.save_dir: .* are not replaced; write the whole path, or ~/'
+    ):
         expand_paths({'extract': {'save_dir': value}}, 'x.yml')
 
 
@@ -51,9 +62,14 @@ def test_tabs_get_a_sentence_that_helps(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize('name', ['..', '.', 'n' * 240, 'a/b', 'a\tb', '$HOME', '', '~'])
 @pytest.mark.parametrize('command', ['train', 'test'])
-def test_names_that_are_no_folders_are_refused(command: str, name: str, hr_folder: Path, tmp_path: Path,
-                                               monkeypatch: pytest.MonkeyPatch,
-                                               capsys: pytest.CaptureFixture[str]) -> None:
+def test_names_that_are_no_folders_are_refused(
+    command: str,
+    name: str,
+    hr_folder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     monkeypatch.chdir(tmp_path)
     path = write_options(tmp_path / 'x.yml', {**train_options(hr_folder), 'name': name})
     Path('experiments/kept').mkdir(parents=True)

@@ -56,9 +56,9 @@ def misspelt(key: str, draw: random.Random) -> str:
     at = draw.randrange(len(key))
     kinds = [key[:at] + key[at] + key[at:]]
     if len(key) > 1:
-        kinds.append(key[:at] + key[at + 1:])
+        kinds.append(key[:at] + key[at + 1 :])
     if at + 1 < len(key) and key[at] != key[at + 1]:
-        kinds.append(key[:at] + key[at + 1] + key[at] + key[at + 2:])
+        kinds.append(key[:at] + key[at + 1] + key[at] + key[at + 2 :])
     return draw.choice(kinds)
 
 
@@ -81,8 +81,22 @@ def test_a_misspelt_key_at_any_level_of_any_file_is_refused_with_the_nearest() -
     for path, options in files.items():
         for where, key in places(options):
             levels.setdefault(where.split('.')[0] + ('.*' if where.count('.') else ''), []).append((path, where, key))
-    assert {'', 'datasets.*', 'network_g', 'path', 'train', 'train.*', 'val', 'val.*', 'logger', 'extract', 'cluster',
-            'select', 'sample', 'sample.*'} <= set(levels)
+    assert {
+        '',
+        'datasets.*',
+        'network_g',
+        'path',
+        'train',
+        'train.*',
+        'val',
+        'val.*',
+        'logger',
+        'extract',
+        'cluster',
+        'select',
+        'sample',
+        'sample.*',
+    } <= set(levels)
     for level, found in levels.items():
         passed = 0
         for path, where, key in draw.choices(found, k=20):
@@ -121,19 +135,46 @@ def test_keys_that_another_model_or_dataset_reads_may_stay() -> None:
 
 # Sections and values of the wrong kind --------------------------------------------------------------------------------
 
-SECTIONS = ('extract', 'cluster', 'cluster:encoder', 'sample', 'sample:init', 'datasets', 'datasets:train',
-            'datasets:train:codec', 'datasets:train:io_backend', 'datasets:val', 'network_g', 'network_g:from_scratch',
-            'network_d', 'path', 'train', 'train:optim_g', 'train:scheduler', 'train:pixel_opt', 'train:perceptual_opt',
-            'train:perceptual_opt:layer_weights', 'train:high_frequency_opt', 'val', 'val:metrics',
-            'val:metrics:psnr', 'val:tile', 'logger', 'logger:wandb', 'dist_params')
+SECTIONS = (
+    'extract',
+    'cluster',
+    'cluster:encoder',
+    'sample',
+    'sample:init',
+    'datasets',
+    'datasets:train',
+    'datasets:train:codec',
+    'datasets:train:io_backend',
+    'datasets:val',
+    'network_g',
+    'network_g:from_scratch',
+    'network_d',
+    'path',
+    'train',
+    'train:optim_g',
+    'train:scheduler',
+    'train:pixel_opt',
+    'train:perceptual_opt',
+    'train:perceptual_opt:layer_weights',
+    'train:high_frequency_opt',
+    'val',
+    'val:metrics',
+    'val:metrics:psnr',
+    'val:tile',
+    'logger',
+    'logger:wandb',
+    'dist_params',
+)
 VALUES = ('word', [1], 7, 1.5, True, {}, {'key': 1}, None)
 
 
-@pytest.mark.parametrize('file', ['distill/ablation.yml', 'train/RealSR/train_RealSR_x4_OST.yml',
-                                  'test/SwinIR/test_SwinIR_x4.yml'])
+@pytest.mark.parametrize(
+    'file', ['distill/ablation.yml', 'train/RealSR/train_RealSR_x4_OST.yml', 'test/SwinIR/test_SwinIR_x4.yml']
+)
 @pytest.mark.parametrize('place', SECTIONS)
-def test_a_section_of_any_kind_is_accepted_or_refused_in_one_sentence(file: str, place: str,
-                                                                      monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_section_of_any_kind_is_accepted_or_refused_in_one_sentence(
+    file: str, place: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr('os.path.exists', lambda path: True)
     monkeypatch.setattr(Path, 'is_file', lambda path: True)
     for value in VALUES:
@@ -150,10 +191,25 @@ def test_a_section_of_any_kind_is_accepted_or_refused_in_one_sentence(file: str,
             assert '\n' not in str(error) and str(error).startswith('x.yml'), str(error)
 
 
-@pytest.mark.parametrize('key', ['name', 'model_type', 'scale', 'num_gpu', 'manual_seed', 'path:pretrain_network_g',
-                                 'path:strict_load_g', 'train:total_iter', 'val:val_freq', 'val:save_img',
-                                 'logger:print_freq', 'datasets:train:name', 'datasets:train:type',
-                                 'datasets:train:batch_size_per_gpu'])
+@pytest.mark.parametrize(
+    'key',
+    [
+        'name',
+        'model_type',
+        'scale',
+        'num_gpu',
+        'manual_seed',
+        'path:pretrain_network_g',
+        'path:strict_load_g',
+        'train:total_iter',
+        'val:val_freq',
+        'val:save_img',
+        'logger:print_freq',
+        'datasets:train:name',
+        'datasets:train:type',
+        'datasets:train:batch_size_per_gpu',
+    ],
+)
 def test_a_value_of_a_wrong_kind_is_one_sentence(key: str) -> None:
     options = load_option_file(ABLATION)
     *parents, leaf = key.split(':')
@@ -163,21 +219,30 @@ def test_a_value_of_a_wrong_kind_is_one_sentence(key: str) -> None:
     assert '\n' not in str(error.value)
 
 
-@pytest.mark.parametrize(('entry', 'message'), [
-    ('cluster={num_clusters: 7}', 'cluster: save_dir: field required'),
-    ('cluster=7', 'cluster: must be a mapping'),
-    ('extract=none', "section 'extract' is missing"),
-    ('cluster=none', "section 'cluster' is missing"),
-    ('scale=x4', 'scale: .*valid integer'),
-    ('path=foo', 'path: must be a mapping'),
-    ('datasets=[1]', 'datasets: must be a mapping'),
-    ('name=..', "name: '..' must be a plain folder name"),
-    ('num_gpu=many', r'yml: num_gpu: input should be'),
-    ('cluster:num_clusters=few', r'cluster: num_clusters: input should be'),
-])
+@pytest.mark.parametrize(
+    ('entry', 'message'),
+    [
+        ('cluster={num_clusters: 7}', 'cluster: save_dir: field required'),
+        ('cluster=7', 'cluster: must be a mapping'),
+        ('extract=none', "section 'extract' is missing"),
+        ('cluster=none', "section 'cluster' is missing"),
+        ('scale=x4', 'scale: .*valid integer'),
+        ('path=foo', 'path: must be a mapping'),
+        ('datasets=[1]', 'datasets: must be a mapping'),
+        ('name=..', "name: '..' must be a plain folder name"),
+        ('num_gpu=many', r'yml: num_gpu: input should be'),
+        ('cluster:num_clusters=few', r'cluster: num_clusters: input should be'),
+    ],
+)
 @pytest.mark.parametrize('command', ['distill', 'train'])
-def test_commands_answer_in_one_line(command: str, entry: str, message: str, tmp_path: Path,
-                                     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_commands_answer_in_one_line(
+    command: str,
+    entry: str,
+    message: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     monkeypatch.chdir(tmp_path)
     stages = ['--stage', 'extract', 'cluster', 'finetune', 'sample'] if command == 'distill' else []
     assert main([command, '-opt', str(ABLATION), '--force_yml', entry, *stages]) == 2
@@ -195,8 +260,9 @@ def test_null_switches_any_section_off() -> None:
     check_components(recipe)
 
 
-@pytest.mark.parametrize('name', ['.', '..', '.hidden', 'a/b', '/a', 'a\\b', 'a\tb', 'a\nb', 'a\x00b', ' a', 'a ', '',
-                                  'x' * 201, 'é' * 101])
+@pytest.mark.parametrize(
+    'name', ['.', '..', '.hidden', 'a/b', '/a', 'a\\b', 'a\tb', 'a\nb', 'a\x00b', ' a', 'a ', '', 'x' * 201, 'é' * 101]
+)
 def test_names_that_are_no_plain_folder_names(name: str) -> None:
     with pytest.raises(InputError, match='must be a plain folder name') as error:
         Recipe.parse(Path('x.yml'), {**load_option_file(ABLATION), 'name': name})
@@ -215,8 +281,12 @@ def test_variables_of_the_shell_get_a_sentence_that_helps() -> None:
 
 # Recipes of stages alone ----------------------------------------------------------------------------------------------
 
-STAGES_ALONE = {'name': 'alone', 'scale': 4, 'extract': {'dataroot': 'photos', 'save_dir': 'out/patches'},
-                'cluster': {'encoder': {'type': 'texture'}, 'save_dir': 'out/clusters'}}
+STAGES_ALONE = {
+    'name': 'alone',
+    'scale': 4,
+    'extract': {'dataroot': 'photos', 'save_dir': 'out/patches'},
+    'cluster': {'encoder': {'type': 'texture'}, 'save_dir': 'out/clusters'},
+}
 
 
 def test_a_recipe_of_stages_alone() -> None:
@@ -233,8 +303,10 @@ def test_a_recipe_of_stages_alone() -> None:
 
 
 def test_reading_a_file_is_quick_and_needs_no_torch() -> None:
-    script = ('import sys\nfrom basicsr_distill.cli import main\n'
-              f'assert main(["train", "-opt", {str(ABLATION)!r}, "--force_yml", "sample:num_stpes=3"]) == 2\n'
-              'sys.exit(any(name in sys.modules for name in ("torch", "basicsr", "numpy")))')
+    script = (
+        'import sys\nfrom basicsr_distill.cli import main\n'
+        f'assert main(["train", "-opt", {str(ABLATION)!r}, "--force_yml", "sample:num_stpes=3"]) == 2\n'
+        'sys.exit(any(name in sys.modules for name in ("torch", "basicsr", "numpy")))'
+    )
     result = subprocess.run([sys.executable, '-c', script], capture_output=True, text=True)
     assert result.returncode == 0 and "did you mean 'num_steps'" in result.stderr

@@ -14,8 +14,16 @@ from basicsr_distill.config.sections.base import NamedFile, OutputFolder, Text, 
 from basicsr_distill.diffusion import codec
 from basicsr_distill.features import encoders
 
-TABLES = (registry.DATASETS, registry.NETWORKS, registry.LOSSES, registry.METRICS, registry.CODECS, registry.ENCODERS,
-          registry.TRAIN_SECTIONS, registry.STAGES)
+TABLES = (
+    registry.DATASETS,
+    registry.NETWORKS,
+    registry.LOSSES,
+    registry.METRICS,
+    registry.CODECS,
+    registry.ENCODERS,
+    registry.TRAIN_SECTIONS,
+    registry.STAGES,
+)
 # What a component gets by the data or from its caller, and what its caller makes of a key.
 GIVEN = {'num_labels', 'latent_dim', 'img', 'img2'}
 USED_BY_THE_MODEL = {'pixel_codec'}
@@ -47,7 +55,7 @@ def says_what(annotation: Any, metadata: list[Any]) -> bool:
         return says_what(get_args(annotation)[0], list(annotation.__metadata__))
     if get_origin(annotation) is Literal or models_in(annotation) == [annotation]:
         return True
-    parts = get_args(annotation)[get_origin(annotation) is dict:]
+    parts = get_args(annotation)[get_origin(annotation) is dict :]
     return all(says_what(part, []) for part in parts) if parts else annotation in (int, float, bool, type(None))
 
 
@@ -86,16 +94,18 @@ def components() -> Iterator[Any]:
 
 
 @pytest.mark.parametrize(('model', 'component'), components())
-def test_a_component_takes_the_keys_of_its_model_and_has_no_default(model: type[Options],
-                                                                    component: Callable[..., Any]) -> None:
+def test_a_component_takes_the_keys_of_its_model_and_has_no_default(
+    model: type[Options], component: Callable[..., Any]
+) -> None:
     parameters = inspect.signature(component).parameters
     keys = model.model_fields.keys() - USED_BY_THE_MODEL - {'type'}
     assert parameters.keys() - GIVEN == keys - GIVEN
     assert [name for name, parameter in parameters.items() if parameter.default is not parameter.empty] == []
 
 
-@pytest.mark.parametrize(('table', 'host'), [(registry.DATASETS, DATASET_REGISTRY),
-                                             (registry.TRAIN_SECTIONS, MODEL_REGISTRY)])
+@pytest.mark.parametrize(
+    ('table', 'host'), [(registry.DATASETS, DATASET_REGISTRY), (registry.TRAIN_SECTIONS, MODEL_REGISTRY)]
+)
 def test_what_binds_its_own_section_takes_the_section_alone(table: registry.Models, host: Any) -> None:
     for name in table:
         assert list(inspect.signature(host.get(name)).parameters) == ['opt']

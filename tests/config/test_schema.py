@@ -23,8 +23,9 @@ def kind_of(path: Path) -> str:
 def as_an_editor_reads(value: Any) -> Any:
     """YAML 1.2 has no truth value ``off``."""
     if isinstance(value, dict):
-        return {key: 'off' if key == 'mode' and part is False else as_an_editor_reads(part)
-                for key, part in value.items()}
+        return {
+            key: 'off' if key == 'mode' and part is False else as_an_editor_reads(part) for key, part in value.items()
+        }
     return value
 
 
@@ -55,14 +56,19 @@ def test_option_files_are_valid_and_misspelt_ones_are_not(kind: str) -> None:
     for path in FILES:
         if kind_of(path) == kind:
             assert list(validator.iter_errors(as_an_editor_reads(load_option_file(path)))) == [], path
-    name = {'recipe': 'distill/demo.yml', 'experiment': 'train/EDSR/train_EDSR_Mx4_OST.yml',
-            'benchmark': 'benchmark/cpu_study.yml'}[kind]
+    name = {
+        'recipe': 'distill/demo.yml',
+        'experiment': 'train/EDSR/train_EDSR_Mx4_OST.yml',
+        'benchmark': 'benchmark/cpu_study.yml',
+    }[kind]
     options = load_option_file(REPOSITORY / 'options' / name)
     if kind == 'benchmark':
         options['benchmark']['sead'] = 1
         options['benchmark']['budget']['iter'] = 1
-        assert {tuple(error.path) for error in validator.iter_errors(options)} == {('benchmark',),
-                                                                                  ('benchmark', 'budget')}
+        assert {tuple(error.path) for error in validator.iter_errors(options)} == {
+            ('benchmark',),
+            ('benchmark', 'budget'),
+        }
         return
     options['datasets']['train']['use_hflp'] = True
     options['logger']['print_frq'] = 1

@@ -30,8 +30,18 @@ def build(root: Path, phase: str = 'train', **keys: Any) -> Any:
 
 
 def stock(hr: Path, lr: Path, phase: str = 'val', **keys: Any) -> Any:
-    return build_dataset({'name': 'set', 'type': 'PairedImageDataset', 'dataroot_gt': str(hr), 'dataroot_lq': str(lr),
-                          'io_backend': {'type': 'disk'}, 'phase': phase, 'scale': 4, **keys})
+    return build_dataset(
+        {
+            'name': 'set',
+            'type': 'PairedImageDataset',
+            'dataroot_gt': str(hr),
+            'dataroot_lq': str(lr),
+            'io_backend': {'type': 'disk'},
+            'phase': phase,
+            'scale': 4,
+            **keys,
+        }
+    )
 
 
 @pytest.fixture
@@ -40,7 +50,7 @@ def distilled_set(tmp_path: Path, astronaut: NDArray[np.uint8]) -> Path:
     root, rows = tmp_path / 'distilled', []
     for label in range(2):
         for index in range(3):
-            hr = astronaut[100 + 64 * label:164 + 64 * label, 64 * index:64 * index + 64]
+            hr = astronaut[100 + 64 * label : 164 + 64 * label, 64 * index : 64 * index + 64]
             row = SampleRow(f'{label:03d}_{index:05d}.png', label, index, 0, 'ab', 1.0, '', 'matlab_rgb', 23.5)
             rows.append(row)
             save_rgb(root / 'HR' / row.name, hr)
@@ -73,7 +83,7 @@ def test_colour_and_normalisation_equal_the_stock_dataset(distilled_set: Path, k
 def test_lr_is_made_as_matlab_makes_it(tmp_path: Path, chelsea: NDArray[np.uint8]) -> None:
     save_rgb(tmp_path / 'hr' / 'cat.png', chelsea)  # 300 x 451: three columns are cropped
     item = build(tmp_path / 'hr', 'test')[0]
-    expected = imresize(chelsea[:300, :448] / 255., 1 / 4)
+    expected = imresize(chelsea[:300, :448] / 255.0, 1 / 4)
     assert item['gt'].shape == (3, 300, 448) and item['lq'].shape == (3, 75, 112)
     lq = item['lq'].permute(1, 2, 0).numpy()
     np.testing.assert_allclose(lq, (expected * 255).round().clip(0, 255) / 255, atol=1.01 / 255)
@@ -93,9 +103,13 @@ def test_crops_are_aligned_and_all_eight_turns_occur(distilled_set: Path) -> Non
         found = []
         for turn in turns:
             a, b = (_undo(image, *turn) for image in (gt, lq))
-            found += [turn for top in range(9) for left in range(9)
-                      if np.array_equal(lr[top:top + 8, left:left + 8], b)
-                      and np.array_equal(hr[4 * top:4 * top + 32, 4 * left:4 * left + 32], a)]
+            found += [
+                turn
+                for top in range(9)
+                for left in range(9)
+                if np.array_equal(lr[top : top + 8, left : left + 8], b)
+                and np.array_equal(hr[4 * top : 4 * top + 32, 4 * left : 4 * left + 32], a)
+            ]
         assert len(found) == 1
         seen.add(found[0])
     assert seen == set(turns)
@@ -123,15 +137,28 @@ def test_subsets_are_spread_though_draws_were_left_out(distilled_set: Path) -> N
     table = distilled_set / 'manifest.csv'
     rows = [replace(row, index=row.index + 30 * row.label) for row in read_table(table, SampleRow)]
     write_table(table, rows, SampleRow)
-    assert [pair.hr.name[:3] for pair in build(distilled_set, 'val', num_images=4).pairs] == ['000', '001', '000',
-                                                                                              '001']
+    assert [pair.hr.name[:3] for pair in build(distilled_set, 'val', num_images=4).pairs] == [
+        '000',
+        '001',
+        '000',
+        '001',
+    ]
 
 
-def test_a_distilled_set_ignores_what_another_set_left_behind(distilled_set: Path, tmp_path: Path,
-                                                              caplog: pytest.LogCaptureFixture) -> None:
+def test_a_distilled_set_ignores_what_another_set_left_behind(
+    distilled_set: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     logging.getLogger('basicsr').propagate = True
-    dataset = build(distilled_set, dataroot_lq='datasets/DIV2K/LR', meta_info_file='meta_info_DIV2K.txt',
-                    filename_tmpl='{}x4', meta_info='pairs.txt', task='SR', io_backend={'type': 'lmdb'}, gt_size=192)
+    dataset = build(
+        distilled_set,
+        dataroot_lq='datasets/DIV2K/LR',
+        meta_info_file='meta_info_DIV2K.txt',
+        filename_tmpl='{}x4',
+        meta_info='pairs.txt',
+        task='SR',
+        io_backend={'type': 'lmdb'},
+        gt_size=192,
+    )
     assert dataset[0]['gt'].shape == (3, 64, 64)
     assert 'dataroot_lq and meta_info_file and meta_info ignored' in caplog.text
     assert 'cropping 64 instead' in caplog.text
@@ -187,15 +214,27 @@ def decoded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return names
 
 
-@pytest.mark.parametrize(('cache', 'auto_limit', 'limit', 'workers', 'reads'), [
-    ('auto', 10**9, 10**9, None, 1),  # a small set is kept
-    ('auto', 70_000, 10**9, None, 3),  # 6 pairs of 64 x 64 and 16 x 16 take 78 kB
-    ('auto', 150_000, 10**9, 2, 3),  # two workers would keep it twice
-    ('none', 10**9, 10**9, None, 3), ('ram', 0, 10**9, None, 1), ('ram', 0, 10**9, 4, 1)])
+@pytest.mark.parametrize(
+    ('cache', 'auto_limit', 'limit', 'workers', 'reads'),
+    [
+        ('auto', 10**9, 10**9, None, 1),  # a small set is kept
+        ('auto', 70_000, 10**9, None, 3),  # 6 pairs of 64 x 64 and 16 x 16 take 78 kB
+        ('auto', 150_000, 10**9, 2, 3),  # two workers would keep it twice
+        ('none', 10**9, 10**9, None, 3),
+        ('ram', 0, 10**9, None, 1),
+        ('ram', 0, 10**9, 4, 1),
+    ],
+)
 def test_images_are_decoded_on_first_use_and_kept_where_they_fit(
-    distilled_set: Path, decoded: list[str], monkeypatch: pytest.MonkeyPatch, cache: str, auto_limit: int,
+    distilled_set: Path,
+    decoded: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+    cache: str,
+    auto_limit: int,
     limit: int,
-    workers: int | None, reads: int) -> None:
+    workers: int | None,
+    reads: int,
+) -> None:
     monkeypatch.setattr(distilled_patch_dataset, 'MAX_AUTO_CACHE_BYTES', auto_limit)
     monkeypatch.setattr(distilled_patch_dataset, 'MAX_CACHE_BYTES', limit)
     if workers:
@@ -211,9 +250,9 @@ def test_images_are_decoded_on_first_use_and_kept_where_they_fit(
     assert len(pickle.loads(pickle.dumps(dataset))[0]['gt']) == 3
 
 
-def test_a_cache_larger_than_allowed_is_filled_in_part(distilled_set: Path, decoded: list[str],
-                                                       monkeypatch: pytest.MonkeyPatch,
-                                                       caplog: pytest.LogCaptureFixture) -> None:
+def test_a_cache_larger_than_allowed_is_filled_in_part(
+    distilled_set: Path, decoded: list[str], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     logging.getLogger('basicsr').propagate = True
     monkeypatch.setattr(distilled_patch_dataset, 'MAX_CACHE_BYTES', 3 * 13_056)  # of 6 pairs
     dataset = build(distilled_set, cache='ram')
@@ -240,37 +279,66 @@ def test_the_folder_is_read_by_datasets(distilled_set: Path, tmp_path: Path) -> 
     (distilled_set / 'README.md').write_text(front_matter('set', 6, []))
     for place in (('imagefolder', {'data_dir': str(distilled_set)}), (str(distilled_set), {})):
         table = datasets.load_dataset(place[0], split='train', cache_dir=str(tmp_path / 'cache'), **place[1])
-        assert table.column_names == ['image', 'lr', 'label', 'psnr_db'] and sorted(table['label']) == [0, 0, 0, 1, 1,
-                                                                                                        1]
+        assert table.column_names == ['image', 'lr', 'label', 'psnr_db'] and sorted(table['label']) == [
+            0,
+            0,
+            0,
+            1,
+            1,
+            1,
+        ]
         ours = build(distilled_set, 'val')
         expected = {ours[index]['gt'].numpy().tobytes(): ours[index]['lq'] for index in range(6)}
         for item in table:
-            gt, lq = (torch.from_numpy(np.asarray(item[key]).transpose(2, 0, 1).astype(np.float32) / 255)
-                      for key in ('image', 'lr'))
+            gt, lq = (
+                torch.from_numpy(np.asarray(item[key]).transpose(2, 0, 1).astype(np.float32) / 255)
+                for key in ('image', 'lr')
+            )
             assert torch.equal(expected.pop(np.ascontiguousarray(gt.numpy()).tobytes()), lq)
         assert not expected
 
 
 def test_the_folder_feeds_stock_datasets(distilled_set: Path) -> None:
-    pairs = stock(distilled_set / 'HR', distilled_set / 'LR_bicubic/X4', 'train', gt_size=32, use_hflip=True,
-                  use_rot=True)
+    pairs = stock(
+        distilled_set / 'HR', distilled_set / 'LR_bicubic/X4', 'train', gt_size=32, use_hflip=True, use_rot=True
+    )
     assert pairs[0]['gt'].shape == (3, 32, 32) and pairs[0]['lq'].shape == (3, 8, 8)
-    (distilled_set / 'meta_info.txt').write_text(''.join(f'{path.name} (64,64,3)\n'
-                                                         for path in (distilled_set / 'HR').iterdir()))
-    kernels = {'blur_kernel_size': 21, 'kernel_list': ['iso'], 'kernel_prob': [1], 'sinc_prob': 0.1,
-               'blur_sigma': [0.2, 3], 'betag_range': [0.5, 4], 'betap_range': [1, 2]}
-    blind = build_dataset({
-        'name': 'set', 'type': 'RealESRGANDataset', 'phase': 'train', 'scale': 4,
-        'dataroot_gt': str(distilled_set / 'HR'),
-        'meta_info': str(distilled_set / 'meta_info.txt'), 'io_backend': {'type': 'disk'}, 'use_hflip': True,
-        'use_rot': False, 'final_sinc_prob': 0.8, **kernels, **{f'{key}2': value for key, value in kernels.items()}})
+    (distilled_set / 'meta_info.txt').write_text(
+        ''.join(f'{path.name} (64,64,3)\n' for path in (distilled_set / 'HR').iterdir())
+    )
+    kernels = {
+        'blur_kernel_size': 21,
+        'kernel_list': ['iso'],
+        'kernel_prob': [1],
+        'sinc_prob': 0.1,
+        'blur_sigma': [0.2, 3],
+        'betag_range': [0.5, 4],
+        'betap_range': [1, 2],
+    }
+    blind = build_dataset(
+        {
+            'name': 'set',
+            'type': 'RealESRGANDataset',
+            'phase': 'train',
+            'scale': 4,
+            'dataroot_gt': str(distilled_set / 'HR'),
+            'meta_info': str(distilled_set / 'meta_info.txt'),
+            'io_backend': {'type': 'disk'},
+            'use_hflip': True,
+            'use_rot': False,
+            'final_sinc_prob': 0.8,
+            **kernels,
+            **{f'{key}2': value for key, value in kernels.items()},
+        }
+    )
     assert len(blind) == 6 and blind[0]['gt'].shape == (3, 400, 400)
 
 
-def test_one_small_image_does_not_cut_the_crops_of_all(tmp_path: Path, astronaut: NDArray[np.uint8],
-                                                       caplog: pytest.LogCaptureFixture) -> None:
+def test_one_small_image_does_not_cut_the_crops_of_all(
+    tmp_path: Path, astronaut: NDArray[np.uint8], caplog: pytest.LogCaptureFixture
+) -> None:
     for number in range(4):
-        save_rgb(tmp_path / f'{number}.png', astronaut[:128, 64 * number:64 * number + 128])
+        save_rgb(tmp_path / f'{number}.png', astronaut[:128, 64 * number : 64 * number + 128])
     save_rgb(tmp_path / 'banner.png', astronaut[100:140, :200])
     with caplog.at_level(logging.WARNING, 'basicsr'):
         dataset = build(tmp_path, gt_size=128)
@@ -288,33 +356,37 @@ def test_the_lr_image_of_a_continued_image_is_the_continued_lr_image(astronaut: 
     assert np.array_equal(whole[:28, :28], distilled_patch_dataset.continued(make_lr(small, 4), 32)[:28, :28])
 
 
-def test_a_set_of_small_images_is_cropped_to_their_side(tmp_path: Path, astronaut: NDArray[np.uint8],
-                                                        caplog: pytest.LogCaptureFixture) -> None:
+def test_a_set_of_small_images_is_cropped_to_their_side(
+    tmp_path: Path, astronaut: NDArray[np.uint8], caplog: pytest.LogCaptureFixture
+) -> None:
     for number in range(3):
-        save_rgb(tmp_path / f'{number}.png', astronaut[:64, 64 * number:64 * number + 64])
+        save_rgb(tmp_path / f'{number}.png', astronaut[:64, 64 * number : 64 * number + 64])
     with caplog.at_level(logging.WARNING, 'basicsr'):
         dataset = build(tmp_path, gt_size=256)
     assert dataset.gt_size == 64 and 'cropping 64 instead' in caplog.text and 'mirror' not in caplog.text
 
 
-@pytest.mark.parametrize(('large', 'small', 'suffix'), [
-    ('GTmod12', 'LRbicx4', ''), ('DIV2K_train_HR', 'DIV2K_train_LR_bicubic/X2', 'x2')])
-def test_a_folder_of_hr_beside_lr_images_is_refused(large: str, small: str, suffix: str, tmp_path: Path,
-                                                    astronaut: NDArray[np.uint8]) -> None:
+@pytest.mark.parametrize(
+    ('large', 'small', 'suffix'), [('GTmod12', 'LRbicx4', ''), ('DIV2K_train_HR', 'DIV2K_train_LR_bicubic/X2', 'x2')]
+)
+def test_a_folder_of_hr_beside_lr_images_is_refused(
+    large: str, small: str, suffix: str, tmp_path: Path, astronaut: NDArray[np.uint8]
+) -> None:
     scale = int(small[-1])
     for number in range(3):
-        hr = astronaut[:120 + 12 * number, :96]
+        hr = astronaut[: 120 + 12 * number, :96]
         save_rgb(tmp_path / large / f'{number}.png', hr)
         save_rgb(tmp_path / small / f'{number}{suffix}.png', make_lr(hr, scale))
-    with pytest.raises(InputError, match=f'{small} holds the pictures of {large} at a smaller size; '
-                                         f'point it at .*{large}'):
+    with pytest.raises(
+        InputError, match=f'{small} holds the pictures of {large} at a smaller size; point it at .*{large}'
+    ):
         build(tmp_path, 'val')
     assert len(build(tmp_path / large, 'val')) == 3
 
 
 def test_equal_names_of_different_pictures_are_no_versions(tmp_path: Path, astronaut: NDArray[np.uint8]) -> None:
     for number, name in enumerate(('animal', 'building')):
-        save_rgb(tmp_path / name / '1.png', astronaut[:64 + 32 * number, :96 - 24 * number])
+        save_rgb(tmp_path / name / '1.png', astronaut[: 64 + 32 * number, : 96 - 24 * number])
     assert len(build(tmp_path, 'val')) == 2
 
 

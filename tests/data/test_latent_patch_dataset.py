@@ -68,11 +68,17 @@ def test_items_follow_torchs_seed(root):
 
 def test_a_variational_codec_is_sampled(root):
     torch.manual_seed(0)
-    network = diffusers.AutoencoderKL(block_out_channels=(8, 8), down_block_types=['DownEncoderBlock2D'] * 2,
-                                      up_block_types=['UpDecoderBlock2D'] * 2, norm_num_groups=4, latent_channels=4)
+    network = diffusers.AutoencoderKL(
+        block_out_channels=(8, 8),
+        down_block_types=['DownEncoderBlock2D'] * 2,
+        up_block_types=['UpDecoderBlock2D'] * 2,
+        norm_num_groups=4,
+        latent_channels=4,
+    )
     network.save_pretrained(root / 'vae')
-    dataset = prepared(root, codec={'type': 'autoencoder_kl', 'pretrained': str(root / 'vae'),
-                                    'local_files_only': True})
+    dataset = prepared(
+        root, codec={'type': 'autoencoder_kl', 'pretrained': str(root / 'vae'), 'local_files_only': True}
+    )
     with torch.no_grad():
         posterior = network.encode(pixels_of(root, 2) * 2 - 1).latent_dist
     draws = torch.stack([dataset[2]['latent'] for _ in range(400)])
@@ -109,8 +115,10 @@ def test_a_kill_before_the_record_fits_the_same_codec_again(root):
     assert (root / 'latents' / 'codec.safetensors').read_bytes() == codec
 
 
-@pytest.mark.parametrize(('change', 'message'), [({'use_hflip': True}, 'another hflip'),
-                                                 ({'codec': {'type': 'block_pca', 'components': 8}}, 'another codec')])
+@pytest.mark.parametrize(
+    ('change', 'message'),
+    [({'use_hflip': True}, 'another hflip'), ({'codec': {'type': 'block_pca', 'components': 8}}, 'another codec')],
+)
 def test_other_options_are_refused_over_old_latents(root, change, message):
     prepared(root)
     with pytest.raises(InputError, match=message):

@@ -13,13 +13,17 @@ def random_state(depth=2, num_classes=10, seed=0):
     generator = torch.Generator().manual_seed(seed)
 
     def layer(name, rows, columns, scale=1.0):
-        return {f'{name}.weight': torch.randn(rows, columns, generator=generator) * scale / math.sqrt(columns),
-                f'{name}.bias': torch.randn(rows, generator=generator) * 0.1}
+        return {
+            f'{name}.weight': torch.randn(rows, columns, generator=generator) * scale / math.sqrt(columns),
+            f'{name}.bias': torch.randn(rows, generator=generator) * 0.1,
+        }
 
-    state = {'x_embedder.proj.weight': torch.randn(WIDTH, CHANNELS, PATCH, PATCH, generator=generator) / 4,
-             'x_embedder.proj.bias': torch.randn(WIDTH, generator=generator) * 0.1,
-             'y_embedder.embedding_table.weight': torch.randn(num_classes + 1, WIDTH, generator=generator),
-             'pos_embed': position_embedding()}
+    state = {
+        'x_embedder.proj.weight': torch.randn(WIDTH, CHANNELS, PATCH, PATCH, generator=generator) / 4,
+        'x_embedder.proj.bias': torch.randn(WIDTH, generator=generator) * 0.1,
+        'y_embedder.embedding_table.weight': torch.randn(num_classes + 1, WIDTH, generator=generator),
+        'pos_embed': position_embedding(),
+    }
     state |= layer('t_embedder.mlp.0', WIDTH, 256) | layer('t_embedder.mlp.2', WIDTH, WIDTH)
     for number in range(depth):
         block = f'blocks.{number}.'
@@ -37,13 +41,22 @@ def position_embedding():
     rows = []
     for y in range(side):
         for x in range(side):
-            rows.append(torch.cat([torch.sin(x * frequencies), torch.cos(x * frequencies),
-                                   torch.sin(y * frequencies), torch.cos(y * frequencies)]))
+            rows.append(
+                torch.cat(
+                    [
+                        torch.sin(x * frequencies),
+                        torch.cos(x * frequencies),
+                        torch.sin(y * frequencies),
+                        torch.cos(y * frequencies),
+                    ]
+                )
+            )
     return torch.stack(rows).float()[None]
 
 
 def forward(state, x, timesteps, labels):
     """Output (N, 8, 8, 8) of the original network."""
+
     def linear(name, value):
         return F.linear(value, state[f'{name}.weight'], state[f'{name}.bias'])
 

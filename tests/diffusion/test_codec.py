@@ -28,8 +28,14 @@ def block_pca(patches):
 
 def blocks_of(patches):
     """(blocks, 192) pixels, channels first, by slicing."""
-    return np.stack([patch[:, y:y + 8, x:x + 8].reshape(-1) for patch in patches.numpy()
-                     for y in range(0, 128, 8) for x in range(0, 128, 8)])
+    return np.stack(
+        [
+            patch[:, y : y + 8, x : x + 8].reshape(-1)
+            for patch in patches.numpy()
+            for y in range(0, 128, 8)
+            for x in range(0, 128, 8)
+        ]
+    )
 
 
 def psnr_db(a, b):
@@ -122,8 +128,13 @@ def test_sizes_that_do_not_fit_are_refused(block_pca):
 @pytest.fixture(scope='module')
 def autoencoder_kl(tmp_path_factory):
     torch.manual_seed(0)
-    network = diffusers.AutoencoderKL(block_out_channels=(8, 8, 8, 8), down_block_types=['DownEncoderBlock2D'] * 4,
-                                      up_block_types=['UpDecoderBlock2D'] * 4, norm_num_groups=4, latent_channels=4)
+    network = diffusers.AutoencoderKL(
+        block_out_channels=(8, 8, 8, 8),
+        down_block_types=['DownEncoderBlock2D'] * 4,
+        up_block_types=['UpDecoderBlock2D'] * 4,
+        norm_num_groups=4,
+        latent_channels=4,
+    )
     folder = tmp_path_factory.mktemp('kl')
     network.save_pretrained(folder / 'vae')
     return folder, network
@@ -147,8 +158,11 @@ def test_autoencoder_kl_is_diffusers_with_its_factor_and_range(autoencoder_kl):
 def test_autoencoder_tiny_is_diffusers_with_its_range(tmp_path):
     torch.manual_seed(0)
     network = diffusers.AutoencoderTiny(
-        encoder_block_out_channels=(8, 8, 8, 8), decoder_block_out_channels=(8, 8, 8, 8),
-        num_encoder_blocks=(1, 1, 1, 1), num_decoder_blocks=(1, 1, 1, 1))
+        encoder_block_out_channels=(8, 8, 8, 8),
+        decoder_block_out_channels=(8, 8, 8, 8),
+        num_encoder_blocks=(1, 1, 1, 1),
+        num_decoder_blocks=(1, 1, 1, 1),
+    )
     network.save_pretrained(tmp_path)
     codec = build_codec(AutoencoderTinyCodecOptions(pretrained=str(tmp_path), local_files_only=True))
     pixels = torch.rand(1, 3, 32, 32)

@@ -43,9 +43,10 @@ def test_both_sources_equal_the_original_network(sources):
     state, *paths = sources
     x = torch.randn(4, 4, 8, 8)
     expected = original_dit.forward(state, x, TIMESTEPS, LABELS)
-    outputs = [output(make_dit(num_labels=10, pretrained=path, local_files_only=True, label_init='rows', tuning='full'),
-                      x)
-               for path in paths]
+    outputs = [
+        output(make_dit(num_labels=10, pretrained=path, local_files_only=True, label_init='rows', tuning='full'), x)
+        for path in paths
+    ]
     assert expected.std() > 0.5
     for got in outputs:
         torch.testing.assert_close(got, expected, rtol=1e-4, atol=1e-5 * float(expected.abs().max()))
@@ -82,8 +83,9 @@ def test_label_rows_start_as_asked(sources, how):
     network = make_dit(num_labels=3, pretrained=path, label_init=how)
     before = state['y_embedder.embedding_table.weight']
     table = network.conditioner.class_embedder.embedding_table.weight
-    expected = {'null_row': before[10].expand(3, -1), 'mean': before[:10].mean(0).expand(3, -1),
-                'rows': before[:3]}[how]
+    expected = {'null_row': before[10].expand(3, -1), 'mean': before[:10].mean(0).expand(3, -1), 'rows': before[:3]}[
+        how
+    ]
     torch.testing.assert_close(table[:3], expected)
     assert torch.equal(table[3:], before[3:])
 
@@ -190,8 +192,9 @@ def test_bad_sources_are_refused_in_one_sentence(sources, tmp_path):
         load_dit(str(tmp_path / 'torn.pt'))
     with pytest.raises(InputError, match='11 labels'):
         make_dit(num_labels=11, pretrained=path)
-    blocks_differ = DiTTransformer2DModel(num_layers=2, num_attention_heads=1, attention_head_dim=8,
-                                          num_embeds_ada_norm=3)
+    blocks_differ = DiTTransformer2DModel(
+        num_layers=2, num_attention_heads=1, attention_head_dim=8, num_embeds_ada_norm=3
+    )
     with pytest.raises(InputError, match='block 1'):
         share_conditioner(blocks_differ)
 

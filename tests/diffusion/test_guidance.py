@@ -29,8 +29,13 @@ def mixture(x_t, timesteps, labels=None, drop_mask=None):
 
 def draw(denoiser, scheduler, num_steps=25):
     settings = SamplerSettings(scheduler=scheduler, num_steps=num_steps, guidance_scale=1.0)
-    return sample_latents(denoiser, torch.zeros(COUNT, dtype=torch.int64), SHAPE,
-                          [image_generator(1, 0, index) for index in range(COUNT)], settings)
+    return sample_latents(
+        denoiser,
+        torch.zeros(COUNT, dtype=torch.int64),
+        SHAPE,
+        [image_generator(1, 0, index) for index in range(COUNT)],
+        settings,
+    )
 
 
 def distances(latents):
@@ -76,8 +81,8 @@ def test_with_ddpm_the_pull_is_that_of_the_released_code(learned):
             output = denoiser(x[None], torch.tensor([t]))[0]
             a, a_before = float(ALPHA_BAR[t]), 1.0 if before is None else float(ALPHA_BAR[before])
             beta = 1 - a / a_before
-            x0_pred = (x - (1 - a)**0.5 * output[:4]) / a**0.5
-            mu = (a_before**0.5 * beta * x0_pred + (a / a_before)**0.5 * (1 - a_before) * x) / (1 - a)
+            x0_pred = (x - (1 - a) ** 0.5 * output[:4]) / a**0.5
+            mu = (a_before**0.5 * beta * x0_pred + (a / a_before) ** 0.5 * (1 - a_before) * x) / (1 - a)
             if before is None:
                 return mu
             smallest = (1 - a_before) / (1 - a) * beta
@@ -87,9 +92,14 @@ def test_with_ddpm_the_pull_is_that_of_the_released_code(learned):
             x = mu + pull + sigma * torch.randn(SHAPE, generator=generator)
 
     drawn = sample_latents(
-        denoiser, torch.zeros(5, dtype=torch.int64), SHAPE, [image_generator(1, 0, index) for index in range(5)],
-        settings, learns_variance=learned,
-        steer=lambda denoise, next_timestep: towards_modes(denoise, MEANS, scale, next_timestep=next_timestep))
+        denoiser,
+        torch.zeros(5, dtype=torch.int64),
+        SHAPE,
+        [image_generator(1, 0, index) for index in range(5)],
+        settings,
+        learns_variance=learned,
+        steer=lambda denoise, next_timestep: towards_modes(denoise, MEANS, scale, next_timestep=next_timestep),
+    )
     expected = torch.stack([released(image_generator(1, 0, index), MEANS[index]) for index in range(5)])
     torch.testing.assert_close(drawn, expected, rtol=1e-3, atol=1e-3)
 
@@ -98,8 +108,14 @@ def test_with_ddpm_the_pull_is_that_of_the_released_code(learned):
 def test_the_next_timestep_is_told_for_ddpm_alone(scheduler):
     told = []
     settings = SamplerSettings(scheduler=scheduler, num_steps=4, guidance_scale=1.0)
-    sample_latents(mixture, torch.zeros(1, dtype=torch.int64), SHAPE, [image_generator(1, 0, 0)], settings,
-                   steer=lambda denoise, next_timestep: told.append(next_timestep) or denoise)
+    sample_latents(
+        mixture,
+        torch.zeros(1, dtype=torch.int64),
+        SHAPE,
+        [image_generator(1, 0, 0)],
+        settings,
+        steer=lambda denoise, next_timestep: told.append(next_timestep) or denoise,
+    )
     assert (told[0] is not None) == (scheduler == 'ddpm')
 
 
@@ -167,9 +183,9 @@ def test_with_a_manifold_the_pull_stays_in_it():
 
 
 def test_bounds_are_quantiles_of_every_channel():
-    latents = torch.randn(20, *SHAPE, generator=torch.Generator().manual_seed(4)) * torch.tensor([1, 2, 3, 4]).view(4,
-                                                                                                                    1,
-                                                                                                                    1)
+    latents = torch.randn(20, *SHAPE, generator=torch.Generator().manual_seed(4)) * torch.tensor([1, 2, 3, 4]).view(
+        4, 1, 1
+    )
     low, high = latent_bounds(latents, share=0.1)
     for channel in range(4):
         values = sorted(latents[:, channel].flatten().tolist())

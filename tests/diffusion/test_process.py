@@ -58,8 +58,9 @@ def test_variational_bound_equals_a_loop_in_double_precision():
         a, before, beta = bars[t + 1], bars[t], betas[t]
         # The posterior variance of t = 0 is zero; that of t = 1 stands in, as in the published code.
         posterior = (1 - bars[1]) / (1 - bars[2]) * betas[1] if t == 0 else (1 - before) / (1 - a) * beta
-        for x, xt, e, vv in zip(x0[n].flatten().tolist(), x_t[n].flatten().tolist(), eps_pred[n].flatten().tolist(),
-                                v[n].flatten().tolist()):
+        for x, xt, e, vv in zip(
+            x0[n].flatten().tolist(), x_t[n].flatten().tolist(), eps_pred[n].flatten().tolist(), v[n].flatten().tolist()
+        ):
             share = (vv + 1) / 2
             log_variance = share * math.log(beta) + (1 - share) * math.log(posterior)
             pred = (xt - math.sqrt(1 - a) * e) / math.sqrt(a)

@@ -14,8 +14,9 @@ REFERENCES = {
     'dpmsolver++': lambda: diffusers.DPMSolverMultistepScheduler(**SCHEDULE),
     'unipc': lambda: diffusers.UniPCMultistepScheduler(**SCHEDULE),
     'ddim': lambda: diffusers.DDIMScheduler(**SCHEDULE, clip_sample=False, timestep_spacing='trailing'),
-    'ddpm': lambda: diffusers.DDPMScheduler(**SCHEDULE, clip_sample=False, timestep_spacing='linspace',
-                                            variance_type='learned_range'),
+    'ddpm': lambda: diffusers.DDPMScheduler(
+        **SCHEDULE, clip_sample=False, timestep_spacing='linspace', variance_type='learned_range'
+    ),
 }
 
 
@@ -36,8 +37,9 @@ def test_each_image_equals_diffusers_on_that_image_alone(name, strength):
     labels = torch.tensor([0, 1, 0])
     start = torch.randn(3, *SHAPE, generator=torch.Generator().manual_seed(1)) if strength else None
     settings = SamplerSettings(scheduler=name, num_steps=12, guidance_scale=1)
-    drawn = sample_latents(dummy, labels, SHAPE, generators(3), settings, learns_variance=True, start=start,
-                           strength=strength or 1.0)
+    drawn = sample_latents(
+        dummy, labels, SHAPE, generators(3), settings, learns_variance=True, start=start, strength=strength or 1.0
+    )
     for number, generator in enumerate(generators(3)):
         scheduler = REFERENCES[name]()
         scheduler.set_timesteps(12)
@@ -47,12 +49,12 @@ def test_each_image_equals_diffusers_on_that_image_alone(name, strength):
             timesteps = timesteps[6:]
             if hasattr(scheduler, 'set_begin_index'):
                 scheduler.set_begin_index(6)
-            x = scheduler.add_noise(start[number:number + 1], x, timesteps[:1])
+            x = scheduler.add_noise(start[number : number + 1], x, timesteps[:1])
         for t in timesteps:
-            output = dummy(x, t[None], labels[number:number + 1])
+            output = dummy(x, t[None], labels[number : number + 1])
             more = {'generator': generator} if name == 'ddpm' else {}
             x = scheduler.step(output if name == 'ddpm' else output[:, :4], t, x, **more).prev_sample
-        torch.testing.assert_close(drawn[number:number + 1], x, rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(drawn[number : number + 1], x, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize('name', list(REFERENCES))
@@ -65,16 +67,23 @@ def test_the_exact_denoiser_of_one_point_leads_to_it(name):
         a = alpha_bar[timesteps].view(-1, 1, 1, 1)
         return (x_t - a.sqrt() * mu) / (1 - a).sqrt()
 
-    drawn = sample_latents(denoiser, torch.zeros(2, dtype=torch.int64), SHAPE, generators(2),
-                           SamplerSettings(scheduler=name, num_steps=25, guidance_scale=1))
+    drawn = sample_latents(
+        denoiser,
+        torch.zeros(2, dtype=torch.int64),
+        SHAPE,
+        generators(2),
+        SamplerSettings(scheduler=name, num_steps=25, guidance_scale=1),
+    )
     torch.testing.assert_close(drawn, mu.expand(2, -1, -1, -1), rtol=0, atol=2e-2)
 
 
 def test_images_do_not_depend_on_the_batch():
     labels, settings = torch.tensor([0, 1, 0, 1]), SamplerSettings(scheduler='ddpm', num_steps=6, guidance_scale=2.0)
     batched = sample_latents(dummy, labels, SHAPE, generators(4), settings, learns_variance=True)
-    apart = [sample_latents(dummy, labels[n:n + 2], SHAPE, generators(4)[n:n + 2], settings, learns_variance=True)
-             for n in (0, 2)]
+    apart = [
+        sample_latents(dummy, labels[n : n + 2], SHAPE, generators(4)[n : n + 2], settings, learns_variance=True)
+        for n in (0, 2)
+    ]
     torch.testing.assert_close(batched, torch.cat(apart), rtol=0, atol=1e-6)
 
 
@@ -112,13 +121,24 @@ def test_strength_is_a_share_of_the_steps():
         steps.append(int(timesteps[0]))
         return dummy(x_t, timesteps, labels, drop_mask)
 
-    sample_latents(counting, torch.tensor([0]), SHAPE, generators(1), SamplerSettings(num_steps=20, guidance_scale=1),
-                   start=torch.zeros(1, *SHAPE), strength=0.25)
+    sample_latents(
+        counting,
+        torch.tensor([0]),
+        SHAPE,
+        generators(1),
+        SamplerSettings(num_steps=20, guidance_scale=1),
+        start=torch.zeros(1, *SHAPE),
+        strength=0.25,
+    )
     assert len(steps) == 5 and max(steps) < 300
 
 
 def test_generators_of_images_differ_and_repeat():
-    draws = {(seed, label, index): tuple(torch.randn(3, generator=image_generator(seed, label, index)).tolist())
-             for seed in (0, 1) for label in (0, 1) for index in (0, 1)}
+    draws = {
+        (seed, label, index): tuple(torch.randn(3, generator=image_generator(seed, label, index)).tolist())
+        for seed in (0, 1)
+        for label in (0, 1)
+        for index in (0, 1)
+    }
     assert len(set(draws.values())) == 8
     assert draws[0, 1, 1] == tuple(torch.randn(3, generator=image_generator(0, 1, 1)).tolist())

@@ -63,8 +63,9 @@ def prepare_training(folder: Path, model: str, monkeypatch: pytest.MonkeyPatch) 
     return ['train', '-opt', 'train.yml', '--auto_resume']
 
 
-@pytest.mark.parametrize('model', [pytest.param(name, marks=() if 'blind' in name else pytest.mark.slow)
-                                   for name in MODELS])
+@pytest.mark.parametrize(
+    'model', [pytest.param(name, marks=() if 'blind' in name else pytest.mark.slow) for name in MODELS]
+)
 def test_every_model_goes_on_exactly(model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Killed once the checkpoint of iteration 4 is written: iterations 5 and 6 are those of an undisturbed run."""
     whole, killed = tmp_path / 'whole', tmp_path / 'killed'
@@ -88,11 +89,23 @@ def test_every_model_goes_on_exactly(model: str, tmp_path: Path, monkeypatch: py
 
 def test_frozen_parts_and_running_means_are_remembered(tmp_path: Path) -> None:
     """EDVR and the recurrent video models freeze parts at iteration 1; StyleGAN2 keeps a mean of path lengths."""
-    options = {'name': 'x', 'model_type': 'SRModel', 'scale': 4, 'num_gpu': 0, 'dist': False, 'is_train': True,
-               'rank': 0, 'logger': {}, 'path': {'models': str(tmp_path), 'training_states': str(tmp_path)},
-               'network_g': dict(TINY_EDSR),
-               'train': {'optim_g': {'type': 'Adam', 'lr': 1e-3}, 'pixel_opt': {'type': 'L1Loss'},
-                         'scheduler': {'type': 'MultiStepLR', 'milestones': [9]}}}
+    options = {
+        'name': 'x',
+        'model_type': 'SRModel',
+        'scale': 4,
+        'num_gpu': 0,
+        'dist': False,
+        'is_train': True,
+        'rank': 0,
+        'logger': {},
+        'path': {'models': str(tmp_path), 'training_states': str(tmp_path)},
+        'network_g': dict(TINY_EDSR),
+        'train': {
+            'optim_g': {'type': 'Adam', 'lr': 1e-3},
+            'pixel_opt': {'type': 'L1Loss'},
+            'scheduler': {'type': 'MultiStepLR', 'milestones': [9]},
+        },
+    }
     model = build_model(deepcopy(options))
     model.net_g.conv_first.weight.requires_grad_(False)
     model.mean_path_length = torch.tensor(0.25)
@@ -100,8 +113,9 @@ def test_frozen_parts_and_running_means_are_remembered(tmp_path: Path) -> None:
     other = build_model(deepcopy(options))
     other.resume_training(load_weights(tmp_path / '1.state'))
     assert other.mean_path_length == 0.25
-    assert [name for name, parameter in other.net_g.named_parameters()
-            if not parameter.requires_grad] == ['conv_first.weight']
+    assert [name for name, parameter in other.net_g.named_parameters() if not parameter.requires_grad] == [
+        'conv_first.weight'
+    ]
 
 
 @pytest.fixture
@@ -132,7 +146,7 @@ def test_a_truncated_newest_checkpoint_is_passed_over(damaged: str, project: Pat
         if not path.stem.endswith(('_5', '_10', '_15', '_20')) and path.stem not in ('5', '10', '15', '20'):
             path.unlink()
     content = (experiment / damaged).read_bytes()
-    (experiment / damaged).write_bytes(content[:len(content) // 2])
+    (experiment / damaged).write_bytes(content[: len(content) // 2])
     code, output = run(project, *COMMAND)
     assert code == 0 and f'{Path(damaged).name} is damaged' in output
     assert 'Resuming training from iteration 15.' in output
@@ -157,12 +171,18 @@ def test_a_failed_save_is_a_failure(project: Path) -> None:
 
 
 def test_the_last_ones_and_the_best_are_kept(project: Path) -> None:
-    change(project, logger={'keep_last': 2},
-           datasets={'val': {'name': 'held', 'type': 'DistilledPatchDataset', 'dataroot_gt': 'held'}},
-           val={'val_freq': 5, 'save_img': False,
-                'metrics': {'psnr': {'type': 'calculate_psnr', 'crop_border': 0, 'test_y_channel': False}}},
-           # The loss is to grow, so that the first validation is the best.
-           train={'pixel_opt': {'type': 'L1Loss', 'loss_weight': -1.0, 'reduction': 'mean'}})
+    change(
+        project,
+        logger={'keep_last': 2},
+        datasets={'val': {'name': 'held', 'type': 'DistilledPatchDataset', 'dataroot_gt': 'held'}},
+        val={
+            'val_freq': 5,
+            'save_img': False,
+            'metrics': {'psnr': {'type': 'calculate_psnr', 'crop_border': 0, 'test_y_channel': False}},
+        },
+        # The loss is to grow, so that the first validation is the best.
+        train={'pixel_opt': {'type': 'L1Loss', 'loss_weight': -1.0, 'reduction': 'mean'}},
+    )
     code, output = run(project, *COMMAND)
     assert code == 0, output
     experiment = project / 'experiments' / 'sr'

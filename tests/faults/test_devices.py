@@ -45,8 +45,15 @@ class Scalars(TorchDispatchMode):
         if func is torch.ops.aten.nonzero.default:  # where a scheduler looks up its timestep
             return torch.zeros(1, args[0].dim(), dtype=torch.int64, device=args[0].device)
         if func is torch.ops.aten.index.Tensor:  # a mask, all of which is true
-            args = args[0], [torch.arange(len(index), device=index.device)
-                             if index is not None and index.dtype == torch.bool else index for index in args[1]]
+            args = (
+                args[0],
+                [
+                    torch.arange(len(index), device=index.device)
+                    if index is not None and index.dtype == torch.bool
+                    else index
+                    for index in args[1]
+                ],
+            )
         if func is torch.ops.aten._unique2.default:  # all of them differ
             return args[0].clone(), torch.arange(len(args[0]), device=args[0].device), torch.ones_like(args[0])
         return func(*args, **(kwargs or {}))
@@ -60,8 +67,11 @@ def moved(module: torch.nn.Module, *args: Any, **kwargs: Any) -> torch.nn.Module
                 if value is not None:
                     own = {key: given for key, given in kwargs.items() if key != 'memory_format' or value.dim() == 4}
                     there = value.detach().to(*args, **own)
-                    table[name] = torch.nn.Parameter(there, value.requires_grad) \
-                        if isinstance(value, torch.nn.Parameter) else there
+                    table[name] = (
+                        torch.nn.Parameter(there, value.requires_grad)
+                        if isinstance(value, torch.nn.Parameter)
+                        else there
+                    )
     return module
 
 
@@ -123,10 +133,22 @@ def test_a_mismatch_is_seen(fake: None) -> None:
 
 
 def test_a_step_of_an_sr_model(fake: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    model = on_cuda({'name': 'x', 'model_type': 'SRModel', 'scale': 4, 'network_g': dict(TINY_EDSR), 'path': {},
-                     'train': {'optim_g': {'type': 'Adam', 'lr': 1e-3}, 'ema_decay': 0.9,
-                               'pixel_opt': {'type': 'L1Loss', 'loss_weight': 1.0, 'reduction': 'mean'},
-                               'scheduler': {'type': 'MultiStepLR', 'milestones': [9]}}}, monkeypatch)
+    model = on_cuda(
+        {
+            'name': 'x',
+            'model_type': 'SRModel',
+            'scale': 4,
+            'network_g': dict(TINY_EDSR),
+            'path': {},
+            'train': {
+                'optim_g': {'type': 'Adam', 'lr': 1e-3},
+                'ema_decay': 0.9,
+                'pixel_opt': {'type': 'L1Loss', 'loss_weight': 1.0, 'reduction': 'mean'},
+                'scheduler': {'type': 'MultiStepLR', 'milestones': [9]},
+            },
+        },
+        monkeypatch,
+    )
     assert model.device.type == 'cuda'
     model.feed_data({'lq': torch.zeros(2, 3, 8, 8), 'gt': torch.zeros(2, 3, 32, 32)})
     model.update_learning_rate(1)
@@ -135,18 +157,29 @@ def test_a_step_of_an_sr_model(fake: None, monkeypatch: pytest.MonkeyPatch) -> N
     assert devices(p.grad for p in model.net_g.parameters()) == {'cuda'} and model.output.device.type == 'cuda'
 
 
-@pytest.mark.parametrize('change', [{}, {'min_snr_gamma': 5.0}, {'accumulation': 2}, {'max_timestep': 200}],
-                         ids=lambda change: ''.join(change) or 'plain')
-def test_a_step_of_the_denoiser(change: dict[str, Any], fake: None, monkeypatch: pytest.MonkeyPatch,
-                                tmp_path: Any) -> None:
+@pytest.mark.parametrize(
+    'change',
+    [{}, {'min_snr_gamma': 5.0}, {'accumulation': 2}, {'max_timestep': 200}],
+    ids=lambda change: ''.join(change) or 'plain',
+)
+def test_a_step_of_the_denoiser(
+    change: dict[str, Any], fake: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Any
+) -> None:
     make_stages(tmp_path)
     options = recipe(tmp_path, clip_grad_norm=1.0, ema_decay=0.99, label_dropout=0.1, **change)
     monkeypatch.setattr('basicsr_distill.models.minimax_dit_model.training_cost', lambda *given: 'not counted')
     opt = to_experiment(Recipe.parse(tmp_path / 'x.yml', options), is_train=True, root=tmp_path).opt
     model = on_cuda(opt, monkeypatch)
     for iteration in (1, 2):
-        model.feed_data({'latent': torch.zeros(4, 16, 4, 4), 'noise': torch.zeros(4, 16, 4, 4),
-                         'label': torch.zeros(4, dtype=torch.int64), 'time': torch.zeros(4), 'drop': torch.zeros(4)})
+        model.feed_data(
+            {
+                'latent': torch.zeros(4, 16, 4, 4),
+                'noise': torch.zeros(4, 16, 4, 4),
+                'label': torch.zeros(4, dtype=torch.int64),
+                'time': torch.zeros(4),
+                'drop': torch.zeros(4),
+            }
+        )
         model.optimize_parameters(iteration)
     assert devices(model.trained) == {'cuda'} == devices(p.grad for p in model.trained if p.grad is not None)
 
@@ -155,14 +188,24 @@ def test_a_step_of_the_denoiser(change: dict[str, Any], fake: None, monkeypatch:
 def test_a_draw(scheduler: str, fake: None) -> None:
     net = moved(build_dit(MinimaxDiTNetworkOptions(num_labels=2, tuning='full', from_scratch=dict(SCRATCH))), CUDA)
     settings = SamplerSettings(scheduler=scheduler, num_steps=3, guidance_scale=2.0)
-    latents = sample_latents(net, torch.zeros(2, dtype=torch.int64, device=CUDA), (16, 4, 4),
-                             [image_generator(0, 0, index) for index in range(2)], settings, learns_variance=True)
+    latents = sample_latents(
+        net,
+        torch.zeros(2, dtype=torch.int64, device=CUDA),
+        (16, 4, 4),
+        [image_generator(0, 0, index) for index in range(2)],
+        settings,
+        learns_variance=True,
+    )
     assert latents.device.type == 'cuda' and latents.shape == (2, 16, 4, 4)
 
 
 def test_an_encode_and_a_decode(fake: None) -> None:
-    network = AutoencoderKL(block_out_channels=(8, 8), norm_num_groups=4, down_block_types=('DownEncoderBlock2D',) * 2,
-                            up_block_types=('UpDecoderBlock2D',) * 2)
+    network = AutoencoderKL(
+        block_out_channels=(8, 8),
+        norm_num_groups=4,
+        down_block_types=('DownEncoderBlock2D',) * 2,
+        up_block_types=('UpDecoderBlock2D',) * 2,
+    )
     kl = moved(_Autoencoder(network, 2, torch.float32), CUDA)
     pca = moved(unfitted_block_pca(BlockPcaCodecOptions(components=16)), CUDA)
     assert isinstance(pca, BlockPca)

@@ -11,13 +11,28 @@ from dying import digests, limit_files, run
 from small_project import COMMANDS, ready_and_expected
 
 # The largest file that may be written: less than the first that counts.
-LIMITS_BYTES = {'extract': 600, 'curated': 1500, 'cluster': 3000, 'select': 600, 'finetune': 20_000, 'sample': 1500,
-                'gsdd': 20_000, 'train': 10_000, 'test': 6500}
-PUBLISHED = {'extract': 'out/patches/stage.json', 'curated': 'out/curated/stage.json',
-             'cluster': 'out/clusters/stage.json',
-             'select': 'out/medoids/stage.json', 'finetune': 'experiments/tiny/stage.json',
-             'sample': 'out/set/stage.json', 'gsdd': 'out/gsdd/stage.json',
-             'train': 'experiments/sr/models/net_g_latest.pth', 'test': 'results/sr/metrics.json'}
+LIMITS_BYTES = {
+    'extract': 600,
+    'curated': 1500,
+    'cluster': 3000,
+    'select': 600,
+    'finetune': 20_000,
+    'sample': 1500,
+    'gsdd': 20_000,
+    'train': 10_000,
+    'test': 6500,
+}
+PUBLISHED = {
+    'extract': 'out/patches/stage.json',
+    'curated': 'out/curated/stage.json',
+    'cluster': 'out/clusters/stage.json',
+    'select': 'out/medoids/stage.json',
+    'finetune': 'experiments/tiny/stage.json',
+    'sample': 'out/set/stage.json',
+    'gsdd': 'out/gsdd/stage.json',
+    'train': 'experiments/sr/models/net_g_latest.pth',
+    'test': 'results/sr/metrics.json',
+}
 
 
 def assert_one_sentence(code: int, output: str) -> None:

@@ -27,11 +27,19 @@ REASONS = {'empty', 'not_an_image', 'too_large', 'unsupported', 'broken', 'unrea
 def real_files() -> list[bytes]:
     """One photograph in every kind of file that is taken in."""
     photo = Image.fromarray(skimage.data.astronaut()[100:148, 180:244])
-    kinds = [('PNG', photo, {}), ('PNG', photo.convert('P'), {}), ('PNG', photo.convert('LA'), {}),
-             ('PNG', Image.fromarray(np.arange(3072, dtype=np.uint16).reshape(48, 64) * 20), {}),
-             ('JPEG', photo, {'quality': 90}), ('JPEG', photo.convert('L'), {'progressive': True}),
-             ('JPEG', photo.convert('CMYK'), {}), ('WEBP', photo, {}), ('TIFF', photo, {}),
-             ('TIFF', photo, {'compression': 'tiff_lzw'}), ('BMP', photo, {})]
+    kinds = [
+        ('PNG', photo, {}),
+        ('PNG', photo.convert('P'), {}),
+        ('PNG', photo.convert('LA'), {}),
+        ('PNG', Image.fromarray(np.arange(3072, dtype=np.uint16).reshape(48, 64) * 20), {}),
+        ('JPEG', photo, {'quality': 90}),
+        ('JPEG', photo.convert('L'), {'progressive': True}),
+        ('JPEG', photo.convert('CMYK'), {}),
+        ('WEBP', photo, {}),
+        ('TIFF', photo, {}),
+        ('TIFF', photo, {'compression': 'tiff_lzw'}),
+        ('BMP', photo, {}),
+    ]
     files = []
     for kind, image, options in kinds:
         buffer = io.BytesIO()
@@ -52,15 +60,15 @@ def mutated(data: bytes, draw: random.Random) -> bytes:
         if kind == 0:
             del changed[place:]
         elif kind == 1:
-            changed[place:place + length] = draw.randbytes(length)
+            changed[place : place + length] = draw.randbytes(length)
         elif kind == 2:
             changed[place] ^= 1 << draw.randrange(8)
         elif kind == 3:
-            del changed[place:place + length]
+            del changed[place : place + length]
         elif kind == 4:
-            changed[place:place] = changed[place:place + length]
+            changed[place:place] = changed[place : place + length]
         else:
-            changed[place:place + length] = draw.choice((b'\x00', b'\xff', b'\x7f')) * length
+            changed[place : place + length] = draw.choice((b'\x00', b'\xff', b'\x7f')) * length
     return bytes(changed)
 
 
@@ -118,9 +126,39 @@ def check_options(path: Path, read: Callable[[Path], object]) -> bool:
 
 def mutated_texts(number: int) -> Iterator[bytes]:
     draw, texts = random.Random(2), option_texts()
-    tokens = ['!!python/name:os.system', '&a', '*a', '<<: *a', '{', '}', '[', ']', ': ', '- ', '|', '>', '\t', '"', "'",
-              '~', '.inf', '.nan', '1e400', '-1', '0x1f', 'yes', '\x00', '\ufeff', '#', '---', '...', '? ', '@', '`',
-              '%']
+    tokens = [
+        '!!python/name:os.system',
+        '&a',
+        '*a',
+        '<<: *a',
+        '{',
+        '}',
+        '[',
+        ']',
+        ': ',
+        '- ',
+        '|',
+        '>',
+        '\t',
+        '"',
+        "'",
+        '~',
+        '.inf',
+        '.nan',
+        '1e400',
+        '-1',
+        '0x1f',
+        'yes',
+        '\x00',
+        '\ufeff',
+        '#',
+        '---',
+        '...',
+        '? ',
+        '@',
+        '`',
+        '%',
+    ]
     for _ in range(number):
         text = draw.choice(texts)
         if draw.random() < 0.5:
@@ -128,7 +166,7 @@ def mutated_texts(number: int) -> Iterator[bytes]:
             continue
         for _ in range(draw.choice((1, 1, 3))):
             place = draw.randrange(len(text))
-            text = text[:place] + draw.choice(tokens) + text[place + draw.choice((0, 0, 1, 5)):]
+            text = text[:place] + draw.choice(tokens) + text[place + draw.choice((0, 0, 1, 5)) :]
         yield text.encode('utf-8')
 
 

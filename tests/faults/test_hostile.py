@@ -66,8 +66,10 @@ def arrays(canary: Path) -> bytes:
 
 def table(canary: Path) -> bytes:
     """Names that climb out of the folder, and what a spreadsheet would run."""
-    return (f'name,label,index,seed,checkpoint,guidance_scale,init,metric,psnr_db\n'
-            f'../../{canary.name},0,0,0,x,1,,matlab_rgb,20\n=cmd|\'/c calc\'!A1,1,0,0,x,1,,matlab_rgb,20\n').encode()
+    return (
+        f'name,label,index,seed,checkpoint,guidance_scale,init,metric,psnr_db\n'
+        f"../../{canary.name},0,0,0,x,1,,matlab_rgb,20\n=cmd|'/c calc'!A1,1,0,0,x,1,,matlab_rgb,20\n"
+    ).encode()
 
 
 def document(canary: Path) -> bytes:
@@ -101,10 +103,18 @@ UNFINISHED = ['experiments/tiny/models', 'experiments/tiny/training_states', 'ex
 PLACES: dict[str, tuple[str, Callable[[Path], bytes], list[str], list[str]]] = {
     'test, weights': ('experiments/sr/models/net_g_latest.pth', checkpoint, [], COMMANDS['test'][1]),
     'test, zipped weights': ('experiments/sr/models/net_g_latest.pth', archive, [], COMMANDS['test'][1]),
-    'train, pretrained': ('start.pth', archive, ['experiments/sr'],
-                          ['train', '-opt', 'train.yml', '--force_yml', 'path:pretrain_network_g=start.pth']),
-    'train, state': ('start.state', checkpoint, [],
-                     ['train', '-opt', 'train.yml', '--force_yml', 'path:resume_state=start.state']),
+    'train, pretrained': (
+        'start.pth',
+        archive,
+        ['experiments/sr'],
+        ['train', '-opt', 'train.yml', '--force_yml', 'path:pretrain_network_g=start.pth'],
+    ),
+    'train, state': (
+        'start.state',
+        checkpoint,
+        [],
+        ['train', '-opt', 'train.yml', '--force_yml', 'path:resume_state=start.state'],
+    ),
     'train, options': ('train.yml', document, [], COMMANDS['train'][1]),
     'test, options': ('test.yml', document, [], COMMANDS['test'][1]),
     'distill, options': ('recipe.yml', document, [], distill('extract')),
@@ -116,21 +126,41 @@ PLACES: dict[str, tuple[str, Callable[[Path], bytes], list[str], list[str]]] = {
     'cluster, record': ('out/patches/stage.json', text, ['out/clusters'], distill('cluster')),
     'select, features': ('out/clusters/features.npy', array, ['out/medoids'], distill('select')),
     'select, labels': ('out/clusters/labels.csv', table, ['out/medoids'], distill('select')),
-    'select, scores': ('scores.csv', table, ['out/medoids'],
-                       [*distill('select'), '--force_yml', 'select:method=file',
-                        'select:scores={path: scores.csv, score_column: psnr_db}']),
+    'select, scores': (
+        'scores.csv',
+        table,
+        ['out/medoids'],
+        [
+            *distill('select'),
+            '--force_yml',
+            'select:method=file',
+            'select:scores={path: scores.csv, score_column: psnr_db}',
+        ],
+    ),
     'finetune, labels': ('out/clusters/labels.csv', table, ['experiments/tiny'], distill('finetune')),
-    'finetune, latents': ('experiments/tiny/latents/patches/00000.npy', array,
-                          UNFINISHED, distill('finetune')),
-    'finetune, their record': ('experiments/tiny/latents/patches/latents.json', text,
-                               UNFINISHED, distill('finetune')),
+    'finetune, latents': ('experiments/tiny/latents/patches/00000.npy', array, UNFINISHED, distill('finetune')),
+    'finetune, their record': ('experiments/tiny/latents/patches/latents.json', text, UNFINISHED, distill('finetune')),
     'sample, weights': ('experiments/tiny/models/net_g_latest.pth', archive, ['out/set'], distill('sample')),
     'sample, codec': ('experiments/tiny/latents/codec.safetensors', checkpoint, ['out/set'], distill('sample')),
-    'gsdd, weights': ('experiments/tiny_gsdd/models/net_g_latest.pth', checkpoint, ['out/gsdd'],
-                      distill('sample', 'gsdd.yml')),
-    'train, list of images': ('out/set/manifest.csv', table, ['experiments/sr'],
-                              ['train', '-opt', 'train.yml', '--force_yml', 'datasets:train:dataroot_gt=out/set',
-                               'datasets:train:num_images=3']),
+    'gsdd, weights': (
+        'experiments/tiny_gsdd/models/net_g_latest.pth',
+        checkpoint,
+        ['out/gsdd'],
+        distill('sample', 'gsdd.yml'),
+    ),
+    'train, list of images': (
+        'out/set/manifest.csv',
+        table,
+        ['experiments/sr'],
+        [
+            'train',
+            '-opt',
+            'train.yml',
+            '--force_yml',
+            'datasets:train:dataroot_gt=out/set',
+            'datasets:train:num_images=3',
+        ],
+    ),
 }
 
 
@@ -196,10 +226,18 @@ def test_tables_that_we_write_start_no_formula(finished: Path) -> None:
 
 FORBIDDEN_CALLS = {'eval', 'exec', 'compile', '__import__'}
 FORBIDDEN_MODULES = {'pickle', 'cPickle', 'dill', 'shelve', 'marshal', 'joblib'}
-FORBIDDEN_ATTRIBUTES = {('yaml', 'load'), ('yaml', 'unsafe_load'), ('yaml', 'full_load'), ('os', 'system'),
-                        ('os', 'popen')}
-SOURCES = [*sorted(REPOSITORY.glob('basicsr_distill/**/*.py')), *sorted(REPOSITORY.glob('scripts/*.py')),
-           REPOSITORY / 'setup.py']
+FORBIDDEN_ATTRIBUTES = {
+    ('yaml', 'load'),
+    ('yaml', 'unsafe_load'),
+    ('yaml', 'full_load'),
+    ('os', 'system'),
+    ('os', 'popen'),
+}
+SOURCES = [
+    *sorted(REPOSITORY.glob('basicsr_distill/**/*.py')),
+    *sorted(REPOSITORY.glob('scripts/*.py')),
+    REPOSITORY / 'setup.py',
+]
 
 
 def faults_of(source: str) -> list[str]:
@@ -237,10 +275,21 @@ def test_no_module_runs_what_it_reads(path: Path) -> None:
     assert faults_of(path.read_text(encoding='utf-8')) == []
 
 
-@pytest.mark.parametrize('line', ['eval("1")', 'import pickle', 'from pickle import loads', 'torch.load(path)',
-                                  'torch.load(path, weights_only=False)', 'yaml.load(text)', 'exec(text)',
-                                  'np.load(path, allow_pickle=True)', 'os.system("ls")',
-                                  'subprocess.run("ls", shell=True)'])
+@pytest.mark.parametrize(
+    'line',
+    [
+        'eval("1")',
+        'import pickle',
+        'from pickle import loads',
+        'torch.load(path)',
+        'torch.load(path, weights_only=False)',
+        'yaml.load(text)',
+        'exec(text)',
+        'np.load(path, allow_pickle=True)',
+        'os.system("ls")',
+        'subprocess.run("ls", shell=True)',
+    ],
+)
 def test_the_walk_finds_each_of_them(line: str) -> None:
     assert len(faults_of(line)) == 1
 

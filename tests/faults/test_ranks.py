@@ -17,9 +17,14 @@ NAMES = ['extract', 'cluster', 'select', 'finetune', 'sample', 'train']
 RANKS = [2, pytest.param(4, marks=pytest.mark.slow)]
 LIMITS_BYTES = {'extract': 600, 'cluster': 3000, 'select': 600, 'finetune': 20_000, 'sample': 1500, 'train': 10_000}
 LOST = 'basicsr: another rank has ended; its own output says why. Run the same command again to go on.'
-WRONG = {'extract': 'extract:dataroot=nowhere', 'cluster': 'cluster:num_clusters=1000',
-         'select': 'select:num_images=1000', 'finetune': 'datasets:train:labels_file=nowhere.csv',
-         'sample': 'sample:seed=-1', 'train': 'datasets:train:dataroot_gt=nowhere'}
+WRONG = {
+    'extract': 'extract:dataroot=nowhere',
+    'cluster': 'cluster:num_clusters=1000',
+    'select': 'select:num_images=1000',
+    'finetune': 'datasets:train:labels_file=nowhere.csv',
+    'sample': 'sample:seed=-1',
+    'train': 'datasets:train:dataroot_gt=nowhere',
+}
 
 
 def sentences(outputs: list[str]) -> list[str]:
@@ -47,10 +52,12 @@ def test_a_full_disk_on_one_rank(name: str, ranks: int, tmp_path: Path) -> None:
     folder = tmp_path / 'project'
     command, _ = ready_and_expected(folder, name)
     started = time.monotonic()
-    codes, outputs = join_ranks(folder, start_ranks(folder, ranks, *command,
-                                                    prepare={0: (limit_files, (LIMITS_BYTES[name],))}))
-    assert time.monotonic() - started < 60 and codes[0] in (1, 2) and 0 not in codes and -signal.SIGKILL not in codes, \
+    codes, outputs = join_ranks(
+        folder, start_ranks(folder, ranks, *command, prepare={0: (limit_files, (LIMITS_BYTES[name],))})
+    )
+    assert time.monotonic() - started < 60 and codes[0] in (1, 2) and 0 not in codes and -signal.SIGKILL not in codes, (
         '\n'.join(outputs)
+    )
     said = sentences(outputs)
     assert any('No space' in line or 'File too large' in line or 'free' in line for line in said), outputs
     codes, outputs = join_ranks(folder, start_ranks(folder, ranks, *command))

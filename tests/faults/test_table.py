@@ -6,8 +6,11 @@ import re
 import pytest
 from support import REPOSITORY
 
-ROWS = [line for line in (REPOSITORY / 'docs' / 'RELIABILITY.md').read_text(encoding='utf-8').splitlines()
-        if line.startswith('| ') and not line.startswith(('| fault', '| ---'))]
+ROWS = [
+    line
+    for line in (REPOSITORY / 'docs' / 'RELIABILITY.md').read_text(encoding='utf-8').splitlines()
+    if line.startswith('| ') and not line.startswith(('| fault', '| ---'))
+]
 
 
 @pytest.mark.parametrize('row', ROWS, ids=lambda row: row.split('|')[1].strip()[:40])

@@ -23,28 +23,34 @@ from basicsr_distill.io.images import write_png
 from basicsr_distill.stages import cluster
 from basicsr_distill.stages.extract import stage as extract
 
-TINY = {'embed_dim': 24, 'vision_cfg': {'image_size': 32, 'layers': 2, 'width': 32, 'patch_size': 8, 'head_width': 16},
-        'text_cfg': {'context_length': 8, 'vocab_size': 64, 'width': 16, 'heads': 2, 'layers': 1}}
+TINY = {
+    'embed_dim': 24,
+    'vision_cfg': {'image_size': 32, 'layers': 2, 'width': 32, 'patch_size': 8, 'head_width': 16},
+    'text_cfg': {'context_length': 8, 'vocab_size': 64, 'width': 16, 'heads': 2, 'layers': 1},
+}
 
 
 @pytest.fixture(scope='module')
 def tiny_clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A small open_clip model with random weights, saved as open_clip saves models for the hub."""
     folder = tmp_path_factory.mktemp('tiny_clip')
-    config = {'model_cfg': TINY, 'preprocess_cfg': {'mean': [0.4, 0.5, 0.6], 'std': [0.2, 0.3, 0.25],
-                                                    'interpolation': 'bicubic'}}
+    config = {
+        'model_cfg': TINY,
+        'preprocess_cfg': {'mean': [0.4, 0.5, 0.6], 'std': [0.2, 0.3, 0.25], 'interpolation': 'bicubic'},
+    }
     (folder / 'open_clip_config.json').write_text(json.dumps(config))
     torch.manual_seed(0)
     model = open_clip.CLIP(embed_dim=24, vision_cfg=TINY['vision_cfg'], text_cfg=TINY['text_cfg'])
-    save_file({key: value.contiguous() for key, value in model.state_dict().items()},
-              folder / 'open_clip_model.safetensors')
+    save_file(
+        {key: value.contiguous() for key, value in model.state_dict().items()}, folder / 'open_clip_model.safetensors'
+    )
     return folder
 
 
 @pytest.fixture(scope='module')
 def patches() -> list[np.ndarray]:
     photos = (skimage.data.astronaut(), skimage.data.coffee(), skimage.data.chelsea(), skimage.data.rocket())
-    return [photo[top:top + 96, left:left + 96] for photo in photos for top in (0, 150) for left in (10, 180)]
+    return [photo[top : top + 96, left : left + 96] for photo in photos for top in (0, 150) for left in (10, 180)]
 
 
 def test_features_equal_open_clips_own(tiny_clip: Path, patches: list[np.ndarray]) -> None:
@@ -59,16 +65,25 @@ def test_features_equal_open_clips_own(tiny_clip: Path, patches: list[np.ndarray
     assert np.abs(np.linalg.norm(features, axis=1) - 1).min() > 1e-3, 'projected, not normalised'
 
 
-def test_the_cluster_stage_stores_open_clips_features(tiny_clip: Path, patches: list[np.ndarray],
-                                                      tmp_path: Path) -> None:
+def test_the_cluster_stage_stores_open_clips_features(
+    tiny_clip: Path, patches: list[np.ndarray], tmp_path: Path
+) -> None:
     for number, rgb in enumerate(patches):
         (tmp_path / 'photos').mkdir(exist_ok=True)
         write_png(tmp_path / 'photos' / f'{number:02d}.png', rgb)
-    extract.run(ExtractOptions(dataroot=[str(tmp_path / 'photos')], save_dir=str(tmp_path / 'patches'), patch_size=96,
-                               threshold='q100'))
-    folder = cluster.run(ClusterOptions(save_dir=str(tmp_path / 'clusters'), num_clusters=4,
-                                        encoder=OpenClipEncoderOptions(
-        name=f'local-dir:{tiny_clip}', batch_size=5)), tmp_path / 'patches')
+    extract.run(
+        ExtractOptions(
+            dataroot=[str(tmp_path / 'photos')], save_dir=str(tmp_path / 'patches'), patch_size=96, threshold='q100'
+        )
+    )
+    folder = cluster.run(
+        ClusterOptions(
+            save_dir=str(tmp_path / 'clusters'),
+            num_clusters=4,
+            encoder=OpenClipEncoderOptions(name=f'local-dir:{tiny_clip}', batch_size=5),
+        ),
+        tmp_path / 'patches',
+    )
     model, _, preprocess = open_clip.create_model_and_transforms(f'local-dir:{tiny_clip}')
     with torch.no_grad():
         expected = model.eval().encode_image(torch.stack([preprocess(Image.fromarray(rgb)) for rgb in patches]))
@@ -88,15 +103,18 @@ def test_weights_from_a_file(tiny_clip: Path, patches: list[np.ndarray], tmp_pat
 
 def test_bf16_is_close_to_fp32(tiny_clip: Path, patches: list[np.ndarray]) -> None:
     name = f'local-dir:{tiny_clip}'
-    full, half = (encode_images(build_encoder(OpenClipEncoderOptions(name=name, precision=precision)), patches)
-                  for precision in ('fp32', 'bf16'))
+    full, half = (
+        encode_images(build_encoder(OpenClipEncoderOptions(name=name, precision=precision)), patches)
+        for precision in ('fp32', 'bf16')
+    )
     assert (half != full).any()
     np.testing.assert_allclose(half, full, rtol=0, atol=0.05 * np.abs(full).max())
 
 
 @pytest.mark.parametrize(('pretrained', 'quick'), [('openai', True), ('laion2b_s34b_b79k', False)])
-def test_the_activation_is_the_one_the_weights_were_trained_with(monkeypatch: pytest.MonkeyPatch, pretrained: str,
-                                                                 quick: bool) -> None:
+def test_the_activation_is_the_one_the_weights_were_trained_with(
+    monkeypatch: pytest.MonkeyPatch, pretrained: str, quick: bool
+) -> None:
     asked: dict[str, object] = {}
 
     def record(*_: object, **options: object) -> tuple[torch.nn.Module, None, None]:
@@ -108,10 +126,13 @@ def test_the_activation_is_the_one_the_weights_were_trained_with(monkeypatch: py
     assert asked['force_quick_gelu'] is quick
 
 
-@pytest.mark.parametrize(('name', 'pretrained'), [
-    ('ViT-B-32', 'openai'), ('ViT-B-32', '/nowhere/weights.pt'), ('ViT-B-99', 'openai'), ('local-dir:/nowhere', None)])
-def test_missing_weights_are_one_sentence_with_the_way_out(name: str, pretrained: str, monkeypatch: pytest.MonkeyPatch,
-                                                           tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.parametrize(
+    ('name', 'pretrained'),
+    [('ViT-B-32', 'openai'), ('ViT-B-32', '/nowhere/weights.pt'), ('ViT-B-99', 'openai'), ('local-dir:/nowhere', None)],
+)
+def test_missing_weights_are_one_sentence_with_the_way_out(
+    name: str, pretrained: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     monkeypatch.setattr('huggingface_hub.constants.HF_HUB_CACHE', str(tmp_path))
     monkeypatch.setattr('huggingface_hub.constants.HF_HUB_OFFLINE', True)
     with caplog.at_level(logging.DEBUG), pytest.raises(InputError) as raised:
@@ -165,8 +186,9 @@ def test_texture_features_tell_photographs_apart(patches: list[np.ndarray]) -> N
 
 def test_gabor_energies_know_direction_and_scale() -> None:
     ramp = np.arange(128)
-    stripes = {period: np.uint8(127 + 100 * np.sin(2 * np.pi * ramp / period))[None].repeat(128, axis=0)
-               for period in (5, 20)}
+    stripes = {
+        period: np.uint8(127 + 100 * np.sin(2 * np.pi * ramp / period))[None].repeat(128, axis=0) for period in (5, 20)
+    }
     fine, coarse = (encoders._gabor_log_energies(stripes[period]).reshape(3, 4) for period in (5, 20))
     assert fine[0].argmax() == 0, 'vertical stripes answer to the horizontal wave'
     assert encoders._gabor_log_energies(stripes[5].T.copy()).reshape(3, 4)[0].argmax() == 2

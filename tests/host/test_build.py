@@ -62,7 +62,8 @@ def test_without_the_repair_it_fails_from_python_3_13_on(sources: Path) -> None:
 
 
 def test_a_failure_is_in_the_words_and_the_exit_code_of_pip() -> None:
-    result = subprocess.run([sys.executable, '-W', 'error', '-m', build.__name__, '--no-such-option'],
-                            capture_output=True, text=True)
+    result = subprocess.run(
+        [sys.executable, '-W', 'error', '-m', build.__name__, '--no-such-option'], capture_output=True, text=True
+    )
     assert result.returncode == 2 and 'no such option: --no-such-option' in result.stderr
     assert 'Warning' not in result.stderr and 'Traceback' not in result.stderr

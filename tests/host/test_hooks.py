@@ -24,9 +24,15 @@ HOST_FOLDER = Path(basicsr.__file__).parent
 
 def python(code: str, *arguments: str, folder: Path = REPOSITORY, **environment: str) -> subprocess.CompletedProcess:
     """Run code in a process that has imported nothing yet."""
-    return subprocess.run([sys.executable, '-c', textwrap.dedent(code), *arguments], cwd=folder, capture_output=True,
-                          text=True, check=False, timeout=120,
-                          env={**os.environ, 'PYTHONPATH': str(REPOSITORY), **environment})
+    return subprocess.run(
+        [sys.executable, '-c', textwrap.dedent(code), *arguments],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+        env={**os.environ, 'PYTHONPATH': str(REPOSITORY), **environment},
+    )
 
 
 def test_importing_the_plugin_imports_nothing_heavy():
@@ -53,8 +59,11 @@ def test_fresh_process_host_fails_alone_and_is_complete_with_the_plugin():
               'DiversityLoss' in LOSS_REGISTRY)
         print(type(basicsr.__spec__.loader).__name__)
     """)
-    assert result.stdout.split('\n')[:3] == ['torchvision.transforms.functional_tensor', 'True True True',
-                                             'SourceFileLoader'], result.stderr
+    assert result.stdout.split('\n')[:3] == [
+        'torchvision.transforms.functional_tensor',
+        'True True True',
+        'SourceFileLoader',
+    ], result.stderr
 
 
 def test_a_component_can_be_the_first_import():
@@ -106,16 +115,22 @@ def test_loose_version_is_answered_for_where_distutils_is_gone():
 FORKS = {
     'another release': ({'__init__.py': "__version__ = '1.3.5'"}, 'its version is 1.3.5'),
     'never installed': ({'__init__.py': 'from .version import __version__'}, "No module named 'basicsr.version'"),
-    'own SRFormer': ({
-        '__init__.py': "__version__ = '1.4.2'",
-        'utils/__init__.py': '',
-        'utils/registry.py': 'class SRFormer: pass\nARCH_REGISTRY = {"SRFormer": SRFormer}',
-    }, 'it brings its own SRFormer'),
-    'lacks symbols': ({
-        '__init__.py': "__version__ = '1.4.2'",
-        'utils/__init__.py': '',
-        'utils/registry.py': 'ARCH_REGISTRY = {}',
-    }, "No module named 'basicsr.archs'"),
+    'own SRFormer': (
+        {
+            '__init__.py': "__version__ = '1.4.2'",
+            'utils/__init__.py': '',
+            'utils/registry.py': 'class SRFormer: pass\nARCH_REGISTRY = {"SRFormer": SRFormer}',
+        },
+        'it brings its own SRFormer',
+    ),
+    'lacks symbols': (
+        {
+            '__init__.py': "__version__ = '1.4.2'",
+            'utils/__init__.py': '',
+            'utils/registry.py': 'ARCH_REGISTRY = {}',
+        },
+        "No module named 'basicsr.archs'",
+    ),
 }
 
 
@@ -125,7 +140,8 @@ def test_fork_in_the_current_folder_is_refused(tmp_path, fork):
     for name, content in files.items():
         (tmp_path / 'basicsr' / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / 'basicsr' / name).write_text(content)
-    result = python("""
+    result = python(
+        """
         import basicsr_distill
         try:
             import basicsr
@@ -137,7 +153,9 @@ def test_fork_in_the_current_folder_is_refused(tmp_path, fork):
             hooks.require_host()
         except errors.InputError as error:
             print('refused')
-    """, folder=tmp_path)
+    """,
+        folder=tmp_path,
+    )
     message, refused = result.stdout.strip().split('\n')
     assert message.startswith(f'{tmp_path}/basicsr/__init__.py is not BasicSR 1.4.2 ({reason}'), result.stderr
     assert 'run from another folder' in message and refused == 'refused'
@@ -168,12 +186,15 @@ def test_component_without_a_host_says_so(tmp_path):
     assert 'BasicSR is not installed' in result.stdout, result.stderr
 
 
-@pytest.mark.parametrize(('spec_name', 'file', 'expected'), [
-    ('basicsr_distill.__main__', 'x.py', 'basicsr_distill.cli'),  # python -m
-    (None, None, 'basicsr_distill.cli'),  # python -c
-    (None, 'script.py', None),  # a script: workers import it
-    ('pytest', 'x.py', 'pytest'),
-])
+@pytest.mark.parametrize(
+    ('spec_name', 'file', 'expected'),
+    [
+        ('basicsr_distill.__main__', 'x.py', 'basicsr_distill.cli'),  # python -m
+        (None, None, 'basicsr_distill.cli'),  # python -c
+        (None, 'script.py', None),  # a script: workers import it
+        ('pytest', 'x.py', 'pytest'),
+    ],
+)
 def test_main_spec_is_set_only_where_workers_would_import_nothing(monkeypatch, spec_name, file, expected):
     main = types.ModuleType('__main__')
     main.__spec__ = spec_name and importlib.machinery.ModuleSpec(spec_name, None)

@@ -70,8 +70,14 @@ def test_names_imported_by_the_host_are_patched_too():
     from basicsr.models import realesrgan_model
     from basicsr.utils import options
 
-    for function in (paired_image_dataset.paired_paths_from_folder, single_image_dataset.scandir, basicsr.scandir,
-                     realesrgan_model.filter2D, options.init_dist, basicsr.init_wandb_logger):
+    for function in (
+        paired_image_dataset.paired_paths_from_folder,
+        single_image_dataset.scandir,
+        basicsr.scandir,
+        realesrgan_model.filter2D,
+        options.init_dist,
+        basicsr.init_wandb_logger,
+    ):
         assert hasattr(function, 'host_original'), function
 
 
@@ -84,8 +90,13 @@ def one_rank(monkeypatch):
     with socket.socket() as probe:
         probe.bind(('127.0.0.1', 0))
         port = probe.getsockname()[1]
-    for name, value in {'RANK': 0, 'WORLD_SIZE': 1, 'LOCAL_RANK': 0, 'MASTER_ADDR': '127.0.0.1',
-                        'MASTER_PORT': port}.items():
+    for name, value in {
+        'RANK': 0,
+        'WORLD_SIZE': 1,
+        'LOCAL_RANK': 0,
+        'MASTER_ADDR': '127.0.0.1',
+        'MASTER_PORT': port,
+    }.items():
         monkeypatch.setenv(name, str(value))
     monkeypatch.setattr(torch.multiprocessing, 'get_start_method', lambda allow_none: 'fork')
     yield
@@ -106,11 +117,21 @@ def test_init_dist_divides_by_zero_gpus(one_rank):
 def model_options(folder: Path, **changes) -> dict:
     """A small SRModel, as the command would hand it to the host on a CPU."""
     options = {
-        'name': 'test', 'model_type': 'SRModel', 'scale': 4, 'num_gpu': 0, 'is_train': True, 'dist': False, 'rank': 0,
-        'world_size': 1, 'manual_seed': 0,
+        'name': 'test',
+        'model_type': 'SRModel',
+        'scale': 4,
+        'num_gpu': 0,
+        'is_train': True,
+        'dist': False,
+        'rank': 0,
+        'world_size': 1,
+        'manual_seed': 0,
         'network_g': {'type': 'EDSR', 'num_in_ch': 3, 'num_out_ch': 3, 'num_feat': 4, 'num_block': 1, 'upscale': 4},
-        'path': {'models': str(folder / 'models'), 'training_states': str(folder / 'training_states'),
-                 'visualization': str(folder / 'visualization')},
+        'path': {
+            'models': str(folder / 'models'),
+            'training_states': str(folder / 'training_states'),
+            'visualization': str(folder / 'visualization'),
+        },
         'train': {
             'ema_decay': 0.9,
             'optim_g': {'type': 'Adam', 'lr': 1e-4},
@@ -165,13 +186,30 @@ def test_a_model_built_by_hand_for_gpus_is_built_on_the_cpu(tmp_path, caplog, nu
 
 def blind_options(folder: Path, model_type: str, **changes) -> dict:
     """A small RealESRNet or RealESRGAN model, with every branch of the degradation within a few draws."""
-    options = model_options(folder, model_type=model_type, queue_size=4, gt_size=32, gt_usm=True, l1_gt_usm=True,
-                            percep_gt_usm=True, gan_gt_usm=False, second_blur_prob=0.8, **changes)
+    options = model_options(
+        folder,
+        model_type=model_type,
+        queue_size=4,
+        gt_size=32,
+        gt_usm=True,
+        l1_gt_usm=True,
+        percep_gt_usm=True,
+        gan_gt_usm=False,
+        second_blur_prob=0.8,
+        **changes,
+    )
     for suffix in ('', '2'):
-        options.update({f'resize_prob{suffix}': [0.3, 0.4, 0.3], f'resize_range{suffix}': [0.5, 1.2],
-                        f'gaussian_noise_prob{suffix}': 0.5, f'noise_range{suffix}': [1, 25],
-                        f'poisson_scale_range{suffix}': [0.05, 2.5], f'gray_noise_prob{suffix}': 0.4,
-                        f'jpeg_range{suffix}': [30, 95]})
+        options.update(
+            {
+                f'resize_prob{suffix}': [0.3, 0.4, 0.3],
+                f'resize_range{suffix}': [0.5, 1.2],
+                f'gaussian_noise_prob{suffix}': 0.5,
+                f'noise_range{suffix}': [1, 25],
+                f'poisson_scale_range{suffix}': [0.05, 2.5],
+                f'gray_noise_prob{suffix}': 0.4,
+                f'jpeg_range{suffix}': [30, 95],
+            }
+        )
     options['network_d'] = {'type': 'UNetDiscriminatorSN', 'num_in_ch': 3, 'num_feat': 4}
     options['train']['optim_d'] = {'type': 'Adam', 'lr': 1e-4}
     options['train']['gan_opt'] = {'type': 'GANLoss', 'gan_type': 'vanilla', 'loss_weight': 0.1}
@@ -180,7 +218,7 @@ def blind_options(folder: Path, model_type: str, **changes) -> dict:
 
 def blind_batch(astronaut: np.ndarray) -> dict:
     """Two crops with different kernels, as RealESRGANDataset gives them."""
-    crops = [torch.from_numpy(astronaut[top:top + 64, 200:264]).permute(2, 0, 1) / 255 for top in (0, 64)]
+    crops = [torch.from_numpy(astronaut[top : top + 64, 200:264]).permute(2, 0, 1) / 255 for top in (0, 64)]
     kernels = torch.rand(2, 21, 21)
     kernels /= kernels.sum((1, 2), keepdim=True)
     return {'gt': torch.stack(crops), 'kernel1': kernels, 'kernel2': kernels.flip(0), 'sinc_kernel': kernels}
@@ -255,19 +293,25 @@ def test_any_optimizer_of_torch():
     parameters = [torch.nn.Parameter(torch.zeros(2))]
     with pytest.raises(NotImplementedError):
         original_of('basicsr.models.base_model:BaseModel.get_optimizer')(model, 'AdamW', parameters, 1e-3)
-    for name, options in {'Adam': {'betas': (0.9, 0.99)}, 'AdamW': {'weight_decay': 0.1},
-                          'SGD': {'momentum': 0.9}}.items():
+    for name, options in {
+        'Adam': {'betas': (0.9, 0.99)},
+        'AdamW': {'weight_decay': 0.1},
+        'SGD': {'momentum': 0.9},
+    }.items():
         optimizer = model.get_optimizer(name, parameters, lr=1e-3, **options)
         assert type(optimizer) is getattr(torch.optim, name)
         assert {**optimizer.defaults, **options, 'lr': 1e-3} == optimizer.defaults
 
 
-@pytest.mark.parametrize(('name', 'options', 'sentence'), [
-    ('Adm', {}, 'optimizer type Adm is not one of torch.optim; did you mean Adam'),
-    ('adamw', {}, 'did you mean AdamW'),
-    ('lr_scheduler', {}, 'is not one of torch.optim'),
-    ('SGD', {'betas': (0.9, 0.99)}, "optimizer SGD: got an unexpected keyword argument 'betas'"),
-])
+@pytest.mark.parametrize(
+    ('name', 'options', 'sentence'),
+    [
+        ('Adm', {}, 'optimizer type Adm is not one of torch.optim; did you mean Adam'),
+        ('adamw', {}, 'did you mean AdamW'),
+        ('lr_scheduler', {}, 'is not one of torch.optim'),
+        ('SGD', {'betas': (0.9, 0.99)}, "optimizer SGD: got an unexpected keyword argument 'betas'"),
+    ],
+)
 def test_wrong_optimizer_is_one_sentence(name, options, sentence):
     with pytest.raises(InputError, match=sentence):
         BaseModel({'num_gpu': 0, 'is_train': True}).get_optimizer(name, [], lr=1e-3, **options)
@@ -373,8 +417,10 @@ def test_failed_save_is_an_error(tmp_path, monkeypatch):
 
 def test_saved_networks_are_those_of_the_host(tmp_path):
     model = trained(tmp_path, 1)
-    for label, save in (('old', original_of('basicsr.models.base_model:BaseModel.save_network')),
-                        ('new', BaseModel.save_network)):
+    for label, save in (
+        ('old', original_of('basicsr.models.base_model:BaseModel.save_network')),
+        ('new', BaseModel.save_network),
+    ):
         save(model, [torch.nn.DataParallel(model.net_g), model.net_g_ema], label, 5, ['params', 'params_ema'])
         save(model, model.net_g, label, -1)
     for number in ('5', 'latest'):
@@ -437,8 +483,15 @@ def test_layouts_of_weights_that_load(tmp_path, layout):
     if layout == 'safetensors':
         save_file(weights, path)
     else:
-        torch.save({'params': {'params': weights}, 'bare': weights, 'ema only': {'params_ema': weights},
-                    'module': {'params': {f'module.{key}': value for key, value in weights.items()}}}[layout], path)
+        torch.save(
+            {
+                'params': {'params': weights},
+                'bare': weights,
+                'ema only': {'params_ema': weights},
+                'module': {'params': {f'module.{key}': value for key, value in weights.items()}},
+            }[layout],
+            path,
+        )
     if layout in ('bare', 'safetensors'):
         with pytest.raises(Exception):  # noqa: B017 a KeyError, or whatever the unpickler makes of safetensors
             original_of('basicsr.models.base_model:BaseModel.load_network')(model, model.net_g, str(path))
@@ -471,20 +524,38 @@ def test_wrong_files_of_weights_are_one_sentence(tmp_path, monkeypatch):
     torch.save({'params': Malicious()}, 'malicious.pth')
     torch.save({'params': model.net_g.state_dict()}, 'half.pth')
     Path('half.pth').write_bytes(Path('half.pth').read_bytes()[:500])
-    for name, sentence in {'absent.pth': 'no such file', 'half.pth': 'damaged',
-                           'malicious.pth': r'refused.*posix\.mkdir',
-                           'other_key.pth': "no weights under 'params', only 'state_dict', 'epoch'"}.items():
+    for name, sentence in {
+        'absent.pth': 'no such file',
+        'half.pth': 'damaged',
+        'malicious.pth': r'refused.*posix\.mkdir',
+        'other_key.pth': "no weights under 'params', only 'state_dict', 'epoch'",
+    }.items():
         with pytest.raises(InputError, match=f'{name}: {sentence}'):
             model.load_network(model.net_g, name)
     assert not Path('executed').exists()
 
 
 def test_old_rrdb_names_are_mapped(tmp_path):
-    model = trained(tmp_path, 0, network_g={'type': 'RRDBNet', 'num_in_ch': 3, 'num_out_ch': 3, 'num_feat': 4,
-                                            'num_block': 2, 'num_grow_ch': 2, 'scale': 4})
+    model = trained(
+        tmp_path,
+        0,
+        network_g={
+            'type': 'RRDBNet',
+            'num_in_ch': 3,
+            'num_out_ch': 3,
+            'num_feat': 4,
+            'num_block': 2,
+            'num_grow_ch': 2,
+            'scale': 4,
+        },
+    )
     weights = {key: torch.rand_like(value) for key, value in model.net_g.state_dict().items()}
-    old_names = {'body.0.rdb1.conv1.weight': 'RRDB_trunk.0.RDB1.conv1.weight', 'conv_hr.bias': 'HRconv.bias',
-                 'conv_body.weight': 'trunk_conv.weight', 'conv_up2.weight': 'upconv2.weight'}
+    old_names = {
+        'body.0.rdb1.conv1.weight': 'RRDB_trunk.0.RDB1.conv1.weight',
+        'conv_hr.bias': 'HRconv.bias',
+        'conv_body.weight': 'trunk_conv.weight',
+        'conv_up2.weight': 'upconv2.weight',
+    }
     torch.save({old_names.get(key, key): value for key, value in weights.items()}, tmp_path / 'old.pth')
     assert convert_rrdb_state_dict(torch.load(tmp_path / 'old.pth')).keys() == weights.keys()
     model.load_network(model.net_g, str(tmp_path / 'old.pth'))
@@ -493,7 +564,8 @@ def test_old_rrdb_names_are_mapped(tmp_path):
 
 def test_two_ranks_train_validate_and_save_on_a_cpu(tmp_path):
     script = tmp_path / 'script.py'
-    script.write_text(textwrap.dedent("""
+    script.write_text(
+        textwrap.dedent("""
         import os
         import sys
         from pathlib import Path
@@ -527,16 +599,27 @@ def test_two_ranks_train_validate_and_save_on_a_cpu(tmp_path):
         # there.
         names = [Path(f'/proc/self/task/{task}/comm').read_text() for task in os.listdir('/proc/self/task')]
         assert not [name for name in names if 'gloo' in name or 'tcpstore' in name], names
-    """))
+    """)
+    )
     with socket.socket() as probe:
         probe.bind(('127.0.0.1', 0))
         port = probe.getsockname()[1]
     processes = [
-        subprocess.Popen([sys.executable, str(script), str(Path(__file__).parent), str(tmp_path)], text=True,
-                         stderr=subprocess.PIPE, env={
-                             **os.environ, 'PYTHONPATH': str(REPOSITORY), 'CUDA_VISIBLE_DEVICES': '', 'RANK': str(rank),
-                             'WORLD_SIZE': '2',
-                             'LOCAL_RANK': str(rank), 'MASTER_ADDR': '127.0.0.1', 'MASTER_PORT': str(port)})
+        subprocess.Popen(
+            [sys.executable, str(script), str(Path(__file__).parent), str(tmp_path)],
+            text=True,
+            stderr=subprocess.PIPE,
+            env={
+                **os.environ,
+                'PYTHONPATH': str(REPOSITORY),
+                'CUDA_VISIBLE_DEVICES': '',
+                'RANK': str(rank),
+                'WORLD_SIZE': '2',
+                'LOCAL_RANK': str(rank),
+                'MASTER_ADDR': '127.0.0.1',
+                'MASTER_PORT': str(port),
+            },
+        )
         for rank in range(2)
     ]
     errors = [process.communicate(timeout=120)[1] for process in processes]
@@ -601,8 +684,9 @@ def test_pairs_are_in_the_order_of_names(pairs, unsorted_listing):
     from basicsr.data.data_util import paired_paths_from_folder
 
     arguments = [str(folder) for folder in pairs], ['lq', 'gt'], '{}'
-    expected = [{'lq_path': str(pairs[0] / f'{name}.png'), 'gt_path': str(pairs[1] / f'{name}.png')}
-                for name in 'abcde']
+    expected = [
+        {'lq_path': str(pairs[0] / f'{name}.png'), 'gt_path': str(pairs[1] / f'{name}.png')} for name in 'abcde'
+    ]
     assert paired_paths_from_folder(*arguments) == expected
     # The host's follows its listing, patched by now; its table of names is what took the time.
     assert original_of('basicsr.data.data_util:paired_paths_from_folder')(*arguments) == expected
@@ -615,8 +699,10 @@ def test_pairs_are_found_in_linear_time(monkeypatch):
     monkeypatch.setattr(data_util, 'scandir', lambda folder: iter(names))
     monkeypatch.setattr('basicsr.utils.scandir', lambda folder: iter(names))
     seconds = []
-    for function in (original_of('basicsr.data.data_util:paired_paths_from_folder'),
-                     data_util.paired_paths_from_folder):
+    for function in (
+        original_of('basicsr.data.data_util:paired_paths_from_folder'),
+        data_util.paired_paths_from_folder,
+    ):
         start = time.perf_counter()
         assert len(function(['lq', 'gt'], ['lq', 'gt'], '{}')) == len(names)
         seconds.append(time.perf_counter() - start)
@@ -652,12 +738,34 @@ DATASETS = {
 
 @pytest.mark.parametrize('dataset_type', DATASETS)
 def test_meta_info_stays_inside_its_folder(pairs, tmp_path, monkeypatch, dataset_type):
-    blind = dict.fromkeys([f'{key}{suffix}' for suffix in ('', '2') for key in (
-        'blur_kernel_size', 'kernel_list', 'kernel_prob', 'blur_sigma', 'betag_range', 'betap_range', 'sinc_prob')])
+    blind = dict.fromkeys(
+        [
+            f'{key}{suffix}'
+            for suffix in ('', '2')
+            for key in (
+                'blur_kernel_size',
+                'kernel_list',
+                'kernel_prob',
+                'blur_sigma',
+                'betag_range',
+                'betap_range',
+                'sinc_prob',
+            )
+        ]
+    )
     table = tmp_path / 'meta_info.txt'
-    options = {'name': 'set', 'type': dataset_type, 'dataroot_lq': str(pairs[0]), 'dataroot_gt': str(pairs[1]),
-               'phase': 'train', 'scale': 4, 'io_backend': {'type': 'disk'}, DATASETS[dataset_type]: str(table),
-               'final_sinc_prob': 0, **blind}
+    options = {
+        'name': 'set',
+        'type': dataset_type,
+        'dataroot_lq': str(pairs[0]),
+        'dataroot_gt': str(pairs[1]),
+        'phase': 'train',
+        'scale': 4,
+        'io_backend': {'type': 'disk'},
+        DATASETS[dataset_type]: str(table),
+        'final_sinc_prob': 0,
+        **blind,
+    }
 
     def write(*names):
         paired = dataset_type == 'RealESRGANPairedDataset'
@@ -704,8 +812,9 @@ def test_images_are_written_whole_under_any_name(tmp_path, monkeypatch, chelsea)
     with pytest.raises(OSError, match=r'cannot write .*/grey\.png: No space left') as error:
         imwrite(np.zeros((8, 8, 3), np.uint8), str(tmp_path / 'grey.png'))
     assert error.value.errno == errno.ENOSPC
-    assert {path.name for path in tmp_path.iterdir()} == {'new',
-                                                          'grey.png'} and (tmp_path / 'grey.png').stat().st_size > 99
+    assert {path.name for path in tmp_path.iterdir()} == {'new', 'grey.png'} and (
+        tmp_path / 'grey.png'
+    ).stat().st_size > 99
 
 
 def test_the_host_s_own_writer_dies_of_a_name(tmp_path):

@@ -9,13 +9,13 @@ from basicsr_distill.io.images import read_rgb
 
 
 def test_montage_places_pictures_in_rows(tmp_path: Path, astronaut: NDArray[np.uint8]) -> None:
-    pictures = [astronaut[top:top + 20, :30] for top in range(0, 100, 20)]
+    pictures = [astronaut[top : top + 20, :30] for top in range(0, 100, 20)]
     save_montage(tmp_path / 'montage.png', [pictures[:3], pictures[3:]], gap_px=2)
     montage = read_rgb(tmp_path / 'montage.png')
     assert montage.shape == (42, 94, 3)
     for number, picture in enumerate(pictures):
         row, column = divmod(number, 3)
-        np.testing.assert_array_equal(montage[22 * row:22 * row + 20, 32 * column:32 * column + 30], picture)
+        np.testing.assert_array_equal(montage[22 * row : 22 * row + 20, 32 * column : 32 * column + 30], picture)
     assert (montage[22:, 64:] == 255).all()
 
 

@@ -153,16 +153,25 @@ def test_every_odd_kind_has_its_policy(photo: NDArray[np.uint8], tmp_path: Path)
     cases = {
         'plain': (encoded(image, 'PNG'), photo, ()),
         'grey': (encoded(image.convert('L'), 'PNG'), np.dstack([grey] * 3), ('grey',)),
-        'bits': (encoded(image.convert('1'), 'PNG'), np.dstack([np.asarray(image.convert('1').convert('L'))] * 3),
-                 ('grey',)),
+        'bits': (
+            encoded(image.convert('1'), 'PNG'),
+            np.dstack([np.asarray(image.convert('1').convert('L'))] * 3),
+            ('grey',),
+        ),
         'deep': (cv2.imencode('.png', deep[..., ::-1])[1].tobytes(), np.rint(deep / 257).astype(np.uint8), ('16bit',)),
-        'deep grey': (encoded(Image.fromarray(deep[..., 1]), 'PNG'),
-                      np.dstack([np.rint(deep[..., 1] / 257).astype(np.uint8)] * 3), ('16bit', 'grey')),
+        'deep grey': (
+            encoded(Image.fromarray(deep[..., 1]), 'PNG'),
+            np.dstack([np.rint(deep[..., 1] / 257).astype(np.uint8)] * 3),
+            ('16bit', 'grey'),
+        ),
         'alpha': (encoded(Image.fromarray(hidden), 'PNG'), photo, ('alpha',)),
         'grey alpha': (encoded(image.convert('LA'), 'PNG'), np.dstack([grey] * 3), ('grey', 'alpha')),
         'palette': (encoded(palette, 'PNG'), np.asarray(palette.convert('RGB')), ('palette',)),
-        'clear palette': (encoded(palette, 'PNG', transparency=3), np.asarray(palette.convert('RGB')),
-                          ('palette', 'alpha')),
+        'clear palette': (
+            encoded(palette, 'PNG', transparency=3),
+            np.asarray(palette.convert('RGB')),
+            ('palette', 'alpha'),
+        ),
         'rotated': (encoded(image, 'PNG', exif=rotated), turned, ('exif_rotated',)),
         'tiff': (encoded(image, 'TIFF'), photo, ()),
         'bmp': (encoded(image, 'BMP'), photo, ()),
@@ -181,11 +190,15 @@ def test_the_header_says_what_shape_decoding_gives(photo: NDArray[np.uint8], tmp
     exif = Image.Exif()
     exif[0x0112] = 6
     files = {
-        'ours.png': encode_png(photo), 'pillow.png': encoded(image, 'PNG'),
+        'ours.png': encode_png(photo),
+        'pillow.png': encoded(image, 'PNG'),
         'palette.png': encoded(image.convert('P'), 'PNG'),
-        'plain.jpg': encoded(image, 'JPEG'), 'turned.jpg': encoded(image, 'JPEG', exif=exif),
+        'plain.jpg': encoded(image, 'JPEG'),
+        'turned.jpg': encoded(image, 'JPEG', exif=exif),
         'x.webp': encoded(image, 'WEBP'),
-        'turned.png': encoded(image, 'PNG', exif=exif), 'x.bmp': encoded(image, 'BMP'), 'x.tif': encoded(image, 'TIFF'),
+        'turned.png': encoded(image, 'PNG', exif=exif),
+        'x.bmp': encoded(image, 'BMP'),
+        'x.tif': encoded(image, 'TIFF'),
     }
     for name, data in files.items():
         (tmp_path / name).write_bytes(data)
@@ -219,7 +232,7 @@ def test_truncated_files_are_refused_wherever_they_end(photo: NDArray[np.uint8],
     data = encoded(Image.fromarray(photo), kind)
     for share in (0.02, 0.3, 0.7, 0.99):
         with pytest.raises(UnreadableImageError) as raised:
-            decode_rgb(data[:int(share * len(data))], 'cut')
+            decode_rgb(data[: int(share * len(data))], 'cut')
         assert raised.value.reason in {'broken', 'not_an_image'}
 
 
@@ -233,14 +246,16 @@ def test_a_truncated_jpeg_is_found_behind_its_whole_thumbnail(photo: NDArray[np.
 
 
 def test_a_jpeg_that_opencv_4_would_fill_with_grey_is_refused_before_it_decodes(
-        photo: NDArray[np.uint8], monkeypatch: pytest.MonkeyPatch) -> None:
+    photo: NDArray[np.uint8], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(cv2, 'imdecode', lambda *_: pytest.fail('decoded'))
     with pytest.raises(UnreadableImageError, match='truncated'):
         decode_rgb(encoded(Image.fromarray(photo), 'JPEG')[:-50], 'cut.jpg')
 
 
-@pytest.mark.parametrize(('data', 'reason'), [(b'', 'empty'), (b'hello', 'not_an_image'),
-                                              (b'\x89PNG\r\n\x1a\n', 'not_an_image')])
+@pytest.mark.parametrize(
+    ('data', 'reason'), [(b'', 'empty'), (b'hello', 'not_an_image'), (b'\x89PNG\r\n\x1a\n', 'not_an_image')]
+)
 def test_what_is_no_image_is_refused(data: bytes, reason: str) -> None:
     with pytest.raises(UnreadableImageError, match=r'^photo.png: .*; remove or replace the file\.$') as raised:
         decode_rgb(data, 'photo.png')
@@ -277,7 +292,7 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize('size', [(1, 1), (1, 7), (7, 1), (64, 48)])
 def test_png_is_read_by_other_decoders(astronaut: NDArray[np.uint8], size: tuple[int, int], tmp_path: Path) -> None:
-    rgb = astronaut[100:100 + size[0], 200:200 + size[1]]  # not contiguous
+    rgb = astronaut[100 : 100 + size[0], 200 : 200 + size[1]]  # not contiguous
     path = tmp_path / 'x.png'
     write_png(path, rgb)
     image = Image.open(path)
@@ -297,7 +312,8 @@ def test_png_is_read_by_other_decoders(astronaut: NDArray[np.uint8], size: tuple
 
 @pytest.mark.parametrize('size', [(1, 1), (3, 7284), (64, 341), (300, 301)])  # around 65,535 bytes a block
 def test_without_libdeflate_stored_pngs_are_the_same_and_deflated_ones_hold_the_same_pixels(
-        tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: tuple[int, int]) -> None:
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: tuple[int, int]
+) -> None:
     rgb = np.random.default_rng(0).integers(0, 256, (*size, 3), np.uint8)
     stored = encode_png(rgb, 0)
     monkeypatch.setattr(deflating, 'libdeflate', None)
@@ -312,8 +328,9 @@ def test_without_libdeflate_stored_pngs_are_the_same_and_deflated_ones_hold_the_
 def test_the_package_works_without_libdeflate() -> None:
     code = (
         "import sys; sys.modules['deflate'] = None; import numpy as np; "
-        "from basicsr_distill.io import deflating, images; "
-        "assert deflating.libdeflate is None; images.encode_png(np.zeros((4, 4, 3), np.uint8))")
+        'from basicsr_distill.io import deflating, images; '
+        'assert deflating.libdeflate is None; images.encode_png(np.zeros((4, 4, 3), np.uint8))'
+    )
     subprocess.run([sys.executable, '-c', code], check=True)
 
 
@@ -323,14 +340,18 @@ def test_png_is_no_larger_than_opencvs(astronaut: NDArray[np.uint8]) -> None:
 
 
 def test_png_takes_only_rgb_of_8_bits() -> None:
-    for wrong in (np.zeros((4, 4), np.uint8)[..., None], np.zeros((4, 4, 3), np.float32),
-                  np.zeros((0, 4, 3), np.uint8)):
+    for wrong in (
+        np.zeros((4, 4), np.uint8)[..., None],
+        np.zeros((4, 4, 3), np.float32),
+        np.zeros((0, 4, 3), np.uint8),
+    ):
         with pytest.raises(ValueError, match='cannot be written as RGB PNG'):
             encode_png(wrong)
 
 
-def test_a_failed_write_leaves_nothing(tmp_path: Path, photo: NDArray[np.uint8],
-                                       monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_write_leaves_nothing(
+    tmp_path: Path, photo: NDArray[np.uint8], monkeypatch: pytest.MonkeyPatch
+) -> None:
     def fail(*_: object) -> None:
         raise OSError('disk full')
 

@@ -45,8 +45,9 @@ KINDS: dict[str, Callable[[Pixels], bytes]] = {
     'baseline': by_opencv,
     'progressive': lambda rgb: by_opencv(rgb, cv2.IMWRITE_JPEG_PROGRESSIVE, 1),
     'restart markers': lambda rgb: by_opencv(rgb, cv2.IMWRITE_JPEG_RST_INTERVAL, 4),
-    'progressive with restarts': lambda rgb: by_opencv(rgb, cv2.IMWRITE_JPEG_PROGRESSIVE, 1,
-                                                       cv2.IMWRITE_JPEG_RST_INTERVAL, 2),
+    'progressive with restarts': lambda rgb: by_opencv(
+        rgb, cv2.IMWRITE_JPEG_PROGRESSIVE, 1, cv2.IMWRITE_JPEG_RST_INTERVAL, 2
+    ),
     'thumbnail': with_thumbnail,
     'multi-picture': multi_picture,
     'grey': lambda rgb: by_pillow(rgb, 'L'),
@@ -77,4 +78,4 @@ def test_cut_files_are_refused(astronaut: Pixels, kind: str) -> None:
     for length in [*np.linspace(3, end - 1, 60).astype(int), end - 2]:
         assert not is_whole_jpeg(data[:length]), length
     with pytest.raises(UnreadableImageError, match='truncated'):
-        decode_rgb(data[:end * 3 // 4], 'x.jpg')
+        decode_rgb(data[: end * 3 // 4], 'x.jpg')

@@ -82,8 +82,9 @@ def test_a_worker_that_outlives_its_killed_run_does_not_hold_the_lock(tmp_path: 
 
 
 @pytest.mark.parametrize('code', [errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP])
-def test_a_file_system_without_locks_gets_a_marker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
-                                                   caplog: pytest.LogCaptureFixture, code: int) -> None:
+def test_a_file_system_without_locks_gets_a_marker(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, code: int
+) -> None:
     def flock(descriptor: int, operation: int) -> None:
         raise OSError(code, os.strerror(code))
 
@@ -110,7 +111,8 @@ def test_a_file_system_without_locks_gets_a_marker(tmp_path: Path, monkeypatch: 
 def test_without_fcntl_everything_imports_and_locks(tmp_path: Path) -> None:
     """As on Windows, which has neither fcntl nor process groups nor fork."""
     script = tmp_path / 'script.py'
-    script.write_text(textwrap.dedent("""
+    script.write_text(
+        textwrap.dedent("""
         import os, sys
         from pathlib import Path
         sys.modules['fcntl'] = None
@@ -132,9 +134,11 @@ def test_without_fcntl_everything_imports_and_locks(tmp_path: Path) -> None:
         with locked_folder(Path('out')):
             print(sorted(os.listdir()))
         print(sorted(os.listdir()))
-    """))
-    run = subprocess.run([sys.executable, '-W', 'ignore', str(script)], cwd=tmp_path, capture_output=True, text=True,
-                         timeout=120)
+    """)
+    )
+    run = subprocess.run(
+        [sys.executable, '-W', 'ignore', str(script)], cwd=tmp_path, capture_output=True, text=True, timeout=120
+    )
     assert run.returncode == 0, run.stderr[-2000:]
     refusal, during, after = run.stdout.splitlines()
     assert refusal.startswith('out: in use by process ')
@@ -157,10 +161,16 @@ def _enter_as_an_ordinary_user(folder: Path) -> None:
         os._exit(2 if 'cannot be written (Permission denied)' in str(error) else 1)
 
 
-@pytest.mark.parametrize(('mode', 'parent_mode', 'code'), [
-    (0o555, 0o755, 2), (0o555, 0o777, 2),
-    (0o777, 0o755, 0),  # a mount point, say: nothing can be written beside it
-    (0o777, 0o777, 0), (None, 0o755, 2)])
+@pytest.mark.parametrize(
+    ('mode', 'parent_mode', 'code'),
+    [
+        (0o555, 0o755, 2),
+        (0o555, 0o777, 2),
+        (0o777, 0o755, 0),  # a mount point, say: nothing can be written beside it
+        (0o777, 0o777, 0),
+        (None, 0o755, 2),
+    ],
+)
 def test_a_read_only_folder_is_refused(mode: int | None, parent_mode: int, code: int) -> None:
     with tempfile.TemporaryDirectory() as root:
         os.chmod(root, parent_mode)  # pytest's own folders are closed to others

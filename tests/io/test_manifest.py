@@ -13,10 +13,18 @@ SAMPLE = SampleRow('0_0001.png', 0, 1, 17, 'e' * 64, 1.5, ROW.name, 'matlab_rgb'
 
 
 def test_rows_round_trip(tmp_path: Path) -> None:
-    odd = ['sp ace.png', 'new\nline.png', 'return\r.png', 'comma,"quote".png', 'grün.png', '写真.png',
-           os.fsdecode(b'\xe9.png')]
-    rows = [replace(ROW, name=f'{number}.png', source=source, psnr_db=20 + number / 3) for number,
-            source in enumerate(odd)]
+    odd = [
+        'sp ace.png',
+        'new\nline.png',
+        'return\r.png',
+        'comma,"quote".png',
+        'grün.png',
+        '写真.png',
+        os.fsdecode(b'\xe9.png'),
+    ]
+    rows = [
+        replace(ROW, name=f'{number}.png', source=source, psnr_db=20 + number / 3) for number, source in enumerate(odd)
+    ]
     write_table(tmp_path / 'manifest.csv', rows, PatchRow)
     loaded = read_table(tmp_path / 'manifest.csv', PatchRow)
     assert [row.source for row in loaded] == odd

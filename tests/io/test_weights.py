@@ -121,7 +121,7 @@ def test_truncated_file_is_refused(tmp_path, zipped, share):
     torch.save(WEIGHTS, path, _use_new_zipfile_serialization=zipped)
     assert is_loadable(path)
     data = path.read_bytes()
-    path.write_bytes(data[:int(len(data) * share)])
+    path.write_bytes(data[: int(len(data) * share)])
     with pytest.raises(InputError, match='damaged, or not a checkpoint'):
         load_weights(path)
     assert not is_loadable(path)
@@ -136,11 +136,14 @@ def test_truncated_safetensors_is_refused(tmp_path):
         load_weights(path)
 
 
-@pytest.mark.parametrize(('content', 'sentence'), [
-    (None, 'no such file'),
-    (b'', 'the file is empty'),
-    (b'version https://git-lfs.github.com/spec/v1\n', 'damaged, or not a checkpoint'),
-])
+@pytest.mark.parametrize(
+    ('content', 'sentence'),
+    [
+        (None, 'no such file'),
+        (b'', 'the file is empty'),
+        (b'version https://git-lfs.github.com/spec/v1\n', 'damaged, or not a checkpoint'),
+    ],
+)
 def test_other_wrong_files_get_one_sentence(tmp_path, content, sentence):
     path = tmp_path / 'net.pth'
     if content is not None:

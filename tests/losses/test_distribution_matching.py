@@ -12,8 +12,11 @@ from basicsr_distill.losses.random_features import random_features
 def test_distance_of_means():
     generator = torch.Generator().manual_seed(0)
     real, synthetic = torch.rand(5, 2, 3, generator=generator), torch.rand(4, 2, 3, generator=generator)
-    expected = sum((sum(float(x[i, j]) for x in real) / 5 - sum(float(x[i, j]) for x in synthetic) / 4)**2
-                   for i in range(2) for j in range(3))
+    expected = sum(
+        (sum(float(x[i, j]) for x in real) / 5 - sum(float(x[i, j]) for x in synthetic) / 4) ** 2
+        for i in range(2)
+        for j in range(3)
+    )
     assert float(distribution_distance(real, synthetic)) == pytest.approx(expected, rel=1e-5)
     assert float(distribution_distance(real, real)) == 0
 
@@ -21,10 +24,13 @@ def test_distance_of_means():
 def test_mean_cosine_of_all_pairs():
     latents = torch.randn(6, 3, 2, 2, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
     rows = latents.flatten(1).tolist()
-    cosines = [sum(a * b for a, b in zip(rows[i], rows[j])) / math.sqrt(sum(a * a for a in rows[i]) * sum(b * b
-                                                                                                          for b in rows[
-                                                                                                              j]))
-               for i in range(6) for j in range(6) if i != j]
+    cosines = [
+        sum(a * b for a, b in zip(rows[i], rows[j]))
+        / math.sqrt(sum(a * a for a in rows[i]) * sum(b * b for b in rows[j]))
+        for i in range(6)
+        for j in range(6)
+        if i != j
+    ]
     assert float(mean_pairwise_cosine(latents)) == pytest.approx(sum(cosines) / len(cosines), rel=1e-9)
     assert torch.autograd.gradcheck(mean_pairwise_cosine, latents[:3].clone().requires_grad_())
 

@@ -43,8 +43,9 @@ def test_latent_form(batch):
 def test_pixel_form_counts_only_early_timesteps(batch):
     x0_pred, x0, alpha_bar_t, timesteps = batch
     expected = float(alpha_bar_t[0]) * abs(log_energy(x0_pred[0] * 3) - log_energy(x0[0] * 3)) / 3
-    loss = high_frequency_loss(loss_weight=1.0, mode='pixel')(x0_pred, x0, alpha_bar_t, timesteps,
-                                                              decode=lambda z: z * 3)
+    loss = high_frequency_loss(loss_weight=1.0, mode='pixel')(
+        x0_pred, x0, alpha_bar_t, timesteps, decode=lambda z: z * 3
+    )
     assert float(loss) == pytest.approx(expected, abs=2e-6)
     late = high_frequency_loss(mode='pixel')(x0_pred, x0, alpha_bar_t, timesteps + 300, decode=lambda z: z * 3)
     assert float(late) == 0

@@ -24,8 +24,12 @@ def gathered(rank):
     for _ in range(2):
         values.append(loss(own, labels, torch.ones(64)).detach())
         loss.commit()
-    return {'everything': everything.detach(), 'gradient': own.grad, 'loss': torch.stack(values),
-            'memory': loss.memory.directions}
+    return {
+        'everything': everything.detach(),
+        'gradient': own.grad,
+        'loss': torch.stack(values),
+        'memory': loss.memory.directions,
+    }
 
 
 @pytest.mark.parametrize('ranks', [2, 3, 4])
@@ -35,7 +39,7 @@ def test_every_rank_has_the_same_bits(ranks, tmp_path):
     for rank, result in enumerate(results):
         assert torch.equal(result['everything'].view(torch.int32), whole.view(torch.int32))
         # The gradient of a rank's own samples, enlarged so that the mean over ranks is that of the sum.
-        own = torch.arange(1.0, len(whole) + 1)[64 * rank:64 * (rank + 1), None].expand(64, 48)
+        own = torch.arange(1.0, len(whole) + 1)[64 * rank : 64 * (rank + 1), None].expand(64, 48)
         assert torch.equal(result['gradient'], ranks * own)
         for name in ('loss', 'memory'):
             assert torch.equal(result[name].view(torch.int32), results[0][name].view(torch.int32)), name

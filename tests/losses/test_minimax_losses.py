@@ -40,8 +40,12 @@ class LoopOracle:
     def extreme(self, x0_pred, labels, alpha_bar_t, pick):
         terms = []
         for label in sorted(set(labels.tolist())):
-            pairs = [(cosine(x0_pred[i], stored), float(alpha_bar_t[i])) for i in range(len(labels))
-                     if int(labels[i]) == label for stored in self.memory[label]]
+            pairs = [
+                (cosine(x0_pred[i], stored), float(alpha_bar_t[i]))
+                for i in range(len(labels))
+                if int(labels[i]) == label
+                for stored in self.memory[label]
+            ]
             if pairs:
                 value, weight = pick(pairs)
                 terms.append((value, weight if self.weighted else 1.0))
@@ -63,8 +67,12 @@ class LoopOracle:
 def batches(count, size=7):
     generator = torch.Generator().manual_seed(0)
     for _ in range(count):
-        yield (torch.randn(size, *SHAPE, generator=generator), torch.randn(size, *SHAPE, generator=generator),
-               torch.randint(0, LABELS, (size,), generator=generator), torch.rand(size, generator=generator))
+        yield (
+            torch.randn(size, *SHAPE, generator=generator),
+            torch.randn(size, *SHAPE, generator=generator),
+            torch.randint(0, LABELS, (size,), generator=generator),
+            torch.rand(size, generator=generator),
+        )
 
 
 @pytest.mark.parametrize('t_weight', ['none', 'alpha_bar'])
@@ -75,9 +83,11 @@ def test_losses_equal_the_loop_over_many_batches(t_weight):
     real, drawn = LoopOracle(t_weight == 'alpha_bar'), LoopOracle(t_weight == 'alpha_bar')
     for x0_pred, x0, labels, alpha_bar_t in batches(8):
         assert float(representativeness(x0_pred, x0, labels, alpha_bar_t)) == pytest.approx(
-            real.representativeness(x0_pred, x0, labels, alpha_bar_t), abs=1e-6)
+            real.representativeness(x0_pred, x0, labels, alpha_bar_t), abs=1e-6
+        )
         assert float(diversity(x0_pred, labels, alpha_bar_t)) == pytest.approx(
-            drawn.diversity(x0_pred, labels, alpha_bar_t), abs=1e-6)
+            drawn.diversity(x0_pred, labels, alpha_bar_t), abs=1e-6
+        )
         representativeness.commit()
         diversity.commit()
 
@@ -116,7 +126,7 @@ def test_gradients_raise_similarity_to_real_latents_and_lower_it_to_drawn_ones()
         loss.memory.push(x0, labels)
         cosines, exists = loss.memory.similarities(x0_pred, labels)
         before = cosines[exists].detach()
-        value = (loss(x0_pred, x0, labels, alpha_bar_t) if direction == 1 else loss(x0_pred, labels, alpha_bar_t))
+        value = loss(x0_pred, x0, labels, alpha_bar_t) if direction == 1 else loss(x0_pred, labels, alpha_bar_t)
         (gradient,) = torch.autograd.grad(value, x0_pred)
         loss.memory.pushed.zero_()
         loss.memory.push(x0, labels)

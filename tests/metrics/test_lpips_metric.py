@@ -52,30 +52,37 @@ def lpips_of(img: NDArray[Any], img2: NDArray[Any], crop_border: int, **given: A
 def pair(image: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
     """A photograph and itself after bicubic x4, BGR."""
     hr = np.ascontiguousarray(image[80:208, 100:260, ::-1])
-    return hr, cv2.resize(cv2.resize(hr, (40, 32), interpolation=cv2.INTER_AREA), (160, 128),
-                          interpolation=cv2.INTER_CUBIC)
+    return hr, cv2.resize(
+        cv2.resize(hr, (40, 32), interpolation=cv2.INTER_AREA), (160, 128), interpolation=cv2.INTER_CUBIC
+    )
 
 
-def by_the_package(reference: lpips.LPIPS, tmp_path: Path, first: NDArray[np.uint8],
-                   second: NDArray[np.uint8]) -> float:
+def by_the_package(
+    reference: lpips.LPIPS, tmp_path: Path, first: NDArray[np.uint8], second: NDArray[np.uint8]
+) -> float:
     """The package's own way from PNG files to a distance."""
-    tensors = [lpips.im2tensor(lpips.load_image(str(save_rgb(tmp_path / name, image[..., ::-1]))))
-               for name, image in (('a.png', first), ('b.png', second))]
+    tensors = [
+        lpips.im2tensor(lpips.load_image(str(save_rgb(tmp_path / name, image[..., ::-1]))))
+        for name, image in (('a.png', first), ('b.png', second))
+    ]
     with torch.no_grad():
         return float(reference(*tensors))
 
 
 @pytest.mark.parametrize('net', ['alex', 'squeeze'])
 @pytest.mark.parametrize('kind', ['backbone', 'whole'])
-def test_equal_to_the_package_on_real_pairs(net: str, kind: str, tmp_path: Path, astronaut: NDArray[np.uint8],
-                                            chelsea: NDArray[np.uint8]) -> None:
+def test_equal_to_the_package_on_real_pairs(
+    net: str, kind: str, tmp_path: Path, astronaut: NDArray[np.uint8], chelsea: NDArray[np.uint8]
+) -> None:
     reference = random_lpips(net)
     weights = torchvision_weights(reference) if kind == 'backbone' else reference.state_dict()
     torch.save(weights, tmp_path / 'weights.pth')
     for image in (astronaut, chelsea):
         hr, blurred = pair(image)
-        value = calculate_metric({'img': blurred, 'img2': hr}, LpipsMetricOptions(
-            net=net, crop_border=4, weights=str(tmp_path / 'weights.pth')).model_dump())
+        value = calculate_metric(
+            {'img': blurred, 'img2': hr},
+            LpipsMetricOptions(net=net, crop_border=4, weights=str(tmp_path / 'weights.pth')).model_dump(),
+        )
         expected = by_the_package(reference, tmp_path, blurred[4:-4, 4:-4], hr[4:-4, 4:-4])
         assert value == pytest.approx(expected, rel=1e-5)
         assert value > 1e-3
@@ -112,10 +119,15 @@ def test_found_in_torchs_cache(tmp_path: Path) -> None:
     assert backbone_file('vgg19') == cached
 
 
-@pytest.mark.parametrize(('name', 'file_name'), [
-    ('vgg19', 'vgg19-dcbb9e9d.pth'), ('vgg16', 'vgg16-397923af.pth'), ('alexnet', 'alexnet-owt-7be5be79.pth'),
-    ('squeezenet1_1', 'squeezenet1_1-b8a52dc0.pth'),
-])
+@pytest.mark.parametrize(
+    ('name', 'file_name'),
+    [
+        ('vgg19', 'vgg19-dcbb9e9d.pth'),
+        ('vgg16', 'vgg16-397923af.pth'),
+        ('alexnet', 'alexnet-owt-7be5be79.pth'),
+        ('squeezenet1_1', 'squeezenet1_1-b8a52dc0.pth'),
+    ],
+)
 def test_missing_weights_are_answered_with_the_place_for_them(tmp_path: Path, name: str, file_name: str) -> None:
     with pytest.raises(InputError, match='no network') as error:
         backbone_file(name)
@@ -127,8 +139,9 @@ def test_downloaded_weights_are_checked(monkeypatch: pytest.MonkeyPatch, tmp_pat
     calls = []
     monkeypatch.setattr(torch.hub, 'download_url_to_file', lambda *args, **kwargs: calls.append((args, kwargs)))
     path = backbone_file('alexnet')
-    assert calls == [(('https://download.pytorch.org/models/alexnet-owt-7be5be79.pth', str(path)),
-                      {'hash_prefix': '7be5be79'})]
+    assert calls == [
+        (('https://download.pytorch.org/models/alexnet-owt-7be5be79.pth', str(path)), {'hash_prefix': '7be5be79'})
+    ]
     assert path == tmp_path / 'torch' / 'hub' / 'checkpoints' / 'alexnet-owt-7be5be79.pth' and path.parent.is_dir()
 
 

@@ -66,12 +66,18 @@ class ObjectiveOracle:
         divergence = kl_divergence(Normal(posterior_mean(x0), deviation), Normal(posterior_mean(frozen), learned))
         values['l_vlb'] = (divergence / np.log(2)).mean()
 
-        for name, memory, pick in (('l_representativeness', self.real, lambda pairs: 1 - torch.stack(pairs).min()),
-                                   ('l_diversity', self.drawn, lambda pairs: torch.stack(pairs).max())):
+        for name, memory, pick in (
+            ('l_representativeness', self.real, lambda pairs: 1 - torch.stack(pairs).min()),
+            ('l_diversity', self.drawn, lambda pairs: torch.stack(pairs).max()),
+        ):
             heights = []
             for label in sorted(set(labels.tolist())):
-                pairs = [torch.cosine_similarity(x0_pred[n].flatten(), stored.flatten(), dim=0)
-                         for n in range(len(labels)) if int(labels[n]) == label for stored in memory[label]]
+                pairs = [
+                    torch.cosine_similarity(x0_pred[n].flatten(), stored.flatten(), dim=0)
+                    for n in range(len(labels))
+                    if int(labels[n]) == label
+                    for stored in memory[label]
+                ]
                 if pairs:
                     heights.append(pick(pairs))
             values[name] = sum(heights) / len(heights) if heights else x0_pred.sum() * 0

@@ -40,13 +40,28 @@ def root(tmp_path, monkeypatch):
 
 def recipe(root, name='gsdd', total_iter=6, **train):
     return {
-        'name': name, 'model_type': 'GSDDModel', 'scale': 4, 'num_gpu': 0, 'manual_seed': 3,
-        'datasets': {'train': {'name': 'patches', 'type': 'LabelledPatchDataset', 'dataroot': str(root / 'patches'),
-                               'labels_file': str(root / 'clusters' / 'labels.csv'), 'batch_size_per_gpu': 8}},
+        'name': name,
+        'model_type': 'GSDDModel',
+        'scale': 4,
+        'num_gpu': 0,
+        'manual_seed': 3,
+        'datasets': {
+            'train': {
+                'name': 'patches',
+                'type': 'LabelledPatchDataset',
+                'dataroot': str(root / 'patches'),
+                'labels_file': str(root / 'clusters' / 'labels.csv'),
+                'batch_size_per_gpu': 8,
+            }
+        },
         'network_g': {'type': 'LatentImages', 'num_labels': 2, 'images_per_label': 3, 'size_px': 8},
-        'train': {'total_iter': total_iter, 'optim_g': {'type': 'Adam', 'lr': 1e-2},
-                  'scheduler': {'type': 'MultiStepLR', 'milestones': [100], 'gamma': 0.5},
-                  'extractor': {'type': 'random_conv', 'width': 8, 'depth': 2}, **train},
+        'train': {
+            'total_iter': total_iter,
+            'optim_g': {'type': 'Adam', 'lr': 1e-2},
+            'scheduler': {'type': 'MultiStepLR', 'milestones': [100], 'gamma': 0.5},
+            'extractor': {'type': 'random_conv', 'width': 8, 'depth': 2},
+            **train,
+        },
         'logger': {'print_freq': 2, 'save_checkpoint_freq': 2},
     }
 
@@ -97,15 +112,18 @@ def test_the_loss_falls_and_only_latents_move(root, generator):
     before = [parameter.clone() for module in frozen for parameter in module.parameters()]
     start = model.net_g.images.detach().clone()
     assert [sum(parameter.numel() for parameter in group['params']) for group in model.optimizer_g.param_groups] == [
-        start.numel()]
+        start.numel()
+    ]
 
     model.feed_data(batch)
     first = losses(model)
     for iteration in range(1, 41):
         model.optimize_parameters(iteration)
     assert sum(losses(model)) < 0.85 * sum(first)
-    assert all(torch.equal(old, new) for old, new in zip(
-        before, [parameter for module in frozen for parameter in module.parameters()]))
+    assert all(
+        torch.equal(old, new)
+        for old, new in zip(before, [parameter for module in frozen for parameter in module.parameters()])
+    )
     assert not any(parameter.grad is not None for module in frozen for parameter in module.parameters())
     assert (model.net_g.images != start).all()
 
@@ -114,8 +132,10 @@ def test_latents_start_as_lr_patches_of_their_label(root):
     options = recipe(root)
     model = build(root, options)
     dataset = LabelledPatchDataset(options['datasets']['train'])
-    known = {label: [bicubic_downsample(dataset[n]['gt'], 4) for n in range(len(dataset)) if dataset.labels[n] == label]
-             for label in (0, 1)}
+    known = {
+        label: [bicubic_downsample(dataset[n]['gt'], 4) for n in range(len(dataset)) if dataset.labels[n] == label]
+        for label in (0, 1)
+    }
     for label in (0, 1):
         own = [next(n for n, lr in enumerate(known[label]) if torch.equal(lr, latent)) for latent in model.net_g(label)]
         assert len(set(own)) == 3
@@ -231,15 +251,18 @@ def test_published_images_come_from_the_generator(root):
     assert Path('experiments/gsdd/visualization/images_6.png').is_file()
 
 
-@pytest.mark.parametrize('network,train,message', [
-    ({'num_labels': 1}, {}, 'set num_labels: 2'),
-    ({'images_per_label': 13}, {}, 'label 0 has 12 patches, fewer than 13'),
-    ({'size_px': 16}, {}, 'set size_px: 8'),
-    ({'num_labels': 3}, {}, 'label 2 has 0 patches'),
-    ({}, {'generator': dict(RRDB)}, 'give both generator and generator_weights'),
-    ({}, {'generator': {'num_feat': 8}, 'generator_weights': 'x.pth'}, r"generator needs the key 'type'"),
-    ({}, {'diversity': 1}, r"unknown key 'diversity'; did you mean 'diversity_weight'"),
-])
+@pytest.mark.parametrize(
+    'network,train,message',
+    [
+        ({'num_labels': 1}, {}, 'set num_labels: 2'),
+        ({'images_per_label': 13}, {}, 'label 0 has 12 patches, fewer than 13'),
+        ({'size_px': 16}, {}, 'set size_px: 8'),
+        ({'num_labels': 3}, {}, 'label 2 has 0 patches'),
+        ({}, {'generator': dict(RRDB)}, 'give both generator and generator_weights'),
+        ({}, {'generator': {'num_feat': 8}, 'generator_weights': 'x.pth'}, r"generator needs the key 'type'"),
+        ({}, {'diversity': 1}, r"unknown key 'diversity'; did you mean 'diversity_weight'"),
+    ],
+)
 def test_what_does_not_fit_is_refused(root, network, train, message):
     options = recipe(root, **train)
     options['network_g'].update(network)
@@ -247,13 +270,20 @@ def test_what_does_not_fit_is_refused(root, network, train, message):
         build(root, options)
 
 
-@pytest.mark.parametrize('train,message', [
-    ({'generator': {**RRDB, 'num_feats': 8}},
-     r"train.generator: RRDBNet takes no key 'num_feats'; did you mean 'num_feat'"),
-    ({'generator': {**RRDB, 'type': 'RRDB'}},
-     r"train.generator.type: 'RRDB' is not registered; did you mean 'RRDBNet'"),
-    ({'generator': dict(RRDB)}, r'train.generator_weights: no.pth: no such file'),
-])
+@pytest.mark.parametrize(
+    'train,message',
+    [
+        (
+            {'generator': {**RRDB, 'num_feats': 8}},
+            r"train.generator: RRDBNet takes no key 'num_feats'; did you mean 'num_feat'",
+        ),
+        (
+            {'generator': {**RRDB, 'type': 'RRDB'}},
+            r"train.generator.type: 'RRDB' is not registered; did you mean 'RRDBNet'",
+        ),
+        ({'generator': dict(RRDB)}, r'train.generator_weights: no.pth: no such file'),
+    ],
+)
 def test_a_wrong_generator_is_refused_before_anything_is_written(root, train, message):
     path = write_recipe(root / 'x.yml', recipe(root, **train, generator_weights='no.pth'))
     with pytest.raises(InputError, match=message):
@@ -264,9 +294,11 @@ def test_a_wrong_generator_is_refused_before_anything_is_written(root, train, me
 
 def stages(root, **more):
     """Sections of finished extract and cluster stages, and of publishing."""
-    return {'extract': {'dataroot': str(root / 'photos'), 'save_dir': str(root / 'patches'), 'patch_size': 32},
-            'cluster': {'save_dir': str(root / 'clusters'), 'encoder': {'type': 'texture'}, 'num_clusters': 2},
-            'sample': {'images_per_cluster': 3, 'save_dir': str(root / 'set'), **more}}
+    return {
+        'extract': {'dataroot': str(root / 'photos'), 'save_dir': str(root / 'patches'), 'patch_size': 32},
+        'cluster': {'save_dir': str(root / 'clusters'), 'encoder': {'type': 'texture'}, 'num_clusters': 2},
+        'sample': {'images_per_cluster': 3, 'save_dir': str(root / 'set'), **more},
+    }
 
 
 @pytest.mark.parametrize('generator', ['bicubic', 'rrdb'])
@@ -286,15 +318,19 @@ def test_a_set_is_published_in_the_common_format(root, generator):
             assert starts.labels[[own.name for own in starts.rows].index(row.prototype)] == label
     card = (root / 'set' / 'README.md').read_text()
     assert ('RRDBNet, ' if generator == 'rrdb' else 'none: bicubic interpolation of the latents') in card
-    dataset = DistilledPatchDataset({'name': 's', 'type': 'DistilledPatchDataset', 'dataroot_gt': str(root / 'set'),
-                                     'scale': 4, 'phase': 'val'})
+    dataset = DistilledPatchDataset(
+        {'name': 's', 'type': 'DistilledPatchDataset', 'dataroot_gt': str(root / 'set'), 'scale': 4, 'phase': 'val'}
+    )
     assert len(dataset) == 6 and dataset[0]['lq'].shape == (3, 8, 8)
 
 
-@pytest.mark.parametrize(('more', 'message'), [
-    ({'num_steps': 20}, r'sample\.num_steps: GSDD draws nothing, its images are trained; remove the key'),
-    ({'images_per_cluster': 4}, r'sample\.images_per_cluster: 4, but network_g\.images_per_label is 3'),
-])
+@pytest.mark.parametrize(
+    ('more', 'message'),
+    [
+        ({'num_steps': 20}, r'sample\.num_steps: GSDD draws nothing, its images are trained; remove the key'),
+        ({'images_per_cluster': 4}, r'sample\.images_per_cluster: 4, but network_g\.images_per_label is 3'),
+    ],
+)
 def test_keys_of_drawing_are_refused(root, more, message):
     path = write_recipe(root / 'gsdd.yml', {**recipe(root), **stages(root, **more)})
     with pytest.raises(InputError, match=message):
@@ -305,11 +341,13 @@ def test_kill_minus_nine_and_the_same_command_end_in_equal_latents(root):
     command = [sys.executable, '-m', 'basicsr_distill', 'train', '--auto_resume', '-opt']
     environment = {**os.environ, 'PYTHONPATH': str(REPOSITORY)}
     for name in ('whole', 'killed'):
-        write_recipe(root / f'{name}.yml', recipe(root, name, total_iter=60,
-                                                  extractor={'type': 'random_conv', 'width': 32}))
+        write_recipe(
+            root / f'{name}.yml', recipe(root, name, total_iter=60, extractor={'type': 'random_conv', 'width': 32})
+        )
     subprocess.run([*command, 'whole.yml'], check=True, env=environment, capture_output=True)
-    killed = subprocess.Popen([*command, 'killed.yml'], env=environment, stdout=subprocess.DEVNULL,
-                              stderr=subprocess.DEVNULL)
+    killed = subprocess.Popen(
+        [*command, 'killed.yml'], env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
     states = root / 'experiments' / 'killed' / 'training_states'
     while killed.poll() is None and not (states / '6.state').is_file():
         time.sleep(0.01)

@@ -171,8 +171,16 @@ def test_norms_of_the_terms_gradients_are_those_of_the_whole_batch(root):
 
 
 def test_switched_off_terms_leave_no_trace(root):
-    model, _ = model_with_batch(root, recipe(root, representativeness_opt=None, vlb_weight=0, diversity_opt={
-        'type': 'DiversityLoss', 'loss_weight': 0}, high_frequency_opt={'type': 'HighFrequencyLoss', 'mode': 'off'}))
+    model, _ = model_with_batch(
+        root,
+        recipe(
+            root,
+            representativeness_opt=None,
+            vlb_weight=0,
+            diversity_opt={'type': 'DiversityLoss', 'loss_weight': 0},
+            high_frequency_opt={'type': 'HighFrequencyLoss', 'mode': 'off'},
+        ),
+    )
     model.optimize_parameters(1)
     assert set(model.log_dict) == {'l_simple'} and len(model.losses) == 0
 
@@ -218,8 +226,12 @@ def test_accumulation_on_two_ranks_gives_the_gradient_of_the_whole_batch(root, t
         return gradient_of(model)
 
     def one_rank(rank):
-        return gradient(lively_model({**opt, 'dist': True, 'rank': rank, 'world_size': 2, 'train': {
-            **opt['train'], 'accumulation': 2}}), lambda value: value[3 * rank:3 * rank + 3])
+        return gradient(
+            lively_model(
+                {**opt, 'dist': True, 'rank': rank, 'world_size': 2, 'train': {**opt['train'], 'accumulation': 2}}
+            ),
+            lambda value: value[3 * rank : 3 * rank + 3],
+        )
 
     whole = gradient(model, lambda value: value)
     first, second = on_ranks(2, one_rank, tmp_path)
@@ -377,8 +389,14 @@ def hub_folder(tmp_path):
 def difffit_recipe(root, hub_folder, **network):
     options = recipe(root, 'difffit')
     options['datasets']['train']['codec'] = {'type': 'block_pca', 'components': 4, 'block_px': 4}
-    options['network_g'] = {'type': 'MinimaxDiT', 'num_labels': 2, 'pretrained': str(hub_folder),
-                            'local_files_only': True, 'tuning': 'difffit', **network}
+    options['network_g'] = {
+        'type': 'MinimaxDiT',
+        'num_labels': 2,
+        'pretrained': str(hub_folder),
+        'local_files_only': True,
+        'tuning': 'difffit',
+        **network,
+    }
     return options
 
 

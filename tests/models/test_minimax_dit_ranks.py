@@ -21,15 +21,43 @@ def checkpoints(tmp_path_factory):
         options = recipe(root, f'ranks{ranks}')
         options['datasets']['train']['batch_size_per_gpu'] = 4 // ranks
         path = write_recipe(root / f'ranks{ranks}.yml', options)
-        command = [sys.executable, '-m', 'torch.distributed.run', '--nproc_per_node', str(ranks), '--standalone',
-                   '-m', 'basicsr_distill', 'train', '-opt', str(path), '--launcher', 'pytorch']
-        run = subprocess.run(command, cwd=root, capture_output=True, text=True, timeout=240,
-                             env={'PATH': '/usr/bin:/bin', 'PYTHONPATH': str(REPOSITORY), 'OMP_NUM_THREADS': '1',
-                                  'HF_HUB_OFFLINE': '1', 'CUDA_VISIBLE_DEVICES': ''})
+        command = [
+            sys.executable,
+            '-m',
+            'torch.distributed.run',
+            '--nproc_per_node',
+            str(ranks),
+            '--standalone',
+            '-m',
+            'basicsr_distill',
+            'train',
+            '-opt',
+            str(path),
+            '--launcher',
+            'pytorch',
+        ]
+        run = subprocess.run(
+            command,
+            cwd=root,
+            capture_output=True,
+            text=True,
+            timeout=240,
+            env={
+                'PATH': '/usr/bin:/bin',
+                'PYTHONPATH': str(REPOSITORY),
+                'OMP_NUM_THREADS': '1',
+                'HF_HUB_OFFLINE': '1',
+                'CUDA_VISIBLE_DEVICES': '',
+            },
+        )
         assert run.returncode == 0, run.stderr[-3000:]
         folder = root / 'experiments' / options['name']
-        results.append((torch.load(folder / 'models' / 'net_g_latest.pth', weights_only=True),
-                        torch.load(folder / 'training_states' / '8.state', weights_only=True)))
+        results.append(
+            (
+                torch.load(folder / 'models' / 'net_g_latest.pth', weights_only=True),
+                torch.load(folder / 'training_states' / '8.state', weights_only=True),
+            )
+        )
     return results
 
 

@@ -16,19 +16,36 @@ EDSR = {'type': 'EDSR', 'num_in_ch': 3, 'num_out_ch': 3, 'num_feat': 8, 'num_blo
 # 3x3 convolutions: 1 in front, 2 in the block, 1 behind it, and 3 in and behind the upsampler, at 1, 2 and 4 times the
 # size.
 EDSR_REACH_PX = 6  # 1 + 2 + 1 + 1 + 1/2 + 1/4, rounded up
-SWINIR = {'type': 'SwinIR', 'upscale': 4, 'img_size': 16, 'window_size': 8, 'depths': [2], 'embed_dim': 8,
-          'num_heads': [2], 'mlp_ratio': 2, 'upsampler': 'pixelshuffledirect'}
+SWINIR = {
+    'type': 'SwinIR',
+    'upscale': 4,
+    'img_size': 16,
+    'window_size': 8,
+    'depths': [2],
+    'embed_dim': 8,
+    'num_heads': [2],
+    'mlp_ratio': 2,
+    'upsampler': 'pixelshuffledirect',
+}
 
 
 def options(model_type: str, network: dict[str, Any], **val: Any) -> dict[str, Any]:
-    return {'name': 'x', 'model_type': model_type, 'scale': 4, 'num_gpu': 0, 'network_g': dict(network), 'val': val,
-            'datasets': {'test': {'name': 'x', 'type': 'DistilledPatchDataset', 'dataroot_gt': '.'}}}
+    return {
+        'name': 'x',
+        'model_type': model_type,
+        'scale': 4,
+        'num_gpu': 0,
+        'network_g': dict(network),
+        'val': val,
+        'datasets': {'test': {'name': 'x', 'type': 'DistilledPatchDataset', 'dataroot_gt': '.'}},
+    }
 
 
 def super_resolve(model_type: str, network: dict[str, Any], lq: Tensor, **val: Any) -> Tensor:
     torch.manual_seed(0)
-    opt = to_experiment(Recipe.parse(Path('x.yml'), options(model_type, network, **val)), is_train=False,
-                        root=Path('.')).opt
+    opt = to_experiment(
+        Recipe.parse(Path('x.yml'), options(model_type, network, **val)), is_train=False, root=Path('.')
+    ).opt
     opt.update(dist=False, rank=0, world_size=1)
     model = build_model(opt)
     for parameter in model.net_g.parameters():  # the initial ones hide differences, being small
@@ -75,12 +92,19 @@ def test_the_chopping_of_hit_sr_means_tiles(lq: Tensor, monkeypatch: pytest.Monk
     assert torch.equal(super_resolve('HITModel', EDSR, lq, use_chop=False), super_resolve('SRModel', EDSR, lq))
 
 
-@pytest.mark.parametrize(('model_type', 'tile', 'message'), [
-    ('TiledSRModel', {'size_px': 16, 'overlap_px': 8}, r'x.yml: val.tile: .*16 is not more than twice overlap_px 8'),
-    ('TiledSRModel', {'size_px': 16}, r'val.tile: overlap_px: field required'),
-    ('TiledSRModel', {'size': 16, 'overlap_px': 2}, r"val.tile: unknown key 'size'; did you mean 'size_px'"),
-    ('SRModel', {'size_px': 16, 'overlap_px': 2}, r'val.tile: SRModel knows no tiles; use one of TiledSRModel'),
-])
+@pytest.mark.parametrize(
+    ('model_type', 'tile', 'message'),
+    [
+        (
+            'TiledSRModel',
+            {'size_px': 16, 'overlap_px': 8},
+            r'x.yml: val.tile: .*16 is not more than twice overlap_px 8',
+        ),
+        ('TiledSRModel', {'size_px': 16}, r'val.tile: overlap_px: field required'),
+        ('TiledSRModel', {'size': 16, 'overlap_px': 2}, r"val.tile: unknown key 'size'; did you mean 'size_px'"),
+        ('SRModel', {'size_px': 16, 'overlap_px': 2}, r'val.tile: SRModel knows no tiles; use one of TiledSRModel'),
+    ],
+)
 def test_wrong_tiles_are_refused(model_type: str, tile: dict[str, int], message: str) -> None:
     with pytest.raises(InputError, match=message):
         to_experiment(Recipe.parse(Path('x.yml'), options(model_type, EDSR, tile=tile)), is_train=False, root=Path('.'))

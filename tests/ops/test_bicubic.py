@@ -18,7 +18,8 @@ def photo() -> torch.Tensor:
 @pytest.mark.parametrize('scale', [2, 3, 4])
 def test_downsampling_equals_basicsr(photo: torch.Tensor, size: tuple[int, int], scale: int) -> None:
     from basicsr.utils.matlab_functions import imresize
-    image = photo[:, :size[0], :size[1]]
+
+    image = photo[:, : size[0], : size[1]]
     torch.testing.assert_close(bicubic_downsample(image, scale), imresize(image, 1 / scale), rtol=0, atol=4e-7)
 
 
@@ -26,6 +27,7 @@ def test_downsampling_equals_basicsr(photo: torch.Tensor, size: tuple[int, int],
 @pytest.mark.parametrize(('scale', 'tolerance'), [(2, 4e-7), (3, 5e-5), (4, 4e-7)])
 def test_upsampling_equals_basicsr(photo: torch.Tensor, scale: int, tolerance: float) -> None:
     from basicsr.utils.matlab_functions import imresize
+
     image = photo[:, 100:151, 200:233]
     torch.testing.assert_close(bicubic_upsample(image, scale), imresize(image, float(scale)), rtol=0, atol=tolerance)
 
@@ -90,6 +92,7 @@ def test_half_precision_is_computed_in_float32(photo: torch.Tensor) -> None:
 
 def test_make_lr_rounds_and_clips_what_basicsr_computes() -> None:
     from basicsr.utils.matlab_functions import imresize
+
     hr = data.coffee()[:101, :102]
     exact = imresize(hr / np.float32(255), 1 / 4) * 255
     lr = make_lr(hr, 4)
@@ -116,6 +119,7 @@ def test_refuses_sizes_it_cannot_resize() -> None:
 @pytest.mark.parametrize('size', [(32, 32), (30, 17)])
 def test_high_pass_keeps_what_resizing_loses(photo: torch.Tensor, size: tuple[int, int]) -> None:
     from basicsr.utils.matlab_functions import imresize
-    x = photo[:, :size[0], :size[1]]
-    low = imresize(imresize(x, 1 / 4), 4.0)[:, :size[0], :size[1]]
+
+    x = photo[:, : size[0], : size[1]]
+    low = imresize(imresize(x, 1 / 4), 4.0)[:, : size[0], : size[1]]
     torch.testing.assert_close(high_pass(x), x - low, rtol=0, atol=1e-6)

@@ -30,14 +30,22 @@ def grey(name: str) -> NDArray[np.float32]:
 
 def variation_by_loops(image: NDArray[np.float32]) -> NDArray[np.float64]:
     rows, columns = image.shape[0] // 8, image.shape[1] // 8
-    blocks = {(r, c): dctn(image[8 * r:8 * r + 8, 8 * c:8 * c + 8].astype(np.float64), norm='ortho')
-              for r in range(rows) for c in range(columns)}
+    blocks = {
+        (r, c): dctn(image[8 * r : 8 * r + 8, 8 * c : 8 * c + 8].astype(np.float64), norm='ortho')
+        for r in range(rows)
+        for c in range(columns)
+    }
     found = np.zeros((8, 8))
     for i in range(8):
         for j in range(8):
-            values = [np.sqrt((blocks[r, c - 1][i, j] + blocks[r, c + 1][i, j] - 2 * blocks[r, c][i, j]) ** 2
-                              + (blocks[r - 1, c][i, j] + blocks[r + 1, c][i, j] - 2 * blocks[r, c][i, j]) ** 2)
-                      for r in range(1, rows - 1) for c in range(1, columns - 1)]
+            values = [
+                np.sqrt(
+                    (blocks[r, c - 1][i, j] + blocks[r, c + 1][i, j] - 2 * blocks[r, c][i, j]) ** 2
+                    + (blocks[r - 1, c][i, j] + blocks[r + 1, c][i, j] - 2 * blocks[r, c][i, j]) ** 2
+                )
+                for r in range(1, rows - 1)
+                for c in range(1, columns - 1)
+            ]
             found[i, j] = np.mean(values)
     return found
 
@@ -55,8 +63,12 @@ def test_blockiness_is_its_formula(quality: int | None) -> None:
 
 @pytest.mark.parametrize('name', ['astronaut', 'coffee', 'chelsea'])
 def test_blockiness_grows_as_quality_falls(name: str) -> None:
-    found = [blockiness(cv2.imdecode(cv2.imencode('.jpg', grey(name), [cv2.IMWRITE_JPEG_QUALITY, quality])[1],
-                                     0).astype(np.float32)) for quality in (95, 80, 60, 30)]
+    found = [
+        blockiness(
+            cv2.imdecode(cv2.imencode('.jpg', grey(name), [cv2.IMWRITE_JPEG_QUALITY, quality])[1], 0).astype(np.float32)
+        )
+        for quality in (95, 80, 60, 30)
+    ]
     assert found == sorted(found) and found[0] < 30 < found[2]
 
 
@@ -135,7 +147,7 @@ def test_blockiness_of_a_large_image_is_that_of_its_middle() -> None:
     rng = np.random.default_rng(0)
     image = jpeg(cv2.GaussianBlur(rng.integers(0, 255, (1100, 1600), np.uint8), (0, 0), 2), 50)
     rows, columns = (1100 - 1024) // 2 // 8 * 8, (1600 - 1024) // 2 // 8 * 8
-    expected = blockiness(image[rows:rows + 1024, columns:columns + 1024].astype(np.float32))
+    expected = blockiness(image[rows : rows + 1024, columns : columns + 1024].astype(np.float32))
     assert blockiness_at_any_size(as_rgb(image)) == pytest.approx(expected, rel=1e-3) and expected > 30
 
 
@@ -174,7 +186,7 @@ def test_a_blurred_image_holds_less_than_its_size() -> None:
 
 def halftoned(image: NDArray[np.uint8], period: float, angle: float) -> NDArray[np.uint8]:
     """Dots of ink on a screen of this period, pixels, and angle, degrees, as a scanner sees them."""
-    y, x = np.mgrid[:image.shape[0], :image.shape[1]]
+    y, x = np.mgrid[: image.shape[0], : image.shape[1]]
     turned = [(x * np.cos(a) + y * np.sin(a)) * 2 * np.pi / period for a in np.deg2rad([angle, angle + 90])]
     dots = image / 255 > (np.cos(turned[0]) + np.cos(turned[1])) / 4 + 0.5
     return cv2.GaussianBlur(dots.astype(np.float32) * 255, (0, 0), 0.8).astype(np.uint8)
@@ -190,8 +202,9 @@ def test_screens_of_print_are_periodic_and_photographs_are_not(period: float, an
 def test_small_type_is_periodic_and_a_flat_area_is_not() -> None:
     page = np.full((256, 256), 245, np.uint8)
     for line in range(10, 256, 11):
-        cv2.putText(page, 'the quick brown fox jumps over it', (2, line), cv2.FONT_HERSHEY_SIMPLEX, 0.35, 20, 1,
-                    cv2.LINE_AA)
+        cv2.putText(
+            page, 'the quick brown fox jumps over it', (2, line), cv2.FONT_HERSHEY_SIMPLEX, 0.35, 20, 1, cv2.LINE_AA
+        )
     assert periodic_peak_db(page) > 14
     assert periodic_peak_db(np.full((256, 256), 9, np.uint8)) == periodic_peak_db(np.zeros((40, 400), np.uint8)) == 0
 
@@ -209,12 +222,15 @@ def test_shares_of_a_window_against_loops() -> None:
     rgb = rng.integers(0, 256, (70, 90, 3)).astype(np.uint8)
     rgb[:32, :48] = (252, 255, 250)
     rgb[40:60, 60:80] = (0, 5, 2)
-    pixels = [all(value >= 250 for value in pixel) or all(value <= 5 for value in pixel)
-              for pixel in rgb.reshape(-1, 3).tolist()]
+    pixels = [
+        all(value >= 250 for value in pixel) or all(value <= 5 for value in pixel)
+        for pixel in rgb.reshape(-1, 3).tolist()
+    ]
     assert saturated_share(rgb) == pytest.approx(np.mean(pixels))
     assert colourfulness(rgb) == pytest.approx(np.mean([max(p) - min(p) for p in rgb.reshape(-1, 3).tolist()]))
     values = rgb[..., 1].copy()
     values[16:32, 64:80] = 100 + rng.integers(-1, 2, (16, 16))
-    tiles = [values[16 * r:16 * r + 16, 16 * c:16 * c + 16].astype(float).std() < 2.5
-             for r in range(4) for c in range(5)]
+    tiles = [
+        values[16 * r : 16 * r + 16, 16 * c : 16 * c + 16].astype(float).std() < 2.5 for r in range(4) for c in range(5)
+    ]
     assert flat_share(values) == pytest.approx(np.mean(tiles)) and 0 < np.mean(tiles) < 1

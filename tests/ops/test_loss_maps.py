@@ -15,22 +15,27 @@ from basicsr_distill.ops.loss_maps import bicubic_error_cells, laplacian_cells
 
 def cell_means(values: NDArray[np.floating], scale: int) -> NDArray[np.float64]:
     rows, columns = values.shape[0] // scale, values.shape[1] // scale
-    return np.array([[values[scale * r:scale * r + scale, scale * c:scale * c + scale].mean()
-                      for c in range(columns)] for r in range(rows)])
+    return np.array(
+        [
+            [values[scale * r : scale * r + scale, scale * c : scale * c + scale].mean() for c in range(columns)]
+            for r in range(rows)
+        ]
+    )
 
 
 @pytest.mark.parametrize('scale', [2, 4])
 @pytest.mark.parametrize('metric', ['matlab_rgb', 'matlab_y'])
 @pytest.mark.parametrize('rows', [5, 64])
-def test_the_error_is_that_of_the_whole_image(chelsea: NDArray[np.uint8], scale: int, metric: PsnrMetric, rows: int,
-                                              monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_error_is_that_of_the_whole_image(
+    chelsea: NDArray[np.uint8], scale: int, metric: PsnrMetric, rows: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Whatever the strips that it is computed in."""
     monkeypatch.setattr(loss_maps, '_ROWS', rows)
     rgb = chelsea[:202, :175]
-    whole = rgb[:202 // scale * scale, :175 // scale * scale].astype(np.float32) / 255
+    whole = rgb[: 202 // scale * scale, : 175 // scale * scale].astype(np.float32) / 255
     planes = rgb2ycbcr(whole, y_only=True)[..., None] if metric == 'matlab_y' else whole
     restored = imresize(imresize(planes, 1 / scale), float(scale)).reshape(planes.shape)
-    expected = cell_means(((planes - restored)**2).mean(axis=2) * 255**2, scale)
+    expected = cell_means(((planes - restored) ** 2).mean(axis=2) * 255**2, scale)
     found = bicubic_error_cells(rgb, scale, metric)
     assert found.shape == (202 // scale, 175 // scale) and found.dtype == np.float32
     np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-3)

@@ -17,8 +17,12 @@ from basicsr_distill.ops.psnr import psnr_after_bicubic
 
 
 def crops() -> list[np.ndarray]:
-    return [photo[top:top + 128, left:left + 96] for photo in (data.astronaut(), data.chelsea(), data.rocket())
-            for top in (0, 131) for left in (3, 200, 310)]
+    return [
+        photo[top : top + 128, left : left + 96]
+        for photo in (data.astronaut(), data.chelsea(), data.rocket())
+        for top in (0, 131)
+        for left in (3, 200, 310)
+    ]
 
 
 def as_batch(images: list[np.ndarray]) -> torch.Tensor:
@@ -28,6 +32,7 @@ def as_batch(images: list[np.ndarray]) -> torch.Tensor:
 def psnr_by_basicsr(rgb: np.ndarray, luma: bool) -> float:
     from basicsr.utils.color_util import rgb2ycbcr
     from basicsr.utils.matlab_functions import imresize
+
     x = rgb.astype(np.float32) / 255
     x = rgb2ycbcr(x, y_only=True) if luma else x
     return peak_signal_noise_ratio(x.astype(np.float64), imresize(imresize(x, 1 / 4), 4.0), data_range=1)
@@ -42,8 +47,11 @@ def psnr_by_cv2(rgb: np.ndarray) -> float:
 
 @pytest.mark.parametrize('metric', ['matlab_rgb', 'matlab_y', 'cv2_grey'])
 def test_scores_equal_the_plain_path(metric: str) -> None:
-    oracle = {'matlab_rgb': lambda rgb: psnr_by_basicsr(rgb, luma=False),
-              'matlab_y': lambda rgb: psnr_by_basicsr(rgb, luma=True), 'cv2_grey': psnr_by_cv2}[metric]
+    oracle = {
+        'matlab_rgb': lambda rgb: psnr_by_basicsr(rgb, luma=False),
+        'matlab_y': lambda rgb: psnr_by_basicsr(rgb, luma=True),
+        'cv2_grey': psnr_by_cv2,
+    }[metric]
     scores = psnr_after_bicubic(as_batch(crops()), scale=4, metric=metric)
     assert scores.dtype == torch.float32
     np.testing.assert_allclose(scores.numpy(), [oracle(rgb) for rgb in crops()], rtol=0, atol=1e-4)
@@ -67,7 +75,7 @@ def test_a_patch_one_level_from_flat_is_finite(metric: str) -> None:
 @pytest.mark.parametrize('size', [(1, 1), (2, 5), (8, 6), (24, 40)])
 def test_any_scale_and_any_size_equal_two_resizings(metric: str, scale: int, size: tuple[int, int]) -> None:
     height, width = size[0] * scale, size[1] * scale
-    rgb = data.astronaut()[90:90 + height, 200:200 + width]
+    rgb = data.astronaut()[90 : 90 + height, 200 : 200 + width]
     if metric == 'matlab_rgb':
         x = torch.from_numpy(rgb / 255).permute(2, 0, 1)
         back = bicubic_upsample(bicubic_downsample(x, scale), scale)
@@ -83,8 +91,12 @@ def test_any_scale_and_any_size_equal_two_resizings(metric: str, scale: int, siz
 def test_patches_may_be_uint8() -> None:
     batch = as_batch(crops())
     for metric in ('matlab_rgb', 'matlab_y', 'cv2_grey'):
-        torch.testing.assert_close(psnr_after_bicubic((batch * 255).round().to(torch.uint8), metric=metric),
-                                   psnr_after_bicubic(batch, metric=metric), rtol=0, atol=1e-4)
+        torch.testing.assert_close(
+            psnr_after_bicubic((batch * 255).round().to(torch.uint8), metric=metric),
+            psnr_after_bicubic(batch, metric=metric),
+            rtol=0,
+            atol=1e-4,
+        )
 
 
 def overlapping(size: int, stride: int, count: int) -> torch.Tensor:
@@ -113,7 +125,7 @@ def test_a_score_is_the_same_to_the_last_bit_in_any_batch(metric: str, size: int
         torch.set_num_threads(before)
 
 
-_SCORES = '''
+_SCORES = """
 import hashlib, torch
 from test_psnr import overlapping
 from basicsr_distill.ops.psnr import psnr_after_bicubic
@@ -127,7 +139,7 @@ for size in (64, 128, 256, 512):
                 digests.add(hashlib.sha256(scores.numpy().tobytes()).hexdigest())
             assert len(digests) == 1, (size, stride, metric)
             print(size, stride, metric, *digests)
-'''
+"""
 
 
 @pytest.mark.slow
@@ -136,7 +148,15 @@ for size in (64, 128, 256, 512):
 def test_scores_are_the_same_in_batches_of_1_to_64_on_one_thread_and_two(instructions: str) -> None:
     path = os.pathsep.join(str(folder) for folder in (Path(__file__).parent, REPOSITORY / 'tests', REPOSITORY))
     limits = {**os.environ, **PROCESSORS[instructions], 'PYTHONPATH': path}
-    printed = [subprocess.run([sys.executable, '-c', _SCORES], check=True, capture_output=True, text=True,
-                              env={**limits, 'OMP_NUM_THREADS': threads}).stdout for threads in ('1', '2')]
+    printed = [
+        subprocess.run(
+            [sys.executable, '-c', _SCORES],
+            check=True,
+            capture_output=True,
+            text=True,
+            env={**limits, 'OMP_NUM_THREADS': threads},
+        ).stdout
+        for threads in ('1', '2')
+    ]
     assert printed[0] == printed[1]
     assert len(printed[0].splitlines()) == 24

@@ -8,8 +8,16 @@ import torch
 
 from basicsr_distill.ops.siamese_augmentation import Augmentation, augment, draw_augmentation
 
-EVERYTHING = Augmentation(brightness=0.1, saturation=0.4, contrast=1.3, flip=True, shift=(0.1, 0.05), scale=(1.1, 0.9),
-                          degrees=10.0, cutout=(0.3, 0.6))
+EVERYTHING = Augmentation(
+    brightness=0.1,
+    saturation=0.4,
+    contrast=1.3,
+    flip=True,
+    shift=(0.1, 0.05),
+    scale=(1.1, 0.9),
+    degrees=10.0,
+    cutout=(0.3, 0.6),
+)
 
 
 @pytest.fixture
@@ -27,8 +35,10 @@ def test_colours(images):
     for n in range(2):
         values = (images[n] + 0.1).tolist()
         greys = [[sum(values[c][y][x] for c in range(3)) / 3 for x in range(12)] for y in range(8)]
-        dull = [[[greys[y][x] + 0.4 * (values[c][y][x] - greys[y][x]) for x in range(12)] for y in range(8)]
-                for c in range(3)]
+        dull = [
+            [[greys[y][x] + 0.4 * (values[c][y][x] - greys[y][x]) for x in range(12)] for y in range(8)]
+            for c in range(3)
+        ]
         mean = sum(v for plane in dull for row in plane for v in row) / (3 * 8 * 12)
         expected = [[[mean + 1.3 * (v - mean) for v in row] for row in plane] for plane in dull]
         torch.testing.assert_close(changed[n], torch.tensor(expected, dtype=torch.float64))
@@ -85,14 +95,23 @@ def test_both_batches_change_alike(images):
     torch.testing.assert_close(both[2:], augment(images, EVERYTHING).flip(0))
 
 
-KINDS = {'colour': ('brightness', 'saturation', 'contrast'), 'flip': ('flip',), 'shift': ('shift',),
-         'scale': ('scale',), 'rotate': ('degrees',), 'cutout': ('cutout',)}
+KINDS = {
+    'colour': ('brightness', 'saturation', 'contrast'),
+    'flip': ('flip',),
+    'shift': ('shift',),
+    'scale': ('scale',),
+    'rotate': ('degrees',),
+    'cutout': ('cutout',),
+}
 
 
 def kinds_of(change):
     """Which kinds of change an augmentation holds; none is a flip that did not happen."""
-    return {kind for kind, names in KINDS.items()
-            if any(getattr(change, name) != getattr(Augmentation(), name) for name in names)} or {'no flip'}
+    return {
+        kind
+        for kind, names in KINDS.items()
+        if any(getattr(change, name) != getattr(Augmentation(), name) for name in names)
+    } or {'no flip'}
 
 
 @pytest.mark.parametrize('cutout', [True, False])
@@ -111,8 +130,12 @@ def test_one_kind_of_change_is_drawn_each_as_often(cutout):
 def test_drawn_changes_keep_to_their_ranges():
     generator = torch.Generator().manual_seed(0)
     drawn = [draw_augmentation(generator) for _ in range(3000)]
-    for kind, name, low, high in (('colour', 'brightness', -0.5, 0.5), ('colour', 'saturation', 0, 2),
-                                  ('colour', 'contrast', 0.5, 1.5), ('rotate', 'degrees', -15, 15)):
+    for kind, name, low, high in (
+        ('colour', 'brightness', -0.5, 0.5),
+        ('colour', 'saturation', 0, 2),
+        ('colour', 'contrast', 0.5, 1.5),
+        ('rotate', 'degrees', -15, 15),
+    ):
         values = [getattr(change, name) for change in drawn if kinds_of(change) == {kind}]
         assert low <= min(values) < low + 0.1 * (high - low) and high - 0.1 * (high - low) < max(values) <= high
     for name, low, high in (('shift', -0.125, 0.125), ('scale', 1 / 1.2, 1.2)):

@@ -26,8 +26,9 @@ def image(height: int, width: int) -> Tensor:
 @pytest.mark.parametrize('scale', [1, 2, 3])
 @pytest.mark.parametrize(('height', 'width'), [(40, 57), (16, 16), (17, 90), (3, 50), (1, 1), (22, 23)])
 @pytest.mark.parametrize(('size_px', 'overlap_px'), [(16, REACH_PX), (24, 7), (11, REACH_PX)])
-def test_equal_to_the_whole_image_when_the_overlap_covers_the_reach(scale: int, height: int, width: int, size_px: int,
-                                                                    overlap_px: int) -> None:
+def test_equal_to_the_whole_image_when_the_overlap_covers_the_reach(
+    scale: int, height: int, width: int, size_px: int, overlap_px: int
+) -> None:
     network = make_network(scale)
     lq = image(height, width)
     torch.testing.assert_close(apply_in_tiles(network, lq, scale, size_px, overlap_px), network(lq), rtol=0, atol=1e-13)

@@ -18,9 +18,23 @@ from basicsr_distill.runtime import distributed
 from basicsr_distill.runtime.parallel import default_workers
 
 REPOSITORY = Path(__file__).parents[2]
-LAUNCHER_VARIABLES = ('RANK', 'WORLD_SIZE', 'LOCAL_RANK', 'MASTER_ADDR', 'MASTER_PORT', 'SLURM_PROCID', 'SLURM_NTASKS',
-                      'SLURM_LOCALID', 'SLURM_NODELIST', 'SLURM_NODEID', 'SLURM_STEP_TASKS_PER_NODE',
-                      'SLURM_TASKS_PER_NODE', 'SLURM_NTASKS_PER_NODE', 'SLURM_CPUS_PER_TASK', 'LOCAL_WORLD_SIZE')
+LAUNCHER_VARIABLES = (
+    'RANK',
+    'WORLD_SIZE',
+    'LOCAL_RANK',
+    'MASTER_ADDR',
+    'MASTER_PORT',
+    'SLURM_PROCID',
+    'SLURM_NTASKS',
+    'SLURM_LOCALID',
+    'SLURM_NODELIST',
+    'SLURM_NODEID',
+    'SLURM_STEP_TASKS_PER_NODE',
+    'SLURM_TASKS_PER_NODE',
+    'SLURM_NTASKS_PER_NODE',
+    'SLURM_CPUS_PER_TASK',
+    'LOCAL_WORLD_SIZE',
+)
 
 
 def free_port() -> str:
@@ -51,11 +65,14 @@ def test_without_a_group_there_is_one_process(environment):
     assert not torch.distributed.is_initialized()
 
 
-@pytest.mark.parametrize(('launcher', 'sentence'), [
-    ('mpi', 'choose none, pytorch or slurm'),
-    ('pytorch', 'RANK, WORLD_SIZE, MASTER_ADDR, MASTER_PORT not set; start the command with torchrun'),
-    ('slurm', 'SLURM_PROCID, SLURM_NTASKS, SLURM_LOCALID, SLURM_NODELIST not set; start the command with srun'),
-])
+@pytest.mark.parametrize(
+    ('launcher', 'sentence'),
+    [
+        ('mpi', 'choose none, pytorch or slurm'),
+        ('pytorch', 'RANK, WORLD_SIZE, MASTER_ADDR, MASTER_PORT not set; start the command with torchrun'),
+        ('slurm', 'SLURM_PROCID, SLURM_NTASKS, SLURM_LOCALID, SLURM_NODELIST not set; start the command with srun'),
+    ],
+)
 def test_wrong_launch_is_one_sentence(environment, launcher, sentence):
     with pytest.raises(InputError, match=sentence):
         distributed.init(launcher)
@@ -82,14 +99,17 @@ def test_missing_scontrol_asks_for_the_address(environment, tmp_path):
         distributed.init('slurm')
 
 
-@pytest.mark.parametrize(('variables', 'tasks'), [
-    ({'TASKS_PER_NODE': '4'}, 4),
-    ({'TASKS_PER_NODE': '2(x3),1', 'NODEID': '2'}, 2),
-    ({'TASKS_PER_NODE': '2(x3),1', 'NODEID': '3'}, 1),
-    ({'TASKS_PER_NODE': '8(x2)', 'STEP_TASKS_PER_NODE': '2,3', 'NODEID': '1'}, 3),  # a step smaller than its job
-    ({'NTASKS_PER_NODE': '4'}, 4),
-    ({}, None),
-])
+@pytest.mark.parametrize(
+    ('variables', 'tasks'),
+    [
+        ({'TASKS_PER_NODE': '4'}, 4),
+        ({'TASKS_PER_NODE': '2(x3),1', 'NODEID': '2'}, 2),
+        ({'TASKS_PER_NODE': '2(x3),1', 'NODEID': '3'}, 1),
+        ({'TASKS_PER_NODE': '8(x2)', 'STEP_TASKS_PER_NODE': '2,3', 'NODEID': '1'}, 3),  # a step smaller than its job
+        ({'NTASKS_PER_NODE': '4'}, 4),
+        ({}, None),
+    ],
+)
 def test_slurm_tasks_of_one_machine_are_counted(environment, variables, tasks):
     environment.setenv('MASTER_ADDR', '127.0.0.1')
     for name, value in {'PROCID': '0', 'NTASKS': '1', 'LOCALID': '0', 'NODELIST': 'node1', **variables}.items():
@@ -102,8 +122,12 @@ def test_slurm_tasks_of_one_machine_are_counted(environment, variables, tasks):
 def test_the_cores_of_a_slurm_task_are_its_own(environment):
     """But torchrun's ranks within one task share them."""
     environment.setattr(os, 'sched_getaffinity', lambda _: set(range(12)))
-    for name, value in {'SLURM_NTASKS': '4', 'WORLD_SIZE': '4', 'SLURM_CPUS_PER_TASK': '3',
-                        'LOCAL_WORLD_SIZE': '4'}.items():
+    for name, value in {
+        'SLURM_NTASKS': '4',
+        'WORLD_SIZE': '4',
+        'SLURM_CPUS_PER_TASK': '3',
+        'LOCAL_WORLD_SIZE': '4',
+    }.items():
         environment.setenv(name, value)
     assert default_workers() == 3
     environment.setattr(os, 'sched_getaffinity', lambda _: set(range(3)))  # bound to them
@@ -116,9 +140,15 @@ def test_the_cores_of_a_slurm_task_are_its_own(environment):
     assert default_workers() == 1
 
 
-@pytest.mark.parametrize(('launcher', 'visible', 'gpu'), [
-    ('slurm', 1, 0),  # --gpus-per-task=1
-    ('slurm', 4, 1), ('pytorch', 4, 1), ('pytorch', 1, None)])
+@pytest.mark.parametrize(
+    ('launcher', 'visible', 'gpu'),
+    [
+        ('slurm', 1, 0),  # --gpus-per-task=1
+        ('slurm', 4, 1),
+        ('pytorch', 4, 1),
+        ('pytorch', 1, None),
+    ],
+)
 def test_each_rank_takes_the_gpu_it_sees(environment, launcher, visible, gpu):
     chosen = []
     environment.setattr(torch.cuda, 'is_available', lambda: True)
@@ -127,9 +157,17 @@ def test_each_rank_takes_the_gpu_it_sees(environment, launcher, visible, gpu):
     environment.setattr(torch.distributed, 'init_process_group', lambda *_, **__: None)
     environment.setattr(torch.cuda, 'current_device', lambda: chosen[0])
     environment.setattr(torch.cuda, 'get_device_properties', lambda index: SimpleNamespace(uuid=f'GPU-{index}'))
-    for name, value in {'SLURM_PROCID': '1', 'SLURM_NTASKS': '2', 'SLURM_LOCALID': '1', 'SLURM_NODELIST': 'x',
-                        'RANK': '1',
-                        'WORLD_SIZE': '2', 'LOCAL_RANK': '1', 'MASTER_ADDR': 'x', 'MASTER_PORT': '1'}.items():
+    for name, value in {
+        'SLURM_PROCID': '1',
+        'SLURM_NTASKS': '2',
+        'SLURM_LOCALID': '1',
+        'SLURM_NODELIST': 'x',
+        'RANK': '1',
+        'WORLD_SIZE': '2',
+        'LOCAL_RANK': '1',
+        'MASTER_ADDR': 'x',
+        'MASTER_PORT': '1',
+    }.items():
         environment.setenv(name, value)
     if gpu is None:
         with pytest.raises(InputError, match='local rank 1 has no GPU of its own'):
@@ -147,9 +185,21 @@ def run_two_processes(script):
     """Standard output of both ranks."""
     port = free_port()
     processes = [
-        subprocess.Popen([sys.executable, str(script)], stdout=subprocess.PIPE, text=True, env={
-            **os.environ, 'PYTHONPATH': str(REPOSITORY), 'CUDA_VISIBLE_DEVICES': '', 'RANK': str(rank),
-            'WORLD_SIZE': '2', 'LOCAL_RANK': str(rank), 'MASTER_ADDR': '127.0.0.1', 'MASTER_PORT': port})
+        subprocess.Popen(
+            [sys.executable, str(script)],
+            stdout=subprocess.PIPE,
+            text=True,
+            env={
+                **os.environ,
+                'PYTHONPATH': str(REPOSITORY),
+                'CUDA_VISIBLE_DEVICES': '',
+                'RANK': str(rank),
+                'WORLD_SIZE': '2',
+                'LOCAL_RANK': str(rank),
+                'MASTER_ADDR': '127.0.0.1',
+                'MASTER_PORT': port,
+            },
+        )
         for rank in range(2)
     ]
     return [process.communicate(timeout=120)[0].strip() for process in processes]
@@ -157,7 +207,8 @@ def run_two_processes(script):
 
 def test_what_one_rank_cannot_do_all_ranks_raise(tmp_path):
     script = tmp_path / 'script.py'
-    script.write_text(textwrap.dedent("""
+    script.write_text(
+        textwrap.dedent("""
         import errno
         from basicsr_distill.runtime import distributed as d
         from basicsr_distill.errors import InputError
@@ -181,14 +232,16 @@ def test_what_one_rank_cannot_do_all_ranks_raise(tmp_path):
         for work in (refuse, full, lambda: None):
             attempt(work)
         d.cleanup()
-    """))
+    """)
+    )
     expected = 'InputError x.png: not an image\nOSError [Errno 28] No space left on device\ndone'
     assert run_two_processes(script) == [expected, expected]
 
 
 def test_two_processes_meet(tmp_path):
     script = tmp_path / 'script.py'
-    script.write_text(textwrap.dedent("""
+    script.write_text(
+        textwrap.dedent("""
         import torch
         from basicsr_distill.runtime import distributed as d
         d.init('pytorch')
@@ -198,7 +251,8 @@ def test_two_processes_meet(tmp_path):
         print(d.rank(), d.world_size(), d.is_main(), d.gather({'from': d.rank()}), start_method)
         d.cleanup()
         assert d.world_size() == 1
-    """))
+    """)
+    )
     outputs = run_two_processes(script)
     both = "[{'from': 0}, {'from': 1}] spawn"
     assert outputs == [f'0 2 True {both}', f'1 2 False {both}']
@@ -206,7 +260,8 @@ def test_two_processes_meet(tmp_path):
 
 def test_a_lock_and_the_state_to_resume_from_are_one_rank_s_word(tmp_path):
     script = tmp_path / 'script.py'
-    script.write_text(textwrap.dedent("""
+    script.write_text(
+        textwrap.dedent("""
         import sys
         from pathlib import Path
         from basicsr_distill.errors import InputError
@@ -226,7 +281,8 @@ def test_a_lock_and_the_state_to_resume_from_are_one_rank_s_word(tmp_path):
         resume.check_resume = lambda opt, iteration: None
         print(resume.resume_state(Path('x.yml'), opt)['iter'])
         d.cleanup()
-    """))
+    """)
+    )
     with locked(lock_beside(tmp_path / 'tiny'), tmp_path / 'tiny'):
         outputs = run_two_processes(script)
     refusal, state = outputs[0].splitlines()

@@ -28,8 +28,10 @@ def test_a_line_every_tenth_with_the_time_left(caplog: pytest.LogCaptureFixture)
         for _ in range(200):
             tenths.update()
     lines = [record.getMessage() for record in caplog.records]
-    assert lines == [f'sample: draw: {share} % ({2 * share} of 200), {timedelta(seconds=200 - 2 * share)} left'
-                     for share in range(10, 100, 10)]
+    assert lines == [
+        f'sample: draw: {share} % ({2 * share} of 200), {timedelta(seconds=200 - 2 * share)} left'
+        for share in range(10, 100, 10)
+    ]
 
 
 def test_work_done_before_counts_for_the_share_but_not_for_the_pace(caplog: pytest.LogCaptureFixture) -> None:

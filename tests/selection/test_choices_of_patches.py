@@ -44,7 +44,7 @@ def drawn(seed):
 
 
 def gap(a, b):
-    return sum((float(x) - float(y))**2 for x, y in zip(a, b))
+    return sum((float(x) - float(y)) ** 2 for x, y in zip(a, b))
 
 
 def test_random_choices_thin_out_one_permutation(psnr_db):
@@ -91,8 +91,11 @@ def test_medoids_are_distinct_where_features_repeat():
 def test_herding_brings_the_mean_nearest(features):
     goal, picked = features.astype(np.float64).mean(0), []
     for _ in range(15):
-        gaps = {n: gap(np.mean([features[m] for m in [*picked, n]], axis=0, dtype=np.float64), goal)
-                for n in range(COUNT) if n not in picked}
+        gaps = {
+            n: gap(np.mean([features[m] for m in [*picked, n]], axis=0, dtype=np.float64), goal)
+            for n in range(COUNT)
+            if n not in picked
+        }
         picked.append(min(gaps, key=gaps.get))
     assert choose_by_herding(features, 15).tolist() == picked
 
@@ -119,7 +122,7 @@ def test_k_center_leaves_outliers_alone(features):
 def test_hardest_without_the_very_hardest(skip):
     losses = np.random.default_rng(3).integers(40, size=COUNT) / 40  # with ties
     order = sorted(range(COUNT), key=lambda n: (-losses[n], n))
-    assert choose_hardest(losses, 20, skip).tolist() == order[int(skip * COUNT):][:20]
+    assert choose_hardest(losses, 20, skip).tolist() == order[int(skip * COUNT) :][:20]
     assert choose_highest(losses, 20).tolist() == order[:20]
 
 
@@ -166,6 +169,11 @@ def test_threads_do_not_change_a_choice():
     chosen = []
     for threads in (1, 4):
         with threadpool_limits(threads):
-            chosen.append([choose_by_herding(points, 20).tolist(), choose_k_center(points, 20, 0.1).tolist(),
-                           choose_medoids(points, 20, 0).tolist()])
+            chosen.append(
+                [
+                    choose_by_herding(points, 20).tolist(),
+                    choose_k_center(points, 20, 0.1).tolist(),
+                    choose_medoids(points, 20, 0).tolist(),
+                ]
+            )
     assert chosen[0] == chosen[1]

@@ -22,8 +22,11 @@ def test_herding_picks_what_brings_the_mean_nearest(features):
     candidates, targets = features
     goal, picked = targets.astype(np.float64).mean(0), []
     for _ in range(12):
-        gaps = {n: np.linalg.norm(np.mean([candidates[m] for m in [*picked, n]], axis=0, dtype=np.float64) - goal)
-                for n in range(len(candidates)) if n not in picked}
+        gaps = {
+            n: np.linalg.norm(np.mean([candidates[m] for m in [*picked, n]], axis=0, dtype=np.float64) - goal)
+            for n in range(len(candidates))
+            if n not in picked
+        }
         picked.append(min(gaps, key=gaps.get))
     assert herding(candidates, targets, 12).tolist() == picked
 
@@ -87,8 +90,15 @@ def test_blocks_and_threads_do_not_change_a_bit(monkeypatch: pytest.MonkeyPatch)
 
     def results() -> list[bytes]:
         index = np.arange(3000) % 90
-        arrays = [*nearest(few, many), *nearest(many, few), distance_to_others(many, index), herding(few, many, 40),
-                  k_center(few, many, 40), k_center(many, few, 40), paired_distances(many, few, index)]
+        arrays = [
+            *nearest(few, many),
+            *nearest(many, few),
+            distance_to_others(many, index),
+            herding(few, many, 40),
+            k_center(few, many, 40),
+            k_center(many, few, 40),
+            paired_distances(many, few, index),
+        ]
         return [array.tobytes() for array in arrays]
 
     expected = results()
@@ -102,8 +112,13 @@ def test_features_mapped_from_a_file_are_read_in_blocks(tmp_path: Path) -> None:
     points = np.lib.format.open_memmap(tmp_path / 'features.npy', 'w+', np.float32, (40_000, 64))
     points[:] = np.random.default_rng(0).normal(size=points.shape)
     few = np.array(points[:20])
-    for work in (lambda: nearest(points, few), lambda: nearest(few, points), lambda: k_center(few, points, 5),
-                 lambda: distance_to_others(points, np.arange(20)), lambda: herding(points, few, 3)):
+    for work in (
+        lambda: nearest(points, few),
+        lambda: nearest(few, points),
+        lambda: k_center(few, points, 5),
+        lambda: distance_to_others(points, np.arange(20)),
+        lambda: herding(points, few, 3),
+    ):
         tracemalloc.start()
         work()
         peak = tracemalloc.get_traced_memory()[1]

@@ -52,6 +52,7 @@ def test_perceptual_fingerprint_survives_what_does_not_change_the_picture() -> N
 
 def test_rounding_has_no_say_in_a_fingerprint(monkeypatch: pytest.MonkeyPatch) -> None:
     """A flat picture and a symmetric one have terms that are zero in theory."""
+
     def on_another_processor(grey: NDArray[np.float32]) -> NDArray[np.float64]:
         return dctn(grey, norm='ortho') + rng.uniform(-1e-3, 1e-3, grey.shape)
 

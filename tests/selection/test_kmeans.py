@@ -17,8 +17,10 @@ def blobs(sizes: list[int], spread: float = 0.1) -> tuple[np.ndarray, np.ndarray
 
 
 def inertia(features: np.ndarray, labels: np.ndarray) -> float:
-    return sum(float(np.square(features[labels == label] - features[labels == label].mean(axis=0)).sum())
-               for label in np.unique(labels))
+    return sum(
+        float(np.square(features[labels == label] - features[labels == label].mean(axis=0)).sum())
+        for label in np.unique(labels)
+    )
 
 
 def test_finds_groups_largest_first() -> None:
@@ -32,8 +34,9 @@ def test_finds_groups_largest_first() -> None:
 
 def test_is_as_tight_as_the_best_of_all_partitions() -> None:
     features = np.random.default_rng(1).standard_normal((9, 2)).astype(np.float32)
-    best = min(inertia(features, np.array(labels)) for labels in itertools.product(range(2), repeat=9)
-               if 0 < sum(labels) < 9)
+    best = min(
+        inertia(features, np.array(labels)) for labels in itertools.product(range(2), repeat=9) if 0 < sum(labels) < 9
+    )
     assert inertia(features, cluster(features, 2, seed=0).labels) == pytest.approx(best, rel=1e-5)
 
 
@@ -96,8 +99,9 @@ def test_equal_sizes_differ_by_one_at_most_and_move_the_cheapest() -> None:
 
 def test_distances_equal_the_definition() -> None:
     random = np.random.default_rng(3)
-    features, centers = random.standard_normal((40, 5)).astype(np.float32), random.standard_normal((3,
-                                                                                                    5)).astype(
-                                                                                                        np.float32)
-    expected = [[np.sqrt(((row - center)**2).sum()) for center in centers] for row in features.astype(np.float64)]
+    features, centers = (
+        random.standard_normal((40, 5)).astype(np.float32),
+        random.standard_normal((3, 5)).astype(np.float32),
+    )
+    expected = [[np.sqrt(((row - center) ** 2).sum()) for center in centers] for row in features.astype(np.float64)]
     np.testing.assert_allclose(distances(features, centers), expected, rtol=1e-6)

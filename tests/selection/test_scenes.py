@@ -8,8 +8,11 @@ from basicsr_distill.selection.scenes import SceneIndex
 
 @pytest.fixture(scope='module')
 def index() -> SceneIndex:
-    tests = {'astronaut': skimage.data.astronaut()[40:260, 120:330], 'cup': skimage.data.coffee(),
-             'flat': np.full((100, 100, 3), 128, np.uint8)}
+    tests = {
+        'astronaut': skimage.data.astronaut()[40:260, 120:330],
+        'cup': skimage.data.coffee(),
+        'flat': np.full((100, 100, 3), 128, np.uint8),
+    }
     return SceneIndex(list(tests), list(tests.values()))
 
 

@@ -6,8 +6,9 @@ from basicsr_distill.selection.thresholds import hardest_db, histogram_text, thr
 SCORES = np.array([21, 30, np.inf, 24, 27, 22, np.inf, 29], np.float32)
 
 
-@pytest.mark.parametrize(('threshold', 'below'), [('median', 3), ('q50', 3), ('q34', 2), ('q100', 6), (24.0, 2),
-                                                  (5.0, 0)])
+@pytest.mark.parametrize(
+    ('threshold', 'below'), [('median', 3), ('q50', 3), ('q34', 2), ('q100', 6), (24.0, 2), (5.0, 0)]
+)
 def test_thresholds_count_finite_scores_alone(threshold: float | str, below: int) -> None:
     assert (threshold_db(SCORES, threshold) > SCORES).sum() == below
 

@@ -9,13 +9,22 @@ from basicsr_distill.selection.windows import best_windows, grid_windows, poisso
 
 def best_by_loops(cells: NDArray[np.float64], size: int, max_overlap: float) -> list[list[int]]:
     """Every place is scored, and the best of those that are far enough from all earlier ones is taken."""
-    scores = {(top, left): cells[top:top + size, left:left + size].sum()
-              for top in range(cells.shape[0] - size + 1) for left in range(cells.shape[1] - size + 1)}
+    scores = {
+        (top, left): cells[top : top + size, left : left + size].sum()
+        for top in range(cells.shape[0] - size + 1)
+        for left in range(cells.shape[1] - size + 1)
+    }
     taken: list[tuple[int, int]] = []
     while True:
-        free = {place: score for place, score in scores.items() if score > 1e-9 and all(
-            max(0, size - abs(place[0] - top)) * max(0, size - abs(place[1] - left)) <= max_overlap * size**2
-            for top, left in taken)}
+        free = {
+            place: score
+            for place, score in scores.items()
+            if score > 1e-9
+            and all(
+                max(0, size - abs(place[0] - top)) * max(0, size - abs(place[1] - left)) <= max_overlap * size**2
+                for top, left in taken
+            )
+        }
         if not free:
             return [list(place) for place in taken]
         taken.append(max(free, key=lambda place: (round(free[place], 6), -place[0], -place[1])))

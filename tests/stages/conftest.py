@@ -16,8 +16,11 @@ def tree_digests() -> Callable[[Path], dict[str, str]]:
     """SHA-256 of every file below a folder, by relative path."""
 
     def digests(folder: Path) -> dict[str, str]:
-        return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
-                for path in sorted(folder.rglob('*')) if path.is_file()}
+        return {
+            str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
+            for path in sorted(folder.rglob('*'))
+            if path.is_file()
+        }
 
     return digests
 

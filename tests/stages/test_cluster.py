@@ -25,8 +25,11 @@ from basicsr_distill.stages.extract import stage as extract
 
 @pytest.fixture
 def patches(photo_folder: Path) -> Path:
-    return extract.run(ExtractOptions(dataroot=str(photo_folder), save_dir=str(photo_folder.parent / 'patches'),
-                                      patch_size=64, stride=48))
+    return extract.run(
+        ExtractOptions(
+            dataroot=str(photo_folder), save_dir=str(photo_folder.parent / 'patches'), patch_size=64, stride=48
+        )
+    )
 
 
 def options(patches: Path, name: str = 'clusters', **changes: object) -> ClusterOptions:
@@ -54,20 +57,29 @@ def test_every_patch_gets_the_label_of_its_nearest_centre(patches: Path) -> None
     assert record['cluster_sizes'] == np.bincount(labels).tolist() == sorted(np.bincount(labels).tolist(), reverse=True)
     assert record['counts'] == {'patches': len(rows), 'clusters': 3}
     assert sorted(path.name for path in folder.iterdir()) == [
-        'centers.npy', 'features.npy', 'labels.csv', 'map.png', 'montage.png', 'stage.json']
+        'centers.npy',
+        'features.npy',
+        'labels.csv',
+        'map.png',
+        'montage.png',
+        'stage.json',
+    ]
 
 
 def test_the_montage_shows_the_patches_nearest_each_centre(patches: Path) -> None:
     folder = cluster.run(options(patches), patches)
     rows = read_table(patches / 'manifest.csv', PatchRow)
-    features, centers, labels = np.load(folder / 'features.npy'), np.load(folder / 'centers.npy'), np.array(
-        labels_of(folder))
+    features, centers, labels = (
+        np.load(folder / 'features.npy'),
+        np.load(folder / 'centers.npy'),
+        np.array(labels_of(folder)),
+    )
     montage = read_rgb(folder / 'montage.png')
     for label in range(3):
         members = np.flatnonzero(labels == label)
         nearest = members[np.linalg.norm(features[members] - centers[label], axis=1).argmin()]
         patch = cv2.resize(read_rgb(patches / 'images' / rows[nearest].name), (128, 128), interpolation=cv2.INTER_AREA)
-        np.testing.assert_array_equal(montage[132 * label:132 * label + 128, :128], patch)
+        np.testing.assert_array_equal(montage[132 * label : 132 * label + 128, :128], patch)
 
 
 def test_the_result_does_not_depend_on_workers_and_is_skipped_afterwards(patches: Path, tree_digests) -> None:
@@ -79,7 +91,7 @@ def test_the_result_does_not_depend_on_workers_and_is_skipped_afterwards(patches
     assert tree_digests(cluster.run(options(patches, num_workers=3), patches)) == one
 
 
-_RANKS = '''
+_RANKS = """
 import sys
 from pathlib import Path
 from basicsr_distill.runtime import distributed
@@ -89,7 +101,7 @@ cluster._PATCHES_PER_PART = 32
 distributed.init('pytorch')
 cluster.run(ClusterOptions(save_dir=sys.argv[1], encoder={'type': 'texture'}, num_clusters=3), Path(sys.argv[2]))
 distributed.cleanup()
-'''
+"""
 
 
 def test_the_result_does_not_depend_on_ranks(patches: Path, tmp_path: Path, tree_digests) -> None:
@@ -97,9 +109,21 @@ def test_the_result_does_not_depend_on_ranks(patches: Path, tmp_path: Path, tree
     one = tree_digests(folder)
     shutil.rmtree(folder)
     (tmp_path / 'ranks.py').write_text(_RANKS)
-    subprocess.run([sys.executable, '-m', 'torch.distributed.run', '--nproc_per_node=2', '--standalone',
-                    tmp_path / 'ranks.py', folder, patches], check=True, capture_output=True,
-                   env={**os.environ, 'OMP_NUM_THREADS': '1'})
+    subprocess.run(
+        [
+            sys.executable,
+            '-m',
+            'torch.distributed.run',
+            '--nproc_per_node=2',
+            '--standalone',
+            tmp_path / 'ranks.py',
+            folder,
+            patches,
+        ],
+        check=True,
+        capture_output=True,
+        env={**os.environ, 'OMP_NUM_THREADS': '1'},
+    )
     assert tree_digests(folder) == one
 
 
@@ -109,8 +133,9 @@ def _die_before_replacement(number: int, given: ClusterOptions, patches: Path) -
     os._exit(0)
 
 
-def test_killed_between_any_two_writes_it_ends_with_the_same_tree(patches: Path, tree_digests,
-                                                                  monkeypatch: pytest.MonkeyPatch) -> None:
+def test_killed_between_any_two_writes_it_ends_with_the_same_tree(
+    patches: Path, tree_digests, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(features, '_PATCHES_PER_PART', 32)
     folder = cluster.run(options(patches), patches)
     whole = tree_digests(folder)
@@ -156,8 +181,9 @@ def test_one_cluster_and_one_patch_each(patches: Path) -> None:
     assert sorted(labels_of(cluster.run(options(patches, 'all', num_clusters=count), patches))) == list(range(count))
 
 
-def test_identical_features_are_a_warning_and_dense_labels(patches: Path, monkeypatch: pytest.MonkeyPatch,
-                                                           caplog: pytest.LogCaptureFixture) -> None:
+def test_identical_features_are_a_warning_and_dense_labels(
+    patches: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     monkeypatch.setattr(TextureEncoder, 'prepare', lambda self, rgb: np.float32([rgb[0, 0, 0] > 100, 1]))
     with caplog.at_level(logging.WARNING):
         folder = cluster.run(options(patches, num_clusters=5), patches)

@@ -26,8 +26,11 @@ from basicsr_distill.io.manifest import SelectRow, read_labels, read_table
 from basicsr_distill.stages.cluster import read_features
 from basicsr_distill.stages.pipeline import distill, plan
 
-CLIP = {'embed_dim': 8, 'vision_cfg': {'image_size': 16, 'layers': 1, 'width': 16, 'patch_size': 8, 'head_width': 8},
-        'text_cfg': {'context_length': 8, 'vocab_size': 16, 'width': 8, 'heads': 1, 'layers': 1}}
+CLIP = {
+    'embed_dim': 8,
+    'vision_cfg': {'image_size': 16, 'layers': 1, 'width': 16, 'patch_size': 8, 'head_width': 8},
+    'text_cfg': {'context_length': 8, 'vocab_size': 16, 'width': 8, 'heads': 1, 'layers': 1},
+}
 EDSR = {'type': 'EDSR', 'num_in_ch': 3, 'num_out_ch': 3, 'num_feat': 4, 'num_block': 1, 'upscale': 4}
 RRDB = {'type': 'RRDBNet', 'num_in_ch': 3, 'num_out_ch': 3, 'scale': 4, 'num_feat': 4, 'num_block': 1, 'num_grow_ch': 4}
 
@@ -40,9 +43,13 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def recipe(**sections: Any) -> Recipe:
-    content = {'extract': {'dataroot': 'photos', 'save_dir': 'patches', 'patch_size': 32},
-               'cluster': {'encoder': {'type': 'texture'}, 'num_clusters': 2, 'save_dir': 'clusters'}, 'scale': 4,
-               'name': 'tiny', **sections}
+    content = {
+        'extract': {'dataroot': 'photos', 'save_dir': 'patches', 'patch_size': 32},
+        'cluster': {'encoder': {'type': 'texture'}, 'num_clusters': 2, 'save_dir': 'clusters'},
+        'scale': 4,
+        'name': 'tiny',
+        **sections,
+    }
     return Recipe.load(write_recipe(Path('recipe.yml'), content))
 
 
@@ -57,9 +64,13 @@ def chosen(folder: str = 'set') -> list[int]:
 def save_vae(seed: int) -> dict[str, Any]:
     """A small autoencoder in the folder vae; the section of its codec."""
     torch.manual_seed(seed)
-    diffusers.AutoencoderKL(block_out_channels=(8, 8), down_block_types=['DownEncoderBlock2D'] * 2,
-                            up_block_types=['UpDecoderBlock2D'] * 2, norm_num_groups=4,
-                            latent_channels=4).save_pretrained('vae')
+    diffusers.AutoencoderKL(
+        block_out_channels=(8, 8),
+        down_block_types=['DownEncoderBlock2D'] * 2,
+        up_block_types=['UpDecoderBlock2D'] * 2,
+        norm_num_groups=4,
+        latent_channels=4,
+    ).save_pretrained('vae')
     return {'type': 'autoencoder_kl', 'pretrained': 'vae', 'local_files_only': True}
 
 
@@ -69,8 +80,9 @@ def save_clip(seed: int) -> dict[str, Any]:
     Path('clip/open_clip_config.json').write_text(json.dumps({'model_cfg': CLIP, 'preprocess_cfg': {}}))
     torch.manual_seed(seed)
     model = open_clip.CLIP(embed_dim=8, vision_cfg=CLIP['vision_cfg'], text_cfg=CLIP['text_cfg'])
-    save_file({key: value.contiguous() for key, value in model.state_dict().items()},
-              'clip/open_clip_model.safetensors')
+    save_file(
+        {key: value.contiguous() for key, value in model.state_dict().items()}, 'clip/open_clip_model.safetensors'
+    )
     return {'type': 'open_clip', 'name': 'local-dir:clip', 'pretrained': None, 'precision': 'fp32'}
 
 
@@ -83,14 +95,21 @@ def gsdd(folder: str = 'set') -> Recipe:
     options = training(Path())
     data = {key: options['datasets']['train'][key] for key in ('name', 'dataroot', 'labels_file', 'batch_size_per_gpu')}
     return recipe(
-        model_type='GSDDModel', num_gpu=0, logger=options['logger'],
+        model_type='GSDDModel',
+        num_gpu=0,
+        logger=options['logger'],
         datasets={'train': {**data, 'type': 'LabelledPatchDataset'}},
         network_g={'type': 'LatentImages', 'num_labels': 2, 'images_per_label': 2, 'size_px': 8},
-        train={'total_iter': 2, 'optim_g': {'type': 'Adam', 'lr': 1e-2},
-               'scheduler': {'type': 'MultiStepLR', 'milestones': [100]},
-               'extractor': {'type': 'random_conv', 'width': 4, 'depth': 1},
-               'generator': dict(RRDB), 'generator_weights': 'rrdb.pth'},
-        sample={'images_per_cluster': 2, 'save_dir': folder})
+        train={
+            'total_iter': 2,
+            'optim_g': {'type': 'Adam', 'lr': 1e-2},
+            'scheduler': {'type': 'MultiStepLR', 'milestones': [100]},
+            'extractor': {'type': 'random_conv', 'width': 4, 'depth': 1},
+            'generator': dict(RRDB),
+            'generator_weights': 'rrdb.pth',
+        },
+        sample={'images_per_cluster': 2, 'save_dir': folder},
+    )
 
 
 def denoiser(codec: dict[str, Any], network: dict[str, Any], **sections: Any) -> Recipe:
@@ -125,8 +144,10 @@ def test_another_codec_in_the_same_folder_is_another_set() -> None:
 
 def test_another_encoder_in_the_same_folder_makes_other_clusters() -> None:
     shutil.rmtree('clusters')
-    given = recipe(cluster={'encoder': save_clip(0), 'num_clusters': 2, 'save_dir': 'clusters'},
-                   select={'num_images': 4, 'save_dir': 'set', 'encoder': save_clip(0)})
+    given = recipe(
+        cluster={'encoder': save_clip(0), 'num_clusters': 2, 'save_dir': 'clusters'},
+        select={'num_images': 4, 'save_dir': 'set', 'encoder': save_clip(0)},
+    )
     distill(given, ('cluster', 'select'))
     distill(given, ('cluster', 'select'))
     expected = chosen()
@@ -138,8 +159,10 @@ def test_another_encoder_in_the_same_folder_makes_other_clusters() -> None:
     for path in ('set', 'apart'):
         shutil.rmtree(path, ignore_errors=True)
     distill(given, ('select',))
-    other = recipe(cluster={'encoder': save_clip(1), 'num_clusters': 2, 'save_dir': 'anew'},
-                   select={'num_images': 4, 'save_dir': 'apart', 'encoder': save_clip(1)})
+    other = recipe(
+        cluster={'encoder': save_clip(1), 'num_clusters': 2, 'save_dir': 'anew'},
+        select={'num_images': 4, 'save_dir': 'apart', 'encoder': save_clip(1)},
+    )
     distill(other, ('cluster', 'select'))
     assert chosen() == chosen('apart') != expected
 
@@ -147,16 +170,20 @@ def test_another_encoder_in_the_same_folder_makes_other_clusters() -> None:
 def test_a_teacher_keeps_the_keys_of_its_record() -> None:
     save_network(EDSR, 'teacher.pth', 0)
     Path('teacher.yml').write_text(json.dumps({'network_g': EDSR}))
-    inputs = plan(selecting(targets={'type': 'mix', 'network': 'teacher.yml', 'weights': 'teacher.pth'}),
-                  'select').inputs
+    inputs = plan(
+        selecting(targets={'type': 'mix', 'network': 'teacher.yml', 'weights': 'teacher.pth'}), 'select'
+    ).inputs
     digests = {name: hashlib.sha256(Path(name).read_bytes()).hexdigest() for name in ('teacher.yml', 'teacher.pth')}
     assert {key: inputs[key] for key in inputs if 'targets' in key} == {
-        'targets_network': digests['teacher.yml'], 'targets_weights': digests['teacher.pth']}
+        'targets_network': digests['teacher.yml'],
+        'targets_weights': digests['teacher.pth'],
+    }
 
 
 def test_records_of_stages_that_name_no_file_are_as_they_were(root: Path) -> None:
-    stages = {name: hashlib.sha256(Path(name, 'stage.json').read_bytes()).hexdigest() for name in (
-        'patches', 'clusters')}
+    stages = {
+        name: hashlib.sha256(Path(name, 'stage.json').read_bytes()).hexdigest() for name in ('patches', 'clusters')
+    }
     assert plan(selecting(), 'select').inputs == stages
     assert plan(recipe(), 'cluster').inputs == {'patches': stages['patches']}
     given = denoiser({'type': 'block_pca', 'components': 16}, {'tuning': 'full', 'from_scratch': dict(SCRATCH)})
@@ -201,8 +228,15 @@ def test_latents_know_the_files_of_their_codec(root: Path) -> None:
 
 def save_dit(seed: int) -> None:
     torch.manual_seed(seed)
-    dit = diffusers.DiTTransformer2DModel(num_layers=1, num_attention_heads=2, attention_head_dim=16, in_channels=16,
-                                          out_channels=32, sample_size=4, num_embeds_ada_norm=5)
+    dit = diffusers.DiTTransformer2DModel(
+        num_layers=1,
+        num_attention_heads=2,
+        attention_head_dim=16,
+        in_channels=16,
+        out_channels=32,
+        sample_size=4,
+        num_embeds_ada_norm=5,
+    )
     dit.save_pretrained('dit')
 
 
@@ -219,8 +253,11 @@ def test_other_published_weights_in_the_same_folder_are_another_denoiser() -> No
 def test_an_encoder_changed_after_clustering_does_not_judge_what_is_drawn() -> None:
     shutil.rmtree('clusters')
     save_dit(0)
-    given = denoiser({'type': 'block_pca', 'components': 16}, {'tuning': 'none', 'pretrained': 'dit'},
-                     cluster={'encoder': save_clip(0), 'num_clusters': 2, 'save_dir': 'clusters'})
+    given = denoiser(
+        {'type': 'block_pca', 'components': 16},
+        {'tuning': 'none', 'pretrained': 'dit'},
+        cluster={'encoder': save_clip(0), 'num_clusters': 2, 'save_dir': 'clusters'},
+    )
     distill(given, ('cluster', 'sample'))
     save_clip(1)
     shutil.rmtree('set')
@@ -237,12 +274,28 @@ def test_drawing_before_clustering_is_refused() -> None:
 
 def test_every_file_of_a_training_of_a_stock_network() -> None:
     content = {
-        'name': 'edsr', 'model_type': 'SRModel', 'scale': 4, 'num_gpu': 0, 'network_g': {**EDSR, 'load_path': 'a.pth'},
-        'datasets': {'train': {'name': 'train', 'type': 'PairedImageDataset', 'dataroot_gt': 'patches/images',
-                               'dataroot_lq': 'patches/images', 'batch_size_per_gpu': 1}},
+        'name': 'edsr',
+        'model_type': 'SRModel',
+        'scale': 4,
+        'num_gpu': 0,
+        'network_g': {**EDSR, 'load_path': 'a.pth'},
+        'datasets': {
+            'train': {
+                'name': 'train',
+                'type': 'PairedImageDataset',
+                'dataroot_gt': 'patches/images',
+                'dataroot_lq': 'patches/images',
+                'batch_size_per_gpu': 1,
+            }
+        },
         'path': {'pretrain_network_g': 'b.pth', 'param_key_g': 'params', 'strict_load_g': True},
-        'train': {'total_iter': 1, 'optim_g': {'type': 'Adam'}, 'scheduler': {'type': 'MultiStepLR'},
-                  'pixel_opt': {'type': 'L1Loss', 'loss_weight': 1.0, 'table': 'c.csv'}}}
+        'train': {
+            'total_iter': 1,
+            'optim_g': {'type': 'Adam'},
+            'scheduler': {'type': 'MultiStepLR'},
+            'pixel_opt': {'type': 'L1Loss', 'loss_weight': 1.0, 'table': 'c.csv'},
+        },
+    }
     given = Recipe.parse(Path('edsr.yml'), content)
     assert experiment_inputs(given) == {}
     for name in ('a.pth', 'b.pth', 'c.csv'):
@@ -252,15 +305,17 @@ def test_every_file_of_a_training_of_a_stock_network() -> None:
     assert first == {key: hashlib.sha256(name.encode()).hexdigest() for key, name in keys.items()}
     Path('b.pth').write_text('fine-tuned since')
     assert {key for key, digest in experiment_inputs(given).items() if digest != first[key]} == {
-        'path.pretrain_network_g'}
+        'path.pretrain_network_g'
+    }
 
 
 def test_a_folder_is_the_names_and_contents_of_its_files() -> None:
     for name, text in (('f/a/one', '1'), ('f/two', '2'), ('f/.cache/note', 'x')):
         Path(name).parent.mkdir(parents=True, exist_ok=True)
         Path(name).write_text(text)
-    lines = ''.join(f'{hashlib.sha256(text.encode()).hexdigest()} {name}\n' for name, text in (
-        ('a/one', '1'), ('two', '2')))
+    lines = ''.join(
+        f'{hashlib.sha256(text.encode()).hexdigest()} {name}\n' for name, text in (('a/one', '1'), ('two', '2'))
+    )
     assert sha256_tree(Path('f')) == hashlib.sha256(lines.encode()).hexdigest()
     Path('f/.cache/note').write_text('y')
     assert sha256_tree(Path('f')) == hashlib.sha256(lines.encode()).hexdigest()
@@ -279,8 +334,11 @@ def test_clusters_of_other_patches_are_not_chosen_by(root: Path) -> None:
     distill(selecting(), ('select',))
     other_patches(root)
     for folder in ('set', 'another'):
-        with pytest.raises(InputError, match=r'^clusters: holds the clusters of other patches than those in patches; '
-                                             r'run the stage cluster on these, with another cluster\.save_dir\.$'):
+        with pytest.raises(
+            InputError,
+            match=r'^clusters: holds the clusters of other patches than those in patches; '
+            r'run the stage cluster on these, with another cluster\.save_dir\.$',
+        ):
             distill(selecting(save_dir=folder), ('select',))
 
 
@@ -291,8 +349,11 @@ def test_clusters_of_other_patches_are_not_trained_on_or_drawn_from(root: Path) 
     save_dit(0)
     given = denoiser({'type': 'block_pca', 'components': 16}, {'tuning': 'none', 'pretrained': 'dit'})
     other_patches(root)
-    for read in (lambda: LabelledPatchDataset(labelled), lambda: LatentPatchDataset(dataset_section(root)),
-                 lambda: distill(given, ('sample',))):
+    for read in (
+        lambda: LabelledPatchDataset(labelled),
+        lambda: LatentPatchDataset(dataset_section(root)),
+        lambda: distill(given, ('sample',)),
+    ):
         with pytest.raises(InputError, match='holds the clusters of other patches than those in'):
             read()
 

@@ -27,15 +27,24 @@ def hr(tmp_path: Path, astronaut: NDArray[np.uint8], chelsea: NDArray[np.uint8])
 def test_lr_images_equal_matlab_and_feed_the_stock_dataset(hr: Path, tmp_path: Path) -> None:
     assert generate_lr_folder(hr, tmp_path / 'LR', 4, '{}x4', tmp_path / 'cropped') == 2
     for name in ('cat', 'people/one two'):
-        high, low = (cv2.imread(str(tmp_path / f'{folder}/{name}{end}.png')) for folder,
-                     end in (('cropped', ''), ('LR', 'x4')))
+        high, low = (
+            cv2.imread(str(tmp_path / f'{folder}/{name}{end}.png')) for folder, end in (('cropped', ''), ('LR', 'x4'))
+        )
         assert high.shape[:2] == tuple(4 * length for length in low.shape[:2])
-        np.testing.assert_allclose(low, (imresize(high / 255., 1 / 4) * 255).clip(0, 255), atol=0.51)
+        np.testing.assert_allclose(low, (imresize(high / 255.0, 1 / 4) * 255).clip(0, 255), atol=0.51)
     assert cv2.imread(str(tmp_path / 'LR/catx4.png')).shape == (20, 22, 3)
-    pairs = build_dataset({'name': 'x', 'type': 'PairedImageDataset', 'phase': 'val', 'scale': 4,
-                           'filename_tmpl': '{}x4',
-                           'dataroot_gt': str(tmp_path / 'cropped/people'), 'dataroot_lq': str(tmp_path / 'LR/people'),
-                           'io_backend': {'type': 'disk'}})
+    pairs = build_dataset(
+        {
+            'name': 'x',
+            'type': 'PairedImageDataset',
+            'phase': 'val',
+            'scale': 4,
+            'filename_tmpl': '{}x4',
+            'dataroot_gt': str(tmp_path / 'cropped/people'),
+            'dataroot_lq': str(tmp_path / 'LR/people'),
+            'io_backend': {'type': 'disk'},
+        }
+    )
     assert pairs[0]['lq'].shape == (3, 16, 17)
 
 
@@ -47,9 +56,17 @@ def test_packed_lr_images_are_the_partners_of_packed_hr_images(tmp_path: Path, a
     assert pack_lr_folder(tmp_path / 'X4') == tmp_path / 'X4.lmdb'
     assert (tmp_path / 'X4.lmdb/meta_info.txt').read_text() == '0.png (16,16,3) 1\n1.png (12,16,3) 1\n'
     section = {'name': 'x', 'type': 'PairedImageDataset', 'phase': 'val', 'scale': 4}
-    packed, plain = (build_dataset({**section, 'dataroot_gt': str(tmp_path / f'HR{suffix}'),
-                                    'io_backend': {'type': kind}, 'dataroot_lq': str(tmp_path / f'X4{suffix}')})
-                     for suffix, kind in (('.lmdb', 'lmdb'), ('', 'disk')))
+    packed, plain = (
+        build_dataset(
+            {
+                **section,
+                'dataroot_gt': str(tmp_path / f'HR{suffix}'),
+                'io_backend': {'type': kind},
+                'dataroot_lq': str(tmp_path / f'X4{suffix}'),
+            }
+        )
+        for suffix, kind in (('.lmdb', 'lmdb'), ('', 'disk'))
+    )
     assert len(packed) == len(plain) == 2
     for index in range(2):
         for key in ('lq', 'gt'):
@@ -68,9 +85,12 @@ def test_a_second_run_continues_and_keeps_what_is_whole(hr: Path, tmp_path: Path
 
 
 def test_wrong_input_is_refused(hr: Path, tmp_path: Path) -> None:
-    for folder, scale, template, message in ((hr / 'LR', 4, '{}', 'outside'), (tmp_path / 'LR', 1, '{}', 'at least 2'),
-                                             (tmp_path / 'LR', 4, 'x', 'filename_tmpl'),
-                                             (tmp_path / 'LR', 80, '{}', 'smaller')):
+    for folder, scale, template, message in (
+        (hr / 'LR', 4, '{}', 'outside'),
+        (tmp_path / 'LR', 1, '{}', 'at least 2'),
+        (tmp_path / 'LR', 4, 'x', 'filename_tmpl'),
+        (tmp_path / 'LR', 80, '{}', 'smaller'),
+    ):
         with pytest.raises(InputError, match=message):
             generate_lr_folder(hr, folder, scale, template)
     (tmp_path / 'empty').mkdir()

@@ -27,29 +27,65 @@ STAGES = ('extract', 'cluster', 'finetune', 'sample')
 
 def recipe() -> dict[str, Any]:
     return {
-        'extract': {'dataroot': 'photos', 'save_dir': 'out/patches', 'patch_size': 64, 'stride': 32,
-                    'threshold': 'q80'},
+        'extract': {
+            'dataroot': 'photos',
+            'save_dir': 'out/patches',
+            'patch_size': 64,
+            'stride': 32,
+            'threshold': 'q80',
+        },
         'cluster': {'encoder': {'type': 'texture'}, 'num_clusters': 2, 'save_dir': 'out/clusters'},
-        'sample': {'images_per_cluster': 2, 'save_dir': 'out/distilled', 'num_steps': 4, 'guidance_scale': 1.5,
-                   'init': {'type': 'prototype', 'strength': 0.3}},
-        'name': 'tiny', 'model_type': 'MinimaxDiTModel', 'num_gpu': 0, 'manual_seed': 0, 'scale': 4,
-        'datasets': {'train': {
-            'name': 'latents', 'type': 'LatentPatchDataset', 'dataroot': 'out/patches',
-            'labels_file': 'out/clusters/labels.csv',
-            'codec': {'type': 'block_pca', 'block_px': 8, 'components': 8}, 'batch_size_per_gpu': 4}},
-        'network_g': {'type': 'MinimaxDiT', 'num_labels': 2, 'tuning': 'full', 'from_scratch': {
-            'num_layers': 1, 'num_attention_heads': 2, 'attention_head_dim': 8, 'patch_size': 2, 'in_channels': 8,
-            'sample_size': 8}},
-        'train': {'total_iter': 6, 'optim_g': {'type': 'AdamW', 'lr': 1e-3, 'weight_decay': 0},
-                  'scheduler': {'type': 'MultiStepLR', 'milestones': [100]},
-                  'representativeness_opt': {}, 'diversity_opt': {}, 'high_frequency_opt': {}},
+        'sample': {
+            'images_per_cluster': 2,
+            'save_dir': 'out/distilled',
+            'num_steps': 4,
+            'guidance_scale': 1.5,
+            'init': {'type': 'prototype', 'strength': 0.3},
+        },
+        'name': 'tiny',
+        'model_type': 'MinimaxDiTModel',
+        'num_gpu': 0,
+        'manual_seed': 0,
+        'scale': 4,
+        'datasets': {
+            'train': {
+                'name': 'latents',
+                'type': 'LatentPatchDataset',
+                'dataroot': 'out/patches',
+                'labels_file': 'out/clusters/labels.csv',
+                'codec': {'type': 'block_pca', 'block_px': 8, 'components': 8},
+                'batch_size_per_gpu': 4,
+            }
+        },
+        'network_g': {
+            'type': 'MinimaxDiT',
+            'num_labels': 2,
+            'tuning': 'full',
+            'from_scratch': {
+                'num_layers': 1,
+                'num_attention_heads': 2,
+                'attention_head_dim': 8,
+                'patch_size': 2,
+                'in_channels': 8,
+                'sample_size': 8,
+            },
+        },
+        'train': {
+            'total_iter': 6,
+            'optim_g': {'type': 'AdamW', 'lr': 1e-3, 'weight_decay': 0},
+            'scheduler': {'type': 'MultiStepLR', 'milestones': [100]},
+            'representativeness_opt': {},
+            'diversity_opt': {},
+            'high_frequency_opt': {},
+        },
         'logger': {'print_freq': 2, 'save_checkpoint_freq': 3},
     }
 
 
 @pytest.fixture
-def in_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, astronaut: NDArray[np.uint8],
-              chelsea: NDArray[np.uint8]) -> Path:
+def in_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, astronaut: NDArray[np.uint8], chelsea: NDArray[np.uint8]
+) -> Path:
     save_rgb(tmp_path / 'photos' / 'astronaut.png', astronaut[:192, 160:352])
     save_rgb(tmp_path / 'photos' / 'chelsea.png', chelsea[:192, :192])
     monkeypatch.chdir(tmp_path)
@@ -63,8 +99,11 @@ def write(options: dict[str, Any]) -> Path:
 
 
 def digests(folder: str) -> dict[str, str]:
-    return {str(path): hashlib.sha256(path.read_bytes()).hexdigest()
-            for path in sorted(Path(folder).rglob('*')) if path.is_file()}
+    return {
+        str(path): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(Path(folder).rglob('*'))
+        if path.is_file()
+    }
 
 
 def test_four_stages_leave_a_native_distilled_set(in_folder: Path) -> None:
@@ -76,7 +115,7 @@ def test_four_stages_leave_a_native_distilled_set(in_folder: Path) -> None:
         hr = cv2.imread(f'out/distilled/HR/{row.name}')
         lr = cv2.imread(f'out/distilled/LR_bicubic/X4/{row.name}')
         assert hr.shape == (64, 64, 3)
-        assert np.abs(lr - (imresize(hr / 255., 1 / 4) * 255).clip(0, 255)).max() < 0.51
+        assert np.abs(lr - (imresize(hr / 255.0, 1 / 4) * 255).clip(0, 255)).max() < 0.51
     for name in ('README.md', 'stage.json'):
         assert Path('out/distilled', name).is_file()
     before = digests('out')
@@ -95,20 +134,26 @@ def test_the_set_depends_on_seeds_alone(in_folder: Path) -> None:
     distill(Recipe.load(write(options)), STAGES)
     second = digests('out/distilled')
     assert {name: digest for name, digest in first.items() if name.endswith('.png')} == {
-        name: digest for name, digest in second.items() if name.endswith('.png')}
+        name: digest for name, digest in second.items() if name.endswith('.png')
+    }
 
 
-@pytest.mark.parametrize(('change', 'message'), [
-    (lambda o: o['extract'].update(treshold=3), r"extract: unknown key 'treshold'; did you mean 'threshold'"),
-    (lambda o: o['sample']['init'].update(strenght=0.2), r"did you mean 'strength'"),
-    (lambda o: o['network_g'].update(tunning='full'), r"network_g: unknown key 'tunning'; did you mean 'tuning'"),
-    (lambda o: o['train']['diversity_opt'].update(wheight=1), r'train: unknown key .*diversity_opt'),
-    (lambda o: o.update(extrakt=o.pop('extract')), r"unknown key 'extrakt'; did you mean 'extract'"),
-    (lambda o: o['extract'].update(dataroot='nothing'), 'nothing'),
-    (lambda o: o['extract'].update(save_dir='mine/patches'),
-     r'datasets\.train\.dataroot: is out/patches, but .* mine/patches'),
-    (lambda o: o['sample'].update(scale=2), r'extract\.scale is 4, sample\.scale is 2'),
-])
+@pytest.mark.parametrize(
+    ('change', 'message'),
+    [
+        (lambda o: o['extract'].update(treshold=3), r"extract: unknown key 'treshold'; did you mean 'threshold'"),
+        (lambda o: o['sample']['init'].update(strenght=0.2), r"did you mean 'strength'"),
+        (lambda o: o['network_g'].update(tunning='full'), r"network_g: unknown key 'tunning'; did you mean 'tuning'"),
+        (lambda o: o['train']['diversity_opt'].update(wheight=1), r'train: unknown key .*diversity_opt'),
+        (lambda o: o.update(extrakt=o.pop('extract')), r"unknown key 'extrakt'; did you mean 'extract'"),
+        (lambda o: o['extract'].update(dataroot='nothing'), 'nothing'),
+        (
+            lambda o: o['extract'].update(save_dir='mine/patches'),
+            r'datasets\.train\.dataroot: is out/patches, but .* mine/patches',
+        ),
+        (lambda o: o['sample'].update(scale=2), r'extract\.scale is 4, sample\.scale is 2'),
+    ],
+)
 def test_every_section_is_checked_before_the_first_stage(in_folder: Path, change: Any, message: str) -> None:
     options = recipe()
     change(options)
@@ -127,8 +172,9 @@ def test_changed_options_are_refused_with_the_difference(in_folder: Path) -> Non
 
 def test_the_recipe_is_an_option_file_of_basicsr_train(in_folder: Path) -> None:
     distill(Recipe.load(write(recipe())), ('extract', 'cluster'))
-    result = subprocess.run([sys.executable, '-m', 'basicsr_distill', 'train', '-opt', 'recipe.yml'],
-                            capture_output=True, text=True)
+    result = subprocess.run(
+        [sys.executable, '-m', 'basicsr_distill', 'train', '-opt', 'recipe.yml'], capture_output=True, text=True
+    )
     assert result.returncode == 0, result.stderr
     assert Path('experiments/tiny/models/net_g_latest.pth').is_file()
 
@@ -167,8 +213,10 @@ def test_a_misspelt_key_of_basicsr_is_found_before_the_first_stage(in_folder: Pa
 
 def launcher_lines() -> list[str]:
     """What README and docs ask people to type on several ranks."""
-    texts = [path.read_text(encoding='utf-8') for path in (REPOSITORY / 'README.md',
-                                                           *sorted((REPOSITORY / 'docs').glob('*.md')))]
+    texts = [
+        path.read_text(encoding='utf-8')
+        for path in (REPOSITORY / 'README.md', *sorted((REPOSITORY / 'docs').glob('*.md')))
+    ]
     lines = [line for text in texts for line in re.findall(r'torchrun [^`\n]+', text)]
     assert lines
     return sorted(set(lines))
@@ -182,13 +230,18 @@ def test_the_lines_for_several_ranks_end_in_0_on_a_fresh_recipe(in_folder: Path,
     with socket.socket() as probe:
         probe.bind(('127.0.0.1', 0))
         port = probe.getsockname()[1]
-    arguments = re.sub(r'--nproc_per_node=\d+', f'--nproc_per_node=2 --master_port={port}',
-                       line.removeprefix('torchrun '))
+    arguments = re.sub(
+        r'--nproc_per_node=\d+', f'--nproc_per_node=2 --master_port={port}', line.removeprefix('torchrun ')
+    )
     arguments = re.sub(r'-opt \S+', '-opt recipe.yml', arguments.replace('$(which basicsr)', 'basicsr'))
     environment = {**os.environ, 'PYTHONPATH': str(REPOSITORY), 'CUDA_VISIBLE_DEVICES': ''}
     for module, expected in (('run', 'images kept 4 (0:'), ('launch', 'images kept 4 (done before)')):
-        result = subprocess.run([sys.executable, '-m', f'torch.distributed.{module}', *arguments.split()],
-                                env=environment, capture_output=True, text=True)
+        result = subprocess.run(
+            [sys.executable, '-m', f'torch.distributed.{module}', *arguments.split()],
+            env=environment,
+            capture_output=True,
+            text=True,
+        )
         assert result.returncode == 0, result.stderr[-3000:]
         stages = [text for text in result.stderr.splitlines() if text.split()[:1] in ([stage] for stage in STAGES)]
         assert len(stages) == 4 and expected in stages[-1], result.stderr

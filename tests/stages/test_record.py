@@ -31,7 +31,12 @@ def test_a_finished_stage_tells_what_it_did_and_is_skipped(tmp_path: Path) -> No
     finish(folder)
     record = json.loads((folder / 'stage.json').read_text())
     assert {key: record[key] for key in ('stage', 'options', 'inputs', 'counts', 'threshold_db')} == {
-        'stage': 'extract', 'options': OPTIONS, 'inputs': INPUTS, 'counts': {'kept': 3}, 'threshold_db': 23.0}
+        'stage': 'extract',
+        'options': OPTIONS,
+        'inputs': INPUTS,
+        'counts': {'kept': 3},
+        'threshold_db': 23.0,
+    }
     assert record['outputs'] == {'table.csv': hashlib.sha256(b'x\n').hexdigest()}
     assert 'torch' in record['versions']
     assert sorted(path.name for path in folder.iterdir()) == ['stage.json', 'table.csv']
@@ -62,8 +67,9 @@ def test_where_a_folder_was_made_is_recorded_and_not_compared(tmp_path: Path) ->
         assert read_stage(tmp_path) == other
 
 
-def test_a_system_without_a_processor_name_gives_its_architecture(tmp_path: Path,
-                                                                  monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_system_without_a_processor_name_gives_its_architecture(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(module, 'Path', lambda _: tmp_path / 'absent')
     monkeypatch.setattr(module.platform, 'processor', lambda: '')
     assert module._processor() == module.platform.machine()
@@ -75,14 +81,20 @@ def test_an_interrupted_stage_resumes_or_is_refused_with_the_difference(tmp_path
         (tmp_path / 'patch.png').write_text('x')
         (tmp_path / 'half.png.part').write_text('x')
         raise RuntimeError
-    with pytest.raises(InputError, match=r'options\.nested\.k: was \[1, 2\], now \[1, 3\]'), \
-            stage_folder(StagePlan(tmp_path, 'extract', {**OPTIONS, 'nested': {'k': [1, 3]}}, INPUTS)):
+    with (
+        pytest.raises(InputError, match=r'options\.nested\.k: was \[1, 2\], now \[1, 3\]'),
+        stage_folder(StagePlan(tmp_path, 'extract', {**OPTIONS, 'nested': {'k': [1, 3]}}, INPUTS)),
+    ):
         pass
-    with pytest.raises(InputError, match=r"inputs\.photos: was 'abc', now 'abd'"), \
-            stage_folder(StagePlan(tmp_path, 'extract', OPTIONS, {'photos': 'abd'})):
+    with (
+        pytest.raises(InputError, match=r"inputs\.photos: was 'abc', now 'abd'"),
+        stage_folder(StagePlan(tmp_path, 'extract', OPTIONS, {'photos': 'abd'})),
+    ):
         pass
-    with pytest.raises(InputError, match=r"stage: was 'extract', now 'cluster'"), \
-            stage_folder(StagePlan(tmp_path, 'cluster', OPTIONS, INPUTS)):
+    with (
+        pytest.raises(InputError, match=r"stage: was 'extract', now 'cluster'"),
+        stage_folder(StagePlan(tmp_path, 'cluster', OPTIONS, INPUTS)),
+    ):
         pass
     with stage_folder(StagePlan(tmp_path, 'extract', OPTIONS, INPUTS)) as run:
         assert run.resumed
@@ -94,18 +106,23 @@ def test_an_interrupted_stage_resumes_or_is_refused_with_the_difference(tmp_path
 def test_a_finished_stage_with_other_options_is_refused_untouched(tmp_path: Path) -> None:
     finish(tmp_path)
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
-    with pytest.raises(InputError, match=r'options\.threshold: was 23\.0, now 24\.0'), \
-            stage_folder(StagePlan(tmp_path, 'extract', {**OPTIONS, 'threshold': 24.0}, INPUTS)):
+    with (
+        pytest.raises(InputError, match=r'options\.threshold: was 23\.0, now 24\.0'),
+        stage_folder(StagePlan(tmp_path, 'extract', {**OPTIONS, 'threshold': 24.0}, INPUTS)),
+    ):
         pass
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 
-@pytest.mark.parametrize(('stage', 'advice'), [('extract', 'another save_dir'),
-                                               ('finetune', 'another name for the experiment')])
+@pytest.mark.parametrize(
+    ('stage', 'advice'), [('extract', 'another save_dir'), ('finetune', 'another name for the experiment')]
+)
 def test_files_of_another_origin_are_never_touched(tmp_path: Path, stage: str, advice: str) -> None:
     (tmp_path / 'holiday.jpg.part').write_text('x')
-    with pytest.raises(InputError, match=f'holds files of another origin; choose {advice}'), \
-            stage_folder(StagePlan(tmp_path, stage, OPTIONS, INPUTS)):
+    with (
+        pytest.raises(InputError, match=f'holds files of another origin; choose {advice}'),
+        stage_folder(StagePlan(tmp_path, stage, OPTIONS, INPUTS)),
+    ):
         pass
     assert [path.name for path in tmp_path.iterdir()] == ['holiday.jpg.part']
 
@@ -118,8 +135,9 @@ def test_a_run_killed_at_its_first_write_is_no_other_origin(tmp_path: Path) -> N
 def test_a_run_killed_right_after_stage_json_is_finished(tmp_path: Path) -> None:
     finish(tmp_path)
     record = json.loads((tmp_path / 'stage.json').read_text())
-    (tmp_path / 'stage.started.json').write_text(json.dumps({key: record[key]
-                                                             for key in ('stage', 'options', 'inputs')}))
+    (tmp_path / 'stage.started.json').write_text(
+        json.dumps({key: record[key] for key in ('stage', 'options', 'inputs')})
+    )
     with stage_folder(StagePlan(tmp_path, 'extract', OPTIONS, INPUTS)) as run:
         assert run.finished
         assert not run.resumed
@@ -127,8 +145,11 @@ def test_a_run_killed_right_after_stage_json_is_finished(tmp_path: Path) -> None
 
 
 def test_parts_go_only_once_the_stage_is_finished(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt), \
-            stage_folder(StagePlan(tmp_path, 'extract', OPTIONS, INPUTS)) as run:
+    with (
+        monkeypatch.context() as patch,
+        pytest.raises(KeyboardInterrupt),
+        stage_folder(StagePlan(tmp_path, 'extract', OPTIONS, INPUTS)) as run,
+    ):
         run.parts.mkdir()
         (run.parts / '0.npz').write_text('hours')
 
@@ -147,14 +168,23 @@ def test_parts_go_only_once_the_stage_is_finished(tmp_path: Path, monkeypatch: p
     assert [path.name for path in tmp_path.iterdir()] == ['stage.json']
 
 
-@pytest.mark.parametrize(('output', 'photos'), [('photos', 'photos'), ('photos/deep/out', 'photos'), ('.', 'photos'),
-                                                ('link/out', 'photos'), ('photos/../photos/x', 'photos')])
+@pytest.mark.parametrize(
+    ('output', 'photos'),
+    [
+        ('photos', 'photos'),
+        ('photos/deep/out', 'photos'),
+        ('.', 'photos'),
+        ('link/out', 'photos'),
+        ('photos/../photos/x', 'photos'),
+    ],
+)
 def test_outputs_among_the_photographs_are_refused(tmp_path: Path, output: str, photos: str) -> None:
     (tmp_path / 'photos').mkdir()
     (tmp_path / 'link').symlink_to(tmp_path / 'photos')
     with pytest.raises(InputError, match=r'extract\.save_dir: .* must lie apart'):
-        refuse_overlap(str(tmp_path / output), [str(tmp_path / 'elsewhere'), str(tmp_path / photos)],
-                       'extract.save_dir')
+        refuse_overlap(
+            str(tmp_path / output), [str(tmp_path / 'elsewhere'), str(tmp_path / photos)], 'extract.save_dir'
+        )
     refuse_overlap(str(tmp_path / 'photos_patches'), [str(tmp_path / photos)], 'extract.save_dir')
 
 
@@ -184,8 +214,10 @@ def test_a_stage_is_known_by_its_record(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r'no stage\.json there; run the stage'):
         fingerprint_stage(tmp_path)
     finish(tmp_path / 'three')
-    assert fingerprint_stage(tmp_path / 'three') == hashlib.sha256(
-        (tmp_path / 'three' / 'stage.json').read_bytes()).hexdigest()
+    assert (
+        fingerprint_stage(tmp_path / 'three')
+        == hashlib.sha256((tmp_path / 'three' / 'stage.json').read_bytes()).hexdigest()
+    )
 
 
 def test_a_section_that_an_earlier_version_did_not_know_and_that_is_off_is_no_difference(tmp_path: Path) -> None:
@@ -194,6 +226,8 @@ def test_a_section_that_an_earlier_version_did_not_know_and_that_is_off_is_no_di
     off = {'size': 3, 'filters': {'noise': None, 'grey': None}}
     with stage_folder(StagePlan(tmp_path / 'out', 'extract', off, {})) as stage:
         assert stage.finished
-    with pytest.raises(InputError, match=r'options\.filters\.noise: was None, now 3'), \
-            stage_folder(StagePlan(tmp_path / 'out', 'extract', {'size': 3, 'filters': {'noise': 3}}, {})):
+    with (
+        pytest.raises(InputError, match=r'options\.filters\.noise: was None, now 3'),
+        stage_folder(StagePlan(tmp_path / 'out', 'extract', {'size': 3, 'filters': {'noise': 3}}, {})),
+    ):
         pass

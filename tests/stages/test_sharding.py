@@ -56,8 +56,16 @@ def test_a_refused_fresh_run_leaves_no_trace_and_a_resumed_one_keeps_its_work(tm
     assert (folder / 'half').exists()
 
 
-@pytest.mark.parametrize('name', ['parts/000001.npz', 'parts/label000_00001.png', 'latents/train/00000.npy',
-                                  'models/net_g_5000.pth', 'training_states/5000.state'])
+@pytest.mark.parametrize(
+    'name',
+    [
+        'parts/000001.npz',
+        'parts/label000_00001.png',
+        'latents/train/00000.npy',
+        'models/net_g_5000.pth',
+        'training_states/5000.state',
+    ],
+)
 def test_a_late_refusal_keeps_finished_work(tmp_path: Path, name: str) -> None:
     with pytest.raises(InputError), shared_stage_folder(StagePlan(tmp_path / 'out', 'finetune', {}, {})):
         (tmp_path / 'out' / name).parent.mkdir(parents=True)
@@ -66,8 +74,10 @@ def test_a_late_refusal_keeps_finished_work(tmp_path: Path, name: str) -> None:
     assert (tmp_path / 'out' / name).exists()
     with shared_stage_folder(StagePlan(tmp_path / 'out', 'finetune', {}, {})) as stage:
         assert stage.resumed
-    with pytest.raises(InputError, match=r'options\.a: was None, now 1'), \
-            shared_stage_folder(StagePlan(tmp_path / 'out', 'finetune', {'a': 1}, {})):
+    with (
+        pytest.raises(InputError, match=r'options\.a: was None, now 1'),
+        shared_stage_folder(StagePlan(tmp_path / 'out', 'finetune', {'a': 1}, {})),
+    ):
         pass
 
 
@@ -90,9 +100,10 @@ def test_a_finished_stage_survives_a_refusal(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize('number', [errno.ENOSPC, errno.EROFS, errno.EDQUOT])
 def test_a_full_disk_is_one_sentence_and_the_work_is_kept(tmp_path: Path, number: int) -> None:
-    with pytest.raises(OSError,
-                       match=r'out: .*, \d+ MB are free; make room and run the same command again') as caught, \
-            shared_stage_folder(StagePlan(tmp_path / 'out', 'sample', {}, {})):
+    with (
+        pytest.raises(OSError, match=r'out: .*, \d+ MB are free; make room and run the same command again') as caught,
+        shared_stage_folder(StagePlan(tmp_path / 'out', 'sample', {}, {})),
+    ):
         (tmp_path / 'out' / 'half').touch()
         raise OSError(number, os.strerror(number), 'deep/file')
     assert caught.value.errno == number and '\n' not in str(caught.value)

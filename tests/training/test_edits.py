@@ -21,25 +21,37 @@ def tree() -> list[tuple[str, int]]:
     return [(str(path), path.stat().st_mtime_ns) for path in sorted(Path('experiments').rglob('*'))]
 
 
-@pytest.mark.parametrize(('change', 'message'), [
-    (lambda o: o['train']['scheduler'].update(milestones=[4]), r'train\.scheduler\.milestones: was \[8\], now \[4\]'),
-    (lambda o: o['train']['scheduler'].update(gamma=0.1), r'train\.scheduler\.gamma: was 0\.5, now 0\.1'),
-    (lambda o: o['train']['optim_g'].update(lr=1e-4), r'train\.optim_g\.lr: was 0\.001, now 0\.0001'),
-    (lambda o: o['train']['optim_g'].update(betas=[0.5, 0.9]), r'train\.optim_g\.betas: was None, now \[0\.5, 0\.9\]'),
-    (lambda o: o['train']['optim_g'].update(weight_decay=0.1), r'train\.optim_g\.weight_decay: was None, now 0\.1'),
-    (lambda o: o['train']['optim_g'].update(type='AdamW'), r"train\.optim_g\.type: was 'Adam', now 'AdamW'"),
-    (lambda o: o['train'].update(scheduler={'type': 'CosineAnnealingRestartLR', 'periods': [24]}),
-     r".*train\.scheduler\.type: was 'MultiStepLR', now 'CosineAnnealingRestartLR'"),
-    (lambda o: o['train'].update(ema_decay=0.5), r'train\.ema_decay: was 0\.9, now 0\.5'),
-    (lambda o: o['train']['pixel_opt'].update(type='MSELoss'), r'train\.pixel_opt\.type'),
-    (lambda o: o.update(manual_seed=6), r'manual_seed: was 5, now 6'),
-    (lambda o: o['datasets']['train'].update(gt_size=48), r'datasets\.train\.gt_size: was 32, now 48'),
-    (lambda o: o['datasets']['train'].update(use_rot=False), r'datasets\.train\.use_rot: was True, now False'),
-    (lambda o: o['datasets']['train'].update(batch_size_per_gpu=2), r'global_batch: was 3, now 2'),
-    (lambda o: o['network_g'].update(res_scale=0.5), r'network_g\.res_scale: was None, now 0\.5'),
-])
-def test_what_would_make_the_past_another_is_refused(hr_folder: Path, change: Callable[[dict[str, Any]], None],
-                                                     message: str) -> None:
+@pytest.mark.parametrize(
+    ('change', 'message'),
+    [
+        (
+            lambda o: o['train']['scheduler'].update(milestones=[4]),
+            r'train\.scheduler\.milestones: was \[8\], now \[4\]',
+        ),
+        (lambda o: o['train']['scheduler'].update(gamma=0.1), r'train\.scheduler\.gamma: was 0\.5, now 0\.1'),
+        (lambda o: o['train']['optim_g'].update(lr=1e-4), r'train\.optim_g\.lr: was 0\.001, now 0\.0001'),
+        (
+            lambda o: o['train']['optim_g'].update(betas=[0.5, 0.9]),
+            r'train\.optim_g\.betas: was None, now \[0\.5, 0\.9\]',
+        ),
+        (lambda o: o['train']['optim_g'].update(weight_decay=0.1), r'train\.optim_g\.weight_decay: was None, now 0\.1'),
+        (lambda o: o['train']['optim_g'].update(type='AdamW'), r"train\.optim_g\.type: was 'Adam', now 'AdamW'"),
+        (
+            lambda o: o['train'].update(scheduler={'type': 'CosineAnnealingRestartLR', 'periods': [24]}),
+            r".*train\.scheduler\.type: was 'MultiStepLR', now 'CosineAnnealingRestartLR'",
+        ),
+        (lambda o: o['train'].update(ema_decay=0.5), r'train\.ema_decay: was 0\.9, now 0\.5'),
+        (lambda o: o['train']['pixel_opt'].update(type='MSELoss'), r'train\.pixel_opt\.type'),
+        (lambda o: o.update(manual_seed=6), r'manual_seed: was 5, now 6'),
+        (lambda o: o['datasets']['train'].update(gt_size=48), r'datasets\.train\.gt_size: was 32, now 48'),
+        (lambda o: o['datasets']['train'].update(use_rot=False), r'datasets\.train\.use_rot: was True, now False'),
+        (lambda o: o['datasets']['train'].update(batch_size_per_gpu=2), r'global_batch: was 3, now 2'),
+        (lambda o: o['network_g'].update(res_scale=0.5), r'network_g\.res_scale: was None, now 0\.5'),
+    ],
+)
+def test_what_would_make_the_past_another_is_refused(
+    hr_folder: Path, change: Callable[[dict[str, Any]], None], message: str
+) -> None:
     options = train_options(hr_folder, total_iter=6)
     train_here(options)
     before = tree()

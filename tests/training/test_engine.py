@@ -106,43 +106,64 @@ def test_bad_inputs_leave_the_earlier_experiment_alone(hr_folder: Path, tmp_path
 
 
 def test_enlarged_set_takes_a_larger_batch(hr_folder: Path, tmp_path: Path) -> None:
-    train(write_options(tmp_path / 'x.yml', train_options(hr_folder, total_iter=2, batch_size_per_gpu=9,
-                                                                 dataset_enlarge_ratio=2)))
+    train(
+        write_options(
+            tmp_path / 'x.yml', train_options(hr_folder, total_iter=2, batch_size_per_gpu=9, dataset_enlarge_ratio=2)
+        )
+    )
     assert Path('experiments/tiny/models/net_g_latest.pth').is_file()
 
 
-@pytest.mark.parametrize(('change', 'message'), [
-    (lambda o: o['datasets']['train'].update(num_imges=3),
-     "datasets.train: unknown key 'num_imges'; did you mean 'num_images'"),
-    (lambda o: o['datasets']['train'].update(dataroot_gt='nowhere'),
-     'datasets.train.dataroot_gt: nowhere does not exist'),
-    (lambda o: o['datasets']['train'].update(dataroot_gt='empty'),
-     'datasets.train: dataroot_gt: empty holds no images'),
-    (lambda o: o['datasets']['train'].update(type='DistilledPatchDatset'), "did you mean 'DistilledPatchDataset'"),
-    (lambda o: o['datasets']['train'].update(type='PairedImageDataset'),
-     "datasets.train: PairedImageDataset needs the key"),
-    (lambda o: o['datasets']['train'].pop('batch_size_per_gpu'), 'batch_size_per_gpu'),
-    (lambda o: o['network_g'].update(type='EDSRR'), "network_g.type: 'EDSRR' is not registered; did you mean 'EDSR'"),
-    (lambda o: o.update(model_type='SRModl'), "did you mean 'SRModel'"),
-    (lambda o: o['train']['pixel_opt'].update(type='L1Los'), "train.pixel_opt.type: .* did you mean 'L1Loss'"),
-    (lambda o: o['train'].pop('total_iter'), 'total_iter'),
-    (lambda o: o['train']['optim_g'].update(type='Adamw'), "train.optim_g.type: 'Adamw' .* did you mean 'AdamW'"),
-    (lambda o: o['train'].update(optim_g=None), "train: section 'optim_g' is missing"),
-    (lambda o: o['train']['optim_g'].update(lrr=1), "train.optim_g: Adam takes no key 'lrr'; did you mean 'lr'"),
-    (lambda o: o['train']['scheduler'].update(gama=1), "train.scheduler: .* did you mean 'gamma'"),
-    (lambda o: o['train'].update(total_iter='many'), "train.total_iter: 'many' is not a whole number"),
-    (lambda o: o['train'].update(total_iter=0), 'train.total_iter: 0 is not'),
-    (lambda o: o['network_g'].update(num_fea=8), "network_g: EDSR takes no key 'num_fea'; did you mean 'num_feat'"),
-    (lambda o: o['network_g'].pop('num_in_ch'), "network_g: EDSR needs the key 'num_in_ch'"),
-    (lambda o: o.update(val={'metrics': {'psnr': {'type': 'calculate_psnr', 'crop_bordr': 4}}}),
-     "takes no key 'crop_bordr'; did you mean 'crop_border'"),
-    (lambda o: o.update(name='../up'), 'name: .*plain folder name'),
-    (lambda o: o.update(path={'pretrain_network_g': 'no.pth'}), 'path.pretrain_network_g: no.pth does not exist'),
-    (lambda o: o.pop('network_g'), "key 'network_g' is missing"),
-    (lambda o: o.pop('datasets'), "key 'datasets' is missing"),
-    (lambda o: o['datasets'].update(tset={'type': 'PairedImageDataset', 'name': 'x'}),
-     "datasets: unknown key 'tset'; did you mean 'test'"),
-])
+@pytest.mark.parametrize(
+    ('change', 'message'),
+    [
+        (
+            lambda o: o['datasets']['train'].update(num_imges=3),
+            "datasets.train: unknown key 'num_imges'; did you mean 'num_images'",
+        ),
+        (
+            lambda o: o['datasets']['train'].update(dataroot_gt='nowhere'),
+            'datasets.train.dataroot_gt: nowhere does not exist',
+        ),
+        (
+            lambda o: o['datasets']['train'].update(dataroot_gt='empty'),
+            'datasets.train: dataroot_gt: empty holds no images',
+        ),
+        (lambda o: o['datasets']['train'].update(type='DistilledPatchDatset'), "did you mean 'DistilledPatchDataset'"),
+        (
+            lambda o: o['datasets']['train'].update(type='PairedImageDataset'),
+            'datasets.train: PairedImageDataset needs the key',
+        ),
+        (lambda o: o['datasets']['train'].pop('batch_size_per_gpu'), 'batch_size_per_gpu'),
+        (
+            lambda o: o['network_g'].update(type='EDSRR'),
+            "network_g.type: 'EDSRR' is not registered; did you mean 'EDSR'",
+        ),
+        (lambda o: o.update(model_type='SRModl'), "did you mean 'SRModel'"),
+        (lambda o: o['train']['pixel_opt'].update(type='L1Los'), "train.pixel_opt.type: .* did you mean 'L1Loss'"),
+        (lambda o: o['train'].pop('total_iter'), 'total_iter'),
+        (lambda o: o['train']['optim_g'].update(type='Adamw'), "train.optim_g.type: 'Adamw' .* did you mean 'AdamW'"),
+        (lambda o: o['train'].update(optim_g=None), "train: section 'optim_g' is missing"),
+        (lambda o: o['train']['optim_g'].update(lrr=1), "train.optim_g: Adam takes no key 'lrr'; did you mean 'lr'"),
+        (lambda o: o['train']['scheduler'].update(gama=1), "train.scheduler: .* did you mean 'gamma'"),
+        (lambda o: o['train'].update(total_iter='many'), "train.total_iter: 'many' is not a whole number"),
+        (lambda o: o['train'].update(total_iter=0), 'train.total_iter: 0 is not'),
+        (lambda o: o['network_g'].update(num_fea=8), "network_g: EDSR takes no key 'num_fea'; did you mean 'num_feat'"),
+        (lambda o: o['network_g'].pop('num_in_ch'), "network_g: EDSR needs the key 'num_in_ch'"),
+        (
+            lambda o: o.update(val={'metrics': {'psnr': {'type': 'calculate_psnr', 'crop_bordr': 4}}}),
+            "takes no key 'crop_bordr'; did you mean 'crop_border'",
+        ),
+        (lambda o: o.update(name='../up'), 'name: .*plain folder name'),
+        (lambda o: o.update(path={'pretrain_network_g': 'no.pth'}), 'path.pretrain_network_g: no.pth does not exist'),
+        (lambda o: o.pop('network_g'), "key 'network_g' is missing"),
+        (lambda o: o.pop('datasets'), "key 'datasets' is missing"),
+        (
+            lambda o: o['datasets'].update(tset={'type': 'PairedImageDataset', 'name': 'x'}),
+            "datasets: unknown key 'tset'; did you mean 'test'",
+        ),
+    ],
+)
 def test_wrong_options_are_named(hr_folder: Path, tmp_path: Path, change: Any, message: str) -> None:
     Path('empty').mkdir()
     options = train_options(hr_folder)
@@ -248,7 +269,8 @@ def test_signals_end_in_a_checkpoint(hr_folder: Path, tmp_path: Path, signum: si
 
 
 def test_a_signal_in_the_last_validation_ends_before_the_next_stage(
-        hr_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
+    hr_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
     whole = SRModel.nondist_validation
 
     def validation(*arguments: Any) -> None:
@@ -260,8 +282,9 @@ def test_a_signal_in_the_last_validation_ends_before_the_next_stage(
     with pytest.raises(SystemExit) as stop:
         train_here(options, as_stage=True)
     assert stop.value.code == 130
-    assert load_state('tiny',
-                      2)['validation_due'] is False and Path('experiments/tiny/models/net_g_latest.pth').is_file()
+    assert (
+        load_state('tiny', 2)['validation_due'] is False and Path('experiments/tiny/models/net_g_latest.pth').is_file()
+    )
     assert 'SIGINT: finishing the validation at iteration 2' in capfd.readouterr().err
     log = log_text('tiny')
     assert 'run the same command again to go on' in log and '--auto_resume' not in log.split('Stopped by signal')[1]
@@ -270,11 +293,17 @@ def test_a_signal_in_the_last_validation_ends_before_the_next_stage(
 def test_test_command_measures_and_records(hr_folder: Path, tmp_path: Path) -> None:
     train(write_options(tmp_path / 'x.yml', train_options(hr_folder, total_iter=3)))
     options = {
-        'name': 'tiny', 'model_type': 'SRModel', 'scale': 4, 'num_gpu': 0, 'network_g': dict(TINY_EDSR),
+        'name': 'tiny',
+        'model_type': 'SRModel',
+        'scale': 4,
+        'num_gpu': 0,
+        'network_g': dict(TINY_EDSR),
         'datasets': {'test': {'name': 'hr', 'type': 'DistilledPatchDataset', 'dataroot_gt': str(hr_folder)}},
         'path': {'pretrain_network_g': 'experiments/tiny/models/net_g_latest.pth', 'param_key_g': 'params_ema'},
-        'val': {'save_img': True, 'metrics': {'psnr': {'type': 'calculate_psnr', 'crop_border': 4,
-                                                       'test_y_channel': False}}},
+        'val': {
+            'save_img': True,
+            'metrics': {'psnr': {'type': 'calculate_psnr', 'crop_border': 4, 'test_y_channel': False}},
+        },
     }
     run_test(write_options(tmp_path / 'test.yml', options))
     recorded = json.loads(Path('results/tiny/metrics.json').read_text())['hr']['psnr']
@@ -294,21 +323,29 @@ def test_images_of_nested_folders_and_odd_names_are_all_saved(tmp_path: Path, as
     nested = [tmp_path / 'sets' / name for name in ('A/p0.png', 'B/p0.png', 'B/q.png')]
     odd = [tmp_path / 'odd' / os.fsdecode(name) for name in (b'latin-\xe9.png', 'grün.png'.encode())]
     for number, path in enumerate(nested + odd):
-        image = astronaut[number * 32:number * 32 + 32, :32]
+        image = astronaut[number * 32 : number * 32 + 32, :32]
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(cv2.imencode('.png', image)[1])
     options = {
-        'name': 'tiny', 'model_type': 'SRModel', 'scale': 4, 'num_gpu': 0, 'network_g': dict(TINY_EDSR),
-        'datasets': {f'test_{name}': {'name': name, 'type': 'DistilledPatchDataset',
-                                      'dataroot_gt': str(tmp_path / name)}
-                     for name in ('odd', 'sets')},
-        'path': {'pretrain_network_g': 'x.pth'}, 'val': {'save_img': True},
+        'name': 'tiny',
+        'model_type': 'SRModel',
+        'scale': 4,
+        'num_gpu': 0,
+        'network_g': dict(TINY_EDSR),
+        'datasets': {
+            f'test_{name}': {'name': name, 'type': 'DistilledPatchDataset', 'dataroot_gt': str(tmp_path / name)}
+            for name in ('odd', 'sets')
+        },
+        'path': {'pretrain_network_g': 'x.pth'},
+        'val': {'save_img': True},
     }
     run_test(write_options(tmp_path / 'test.yml', options))
     folder = Path('results/tiny/visualization')
     assert {path.name for path in (folder / 'sets').iterdir()} == {'A_p0_tiny.png', 'B_p0_tiny.png', 'B_q_tiny.png'}
-    assert {os.fsencode(path.name) for path in (folder / 'odd').iterdir()} == {b'latin-\xe9_tiny.png',
-                                                                               'grün_tiny.png'.encode()}
+    assert {os.fsencode(path.name) for path in (folder / 'odd').iterdir()} == {
+        b'latin-\xe9_tiny.png',
+        'grün_tiny.png'.encode(),
+    }
     for hr, saved in zip(nested, ('A_p0', 'B_p0', 'B_q')):
         lr = make_lr(cv2.imdecode(np.frombuffer(hr.read_bytes(), np.uint8), 1)[..., ::-1], 4)
         with torch.no_grad():

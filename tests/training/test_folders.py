@@ -21,8 +21,12 @@ def _in_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def tree() -> list[tuple[str, int]]:
-    return [(str(path), path.stat().st_mtime_ns) for folder in ('experiments', 'results') if Path(folder).is_dir()
-            for path in sorted(Path(folder).rglob('*'))]
+    return [
+        (str(path), path.stat().st_mtime_ns)
+        for folder in ('experiments', 'results')
+        if Path(folder).is_dir()
+        for path in sorted(Path(folder).rglob('*'))
+    ]
 
 
 def save_other_weights() -> str:
@@ -42,9 +46,15 @@ def test_weights_that_do_not_fit_leave_the_earlier_training_where_it_is(hr_folde
 
 def test_weights_that_do_not_fit_leave_the_earlier_results_where_they_are(hr_folder: Path) -> None:
     train_here(train_options(hr_folder, total_iter=2))
-    options = {'name': 'tiny', 'model_type': 'SRModel', 'scale': 4, 'num_gpu': 0, 'network_g': dict(TINY_EDSR),
-               'datasets': {'test': {'name': 'hr', 'type': 'DistilledPatchDataset', 'dataroot_gt': str(hr_folder)}},
-               'path': {'pretrain_network_g': 'experiments/tiny/models/net_g_latest.pth'}}
+    options = {
+        'name': 'tiny',
+        'model_type': 'SRModel',
+        'scale': 4,
+        'num_gpu': 0,
+        'network_g': dict(TINY_EDSR),
+        'datasets': {'test': {'name': 'hr', 'type': 'DistilledPatchDataset', 'dataroot_gt': str(hr_folder)}},
+        'path': {'pretrain_network_g': 'experiments/tiny/models/net_g_latest.pth'},
+    }
 
     def run_test() -> None:
         path = write_options(Path('test.yml'), options)
@@ -88,13 +98,15 @@ def test_two_archives_within_a_second(tmp_path: Path) -> None:
         (tmp_path / 'run').mkdir()
         (tmp_path / 'run' / str(number)).touch()
         places.append(archive(tmp_path / 'run'))
-    assert len(set(places)) == 3 and all((place / str(number)).is_file() for number, place in enumerate(places)
-                                         if place)
+    assert len(set(places)) == 3 and all(
+        (place / str(number)).is_file() for number, place in enumerate(places) if place
+    )
 
 
 @pytest.mark.parametrize('denied', ['tiny', 'models'])
-def test_the_folder_of_another_user_is_one_sentence(hr_folder: Path, monkeypatch: pytest.MonkeyPatch,
-                                                    denied: str) -> None:
+def test_the_folder_of_another_user_is_one_sentence(
+    hr_folder: Path, monkeypatch: pytest.MonkeyPatch, denied: str
+) -> None:
     """Nothing is forbidden to the superuser, as whom tests may run: what the system would say is put into its mouth."""
     options = train_options(hr_folder, total_iter=2)
     train_here(options)

@@ -5,13 +5,16 @@ import pytest
 from basicsr_distill.training.image_names import NamedImages, distinct_paths
 
 
-@pytest.mark.parametrize(('paths', 'stems'), [
-    (['s/a.png', 's/b.png'], ['a', 'b']),
-    (['s/A/p.png', 's/B/p.png', 's/B/q.png'], ['A_p', 'B_p', 'B_q']),
-    (['s/p.png', 's/p.jpg'], ['p_png', 'p_jpg']),
-    (['s/A/p.png', 's/A_p.png', 's/p.png', 's/B/p.png'], ['A_p_png_0', 'A_p_png_1', 'p_png_2', 'B_p_png_3']),
-    ([], []),
-])
+@pytest.mark.parametrize(
+    ('paths', 'stems'),
+    [
+        (['s/a.png', 's/b.png'], ['a', 'b']),
+        (['s/A/p.png', 's/B/p.png', 's/B/q.png'], ['A_p', 'B_p', 'B_q']),
+        (['s/p.png', 's/p.jpg'], ['p_png', 'p_jpg']),
+        (['s/A/p.png', 's/A_p.png', 's/p.png', 's/B/p.png'], ['A_p_png_0', 'A_p_png_1', 'p_png_2', 'B_p_png_3']),
+        ([], []),
+    ],
+)
 def test_no_two_images_share_a_name(paths: list[str], stems: list[str]) -> None:
     named = distinct_paths(paths)
     assert list(named) == paths

@@ -23,8 +23,14 @@ class _Draws(Dataset[Any]):
         return {'index': index, 'draws': torch.tensor([random.random(), np.random.rand(), torch.rand(()).item()])}
 
 
-def _stream(batches: tuple[int, int] = (0, 12), workers: int = 0, rank: int = 0, world_size: int = 1, batch: int = 4,
-            seed: int = 3) -> list[tuple[list[int], list[list[float]]]]:
+def _stream(
+    batches: tuple[int, int] = (0, 12),
+    workers: int = 0,
+    rank: int = 0,
+    world_size: int = 1,
+    batch: int = 4,
+    seed: int = 3,
+) -> list[tuple[list[int], list[list[float]]]]:
     section = keys_of(LoaderOptions, batch_size_per_gpu=batch, num_worker_per_gpu=workers)
     loader = build_train_loader(_Draws(), section, seed, batches, num_gpu=0, rank=rank, world_size=world_size)
     return [(batch['index'].tolist(), batch['draws'].tolist()) for batch in loader]
@@ -34,7 +40,7 @@ def test_small_sets_fill_every_batch_and_every_pass_is_complete() -> None:
     indices = [index for batch, _ in _stream() for index in batch]
     assert len(indices) == 48
     for start in range(0, 42, 7):
-        assert sorted(indices[start:start + 7]) == list(range(7))
+        assert sorted(indices[start : start + 7]) == list(range(7))
 
 
 def test_augmentation_differs_between_passes() -> None:

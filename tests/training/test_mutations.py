@@ -16,12 +16,18 @@ from support import REPOSITORY
 from basicsr_distill.cli import main
 from basicsr_distill.config.yaml_files import read_option_file
 
-FILES = ('options/train/EDSR/train_EDSR_Mx4_DIV2K.yml', 'options/train/RCAN/train_RCAN_x4_OST_distilled.yml',
-         'options/train/SwinIR/train_SwinIR_x4_OST_distilled.yml', 'options/train/HiT_SR/train_HiT_SRF_x4_DF2K.yml',
-         'options/train/RealESRGAN/train_RealESRGAN_x4_OST_distilled.yml',
-         'options/train/RealSR/train_RealSR_x4_DIV2K.yml',
-         'options/test/SRFormer/test_SRFormer_light_x4.yml', 'options/test/EDSR/test_EDSR_Mx4.yml',
-         'train_EDSR_Mx4.yml', 'finetune_realesrgan_x4plus_pairdata.yml')
+FILES = (
+    'options/train/EDSR/train_EDSR_Mx4_DIV2K.yml',
+    'options/train/RCAN/train_RCAN_x4_OST_distilled.yml',
+    'options/train/SwinIR/train_SwinIR_x4_OST_distilled.yml',
+    'options/train/HiT_SR/train_HiT_SRF_x4_DF2K.yml',
+    'options/train/RealESRGAN/train_RealESRGAN_x4_OST_distilled.yml',
+    'options/train/RealSR/train_RealSR_x4_DIV2K.yml',
+    'options/test/SRFormer/test_SRFormer_light_x4.yml',
+    'options/test/EDSR/test_EDSR_Mx4.yml',
+    'train_EDSR_Mx4.yml',
+    'finetune_realesrgan_x4plus_pairdata.yml',
+)
 MUTATIONS_PER_FILE = int(os.environ.get('MUTATIONS_PER_FILE', '5'))
 
 
@@ -92,8 +98,12 @@ def small(file: str) -> dict[str, Any]:
 @pytest.mark.parametrize('number', range(MUTATIONS_PER_FILE))
 @pytest.mark.parametrize('file', FILES, ids=[Path(file).stem for file in FILES])
 def test_a_mutation_runs_or_is_refused_in_one_sentence(
-        file: str, number: int, surroundings: dict[str, Path], monkeypatch: pytest.MonkeyPatch,
-        capsys: pytest.CaptureFixture[str]) -> None:
+    file: str,
+    number: int,
+    surroundings: dict[str, Path],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     root = surroundings[file]
     monkeypatch.chdir(root)
     monkeypatch.setattr('torchvision.models.vgg.vgg19', SlimVgg19)

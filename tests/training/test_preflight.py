@@ -31,7 +31,7 @@ def pairs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, astronaut: NDArray[np
     monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path / 'cache'))
     names = [f'{number}.png' for number in range(4)]
     for number, name in enumerate(names):
-        hr = astronaut[100 * number:100 * number + 64, 200:264]
+        hr = astronaut[100 * number : 100 * number + 64, 200:264]
         for folder, image in (('HR', hr), ('X4', make_lr(hr, 4)), ('X8', make_lr(hr, 8))):
             save_rgb(tmp_path / folder / name, image)
     Path('list.txt').write_text(''.join(f'{name} (64,64,3)\n' for name in names))
@@ -51,8 +51,14 @@ PSNR = {'metrics': {'psnr': {'type': 'calculate_psnr', 'crop_border': 4}}}
 
 
 def paired(**changes: Any) -> Options:
-    return {'name': 'set', 'type': 'PairedImageDataset', 'dataroot_gt': 'HR', 'dataroot_lq': 'X4',
-            'io_backend': dict(DISK), **changes}
+    return {
+        'name': 'set',
+        'type': 'PairedImageDataset',
+        'dataroot_gt': 'HR',
+        'dataroot_lq': 'X4',
+        'io_backend': dict(DISK),
+        **changes,
+    }
 
 
 def single(**changes: Any) -> Options:
@@ -61,41 +67,99 @@ def single(**changes: Any) -> Options:
 
 def training() -> Options:
     return {
-        'name': 'tiny', 'model_type': 'SRModel', 'scale': 4, 'num_gpu': 0, 'manual_seed': 0,
-        'datasets': {'train': paired(gt_size=32, use_hflip=True, use_rot=True, batch_size_per_gpu=2,
-                                     num_worker_per_gpu=0)},
-        'network_g': dict(TINY_EDSR), 'path': {},
-        'train': {'optim_g': {'type': 'Adam', 'lr': 0.001}, 'total_iter': 2,
-                  'scheduler': {'type': 'MultiStepLR', 'milestones': [8]}, 'pixel_opt': {'type': 'L1Loss'}},
+        'name': 'tiny',
+        'model_type': 'SRModel',
+        'scale': 4,
+        'num_gpu': 0,
+        'manual_seed': 0,
+        'datasets': {
+            'train': paired(gt_size=32, use_hflip=True, use_rot=True, batch_size_per_gpu=2, num_worker_per_gpu=0)
+        },
+        'network_g': dict(TINY_EDSR),
+        'path': {},
+        'train': {
+            'optim_g': {'type': 'Adam', 'lr': 0.001},
+            'total_iter': 2,
+            'scheduler': {'type': 'MultiStepLR', 'milestones': [8]},
+            'pixel_opt': {'type': 'L1Loss'},
+        },
     }
 
 
 def measuring() -> Options:
-    return {'name': 'tiny', 'model_type': 'SRModel', 'scale': 4, 'num_gpu': 0, 'network_g': dict(TINY_EDSR),
-            'datasets': {'test_1': paired()}, 'path': {'pretrain_network_g': 'edsr.pth'}, 'val': deepcopy(PSNR)}
+    return {
+        'name': 'tiny',
+        'model_type': 'SRModel',
+        'scale': 4,
+        'num_gpu': 0,
+        'network_g': dict(TINY_EDSR),
+        'datasets': {'test_1': paired()},
+        'path': {'pretrain_network_g': 'edsr.pth'},
+        'val': deepcopy(PSNR),
+    }
 
 
 DEGRADATION: Options = {
-    f'{key}{suffix}': value for suffix in ('', '2') for key, value in {
-        'resize_prob': [0.2, 0.7, 0.1], 'resize_range': [0.5, 1.5], 'gaussian_noise_prob': 0.5, 'noise_range': [1, 30],
-        'poisson_scale_range': [0.05, 3], 'gray_noise_prob': 0.4, 'jpeg_range': [30, 95]}.items()}
+    f'{key}{suffix}': value
+    for suffix in ('', '2')
+    for key, value in {
+        'resize_prob': [0.2, 0.7, 0.1],
+        'resize_range': [0.5, 1.5],
+        'gaussian_noise_prob': 0.5,
+        'noise_range': [1, 30],
+        'poisson_scale_range': [0.05, 3],
+        'gray_noise_prob': 0.4,
+        'jpeg_range': [30, 95],
+    }.items()
+}
 KERNELS: Options = {
-    f'{key}{suffix}': value for suffix in ('', '2') for key, value in {
-        'blur_kernel_size': 21, 'kernel_list': ['iso', 'aniso'], 'kernel_prob': [0.5, 0.5], 'sinc_prob': 0.1,
-        'blur_sigma': [0.2, 3], 'betag_range': [0.5, 4], 'betap_range': [1, 2]}.items()}
+    f'{key}{suffix}': value
+    for suffix in ('', '2')
+    for key, value in {
+        'blur_kernel_size': 21,
+        'kernel_list': ['iso', 'aniso'],
+        'kernel_prob': [0.5, 0.5],
+        'sinc_prob': 0.1,
+        'blur_sigma': [0.2, 3],
+        'betag_range': [0.5, 4],
+        'betap_range': [1, 2],
+    }.items()
+}
 
 
 def blind() -> Options:
-    return {**training(), **DEGRADATION, 'model_type': 'RealESRGANModel', 'gt_size': 32, 'queue_size': 2,
-            'second_blur_prob': 0.8, 'l1_gt_usm': True, 'percep_gt_usm': True, 'gan_gt_usm': False,
-            'network_d': {'type': 'UNetDiscriminatorSN', 'num_in_ch': 3, 'num_feat': 4},
-            'datasets': {'train': {'name': 'set', 'type': 'RealESRGANDataset', 'dataroot_gt': 'HR',
-                                   'meta_info': 'list.txt',
-                                   'io_backend': dict(DISK), 'use_hflip': True, 'use_rot': False,
-                                   'batch_size_per_gpu': 2,
-                                   'num_worker_per_gpu': 0, 'final_sinc_prob': 0.8, **KERNELS}},
-            'train': {**training()['train'], 'optim_d': {'type': 'Adam', 'lr': 0.001},
-                      'gan_opt': {'type': 'GANLoss', 'gan_type': 'vanilla', 'loss_weight': 0.1}}}
+    return {
+        **training(),
+        **DEGRADATION,
+        'model_type': 'RealESRGANModel',
+        'gt_size': 32,
+        'queue_size': 2,
+        'second_blur_prob': 0.8,
+        'l1_gt_usm': True,
+        'percep_gt_usm': True,
+        'gan_gt_usm': False,
+        'network_d': {'type': 'UNetDiscriminatorSN', 'num_in_ch': 3, 'num_feat': 4},
+        'datasets': {
+            'train': {
+                'name': 'set',
+                'type': 'RealESRGANDataset',
+                'dataroot_gt': 'HR',
+                'meta_info': 'list.txt',
+                'io_backend': dict(DISK),
+                'use_hflip': True,
+                'use_rot': False,
+                'batch_size_per_gpu': 2,
+                'num_worker_per_gpu': 0,
+                'final_sinc_prob': 0.8,
+                **KERNELS,
+            }
+        },
+        'train': {
+            **training()['train'],
+            'optim_d': {'type': 'Adam', 'lr': 0.001},
+            'gan_opt': {'type': 'GANLoss', 'gan_type': 'vanilla', 'loss_weight': 0.1},
+        },
+    }
 
 
 def run(command: str, options: Options) -> int:
@@ -161,16 +225,24 @@ FILES: list[tuple[Callable[[], None], Options, str]] = [
     (lambda: Path('HR/3.png').write_text('text'), {}, 'HR/3.png: not an image'),
     (thumbs, {}, 'HR/Thumbs.db: not an image'),
     (unlisted, {'meta_info_file': 'list.txt'}, 'list.txt lists what is not there: HR/9.png'),
-    (lambda: None, {'dataroot_lq': 'X8'},
-     'X8/0.png: is 8x8, which at scale 4 is not the partner of 64x64, it is that of '
-                                          'scale 8'),
+    (
+        lambda: None,
+        {'dataroot_lq': 'X8'},
+        'X8/0.png: is 8x8, which at scale 4 is not the partner of 64x64, it is that of scale 8',
+    ),
 ]
 
 
 @pytest.mark.parametrize(('damage', 'changes', 'sentence'), FILES)
 @pytest.mark.parametrize('phase', ['train', 'val', 'test'])
-def test_files_that_cannot_be_used(pairs: Path, capsys: pytest.CaptureFixture[str], damage: Callable[[], None],
-                                   changes: Options, sentence: str, phase: str) -> None:
+def test_files_that_cannot_be_used(
+    pairs: Path,
+    capsys: pytest.CaptureFixture[str],
+    damage: Callable[[], None],
+    changes: Options,
+    sentence: str,
+    phase: str,
+) -> None:
     if phase != 'train' and damage is odd_hr:
         pytest.skip('BasicSR cuts the pixels that are left over')
     for folder in ('HR', 'X4'):  # what is damaged is not the training set's when it is the validation set's
@@ -191,8 +263,12 @@ def test_files_that_cannot_be_used(pairs: Path, capsys: pytest.CaptureFixture[st
 
 def test_an_own_folder_with_lr_images_of_another_scale(pairs: Path, capsys: pytest.CaptureFixture[str]) -> None:
     options = measuring()
-    options['datasets']['test_1'] = {'name': 'set', 'type': 'DistilledPatchDataset', 'dataroot_gt': 'HR',
-                                     'dataroot_lq': 'X8'}
+    options['datasets']['test_1'] = {
+        'name': 'set',
+        'type': 'DistilledPatchDataset',
+        'dataroot_gt': 'HR',
+        'dataroot_lq': 'X8',
+    }
     assert_refused('test', options, 'it is that of scale 8', capsys)
 
 
@@ -208,6 +284,7 @@ def without(*keys: str) -> Callable[[Options], None]:
         for key in keys[:-1]:
             options = options[key]
         del options[keys[-1]]
+
     return remove
 
 
@@ -219,54 +296,101 @@ def with_val(dataset: Options, val: Any = None) -> Callable[[Options], None]:
     def add(options: Options) -> None:
         options['datasets']['val'] = dataset
         options['val'] = deepcopy(PSNR) if val is None else val
+
     return add
 
 
 TRAINING: list[tuple[Callable[[], Options], Callable[[Options], None], str]] = [
-    (training, section(gt_size=128),
-     'gt_size: 128 is larger than 4 of 4 images, the smallest of which is HR/0.png (64x64)'),
+    (
+        training,
+        section(gt_size=128),
+        'gt_size: 128 is larger than 4 of 4 images, the smallest of which is HR/0.png (64x64)',
+    ),
     (training, section(gt_size=30), 'gt_size: 30 is not a multiple of the scale 4; write 28'),
     (training, section(gt_size='32'), "gt_size: '32' is not a whole number"),
     (training, without('datasets', 'train', 'gt_size'), "needs the key 'gt_size'"),
-    (training, older_flip, "use_flip"),
+    (training, older_flip, 'use_flip'),
     (training, without('datasets', 'train', 'use_rot'), "needs the key 'use_rot'"),
     (training, lambda o: o.update(scale=2), 'network_g.upscale: 4 does not agree with scale: 2'),
     (training, without('scale'), 'scale'),
-    (training, lambda o: o['network_g'].update(type='RRDBNet', scale=2) or [o['network_g'].pop(key) for key in (
-        'upscale', 'img_range', 'rgb_mean')], 'network_g.scale: 2 does not agree with scale: 4'),
-    (training, lambda o: o['network_g'].update(num_in_ch=1),
-     'network_g.num_in_ch: 1, but datasets.train gives 3 channels'),
-    (training, lambda o: o['network_g'].update(num_out_ch=1),
-     'network_g.num_out_ch: 1, but datasets.train gives 3 channels'),
+    (
+        training,
+        lambda o: (
+            o['network_g'].update(type='RRDBNet', scale=2)
+            or [o['network_g'].pop(key) for key in ('upscale', 'img_range', 'rgb_mean')]
+        ),
+        'network_g.scale: 2 does not agree with scale: 4',
+    ),
+    (
+        training,
+        lambda o: o['network_g'].update(num_in_ch=1),
+        'network_g.num_in_ch: 1, but datasets.train gives 3 channels',
+    ),
+    (
+        training,
+        lambda o: o['network_g'].update(num_out_ch=1),
+        'network_g.num_out_ch: 1, but datasets.train gives 3 channels',
+    ),
     (training, section(color='y'), 'network_g.num_in_ch: 3, but datasets.train gives 1 channel (color: y)'),
-    (training, lambda o: o['datasets'].update(train={**single(), 'batch_size_per_gpu': 2}),
-     'has no HR images to learn from'),
+    (
+        training,
+        lambda o: o['datasets'].update(train={**single(), 'batch_size_per_gpu': 2}),
+        'has no HR images to learn from',
+    ),
     (training, with_val(single()), 'val.metrics.psnr: calculate_psnr compares with HR images, which datasets.val'),
     (training, section(io_backend={'type': 'petrel'}), "io_backend: 'petrel' is not known"),
     (training, section(io_backend='disk'), 'io_backend: must be a mapping'),
-    (training, section(dataroot_gt='HR.lmdb', dataroot_lq='X4.lmdb'),
-     'io_backend: disk, but dataroot_gt HR.lmdb is an lmdb'),
+    (
+        training,
+        section(dataroot_gt='HR.lmdb', dataroot_lq='X4.lmdb'),
+        'io_backend: disk, but dataroot_gt HR.lmdb is an lmdb',
+    ),
     (training, section(io_backend=LMDB), 'dataroot_gt: HR does not end in .lmdb'),
-    (training, section(io_backend=LMDB, dataroot_gt='HR.lmdb', dataroot_lq='HR.lmdb'),
-     'is the same lmdb as dataroot_gt'),
-    (training, lambda o: (section(io_backend=dict(LMDB), dataroot_gt='HR.lmdb', dataroot_lq='X4.lmdb')(o),
-                          with_val(paired(
-        io_backend=dict(LMDB), dataroot_gt='HR.lmdb', dataroot_lq='X4.lmdb'))(o)), 'HR.lmdb is already opened for'),
-    (training, with_val(paired(), {'metrics': {'psnr': {'type': 'calculate_psnr', 'crop_border': '4'}}}),
-     "val.metrics.psnr.crop_border: '4' is not a whole number of pixels"),
-    (training, with_val(paired(), {'metrics': {'psnr': {'type': 'calculate_psnr', 'crop_border': 32}}}),
-     'crop_border: 32 leaves nothing of HR/0.png'),
-    (training, with_val(paired(), {'metrics': {'n': {'type': 'calculate_niqe', 'crop_border': 4, 'better': 'higher'}}}),
-     'val.metrics.n.better: higher, but a lower calculate_niqe is the better one'),
-    (training,
-     with_val(paired(), {'metrics': {'n': {'type': 'calculate_niqe', 'crop_border': 4, 'better': 'smaller'}}}),
-     "val.metrics.n.better: 'smaller' is neither higher nor lower"),
-    (training, lambda o: o['path'].update(pretrain_model_g='edsr.pth'),
-     "unknown key 'pretrain_model_g'; did you mean 'pretrain_network_g'"),
+    (
+        training,
+        section(io_backend=LMDB, dataroot_gt='HR.lmdb', dataroot_lq='HR.lmdb'),
+        'is the same lmdb as dataroot_gt',
+    ),
+    (
+        training,
+        lambda o: (
+            section(io_backend=dict(LMDB), dataroot_gt='HR.lmdb', dataroot_lq='X4.lmdb')(o),
+            with_val(paired(io_backend=dict(LMDB), dataroot_gt='HR.lmdb', dataroot_lq='X4.lmdb'))(o),
+        ),
+        'HR.lmdb is already opened for',
+    ),
+    (
+        training,
+        with_val(paired(), {'metrics': {'psnr': {'type': 'calculate_psnr', 'crop_border': '4'}}}),
+        "val.metrics.psnr.crop_border: '4' is not a whole number of pixels",
+    ),
+    (
+        training,
+        with_val(paired(), {'metrics': {'psnr': {'type': 'calculate_psnr', 'crop_border': 32}}}),
+        'crop_border: 32 leaves nothing of HR/0.png',
+    ),
+    (
+        training,
+        with_val(paired(), {'metrics': {'n': {'type': 'calculate_niqe', 'crop_border': 4, 'better': 'higher'}}}),
+        'val.metrics.n.better: higher, but a lower calculate_niqe is the better one',
+    ),
+    (
+        training,
+        with_val(paired(), {'metrics': {'n': {'type': 'calculate_niqe', 'crop_border': 4, 'better': 'smaller'}}}),
+        "val.metrics.n.better: 'smaller' is neither higher nor lower",
+    ),
+    (
+        training,
+        lambda o: o['path'].update(pretrain_model_g='edsr.pth'),
+        "unknown key 'pretrain_model_g'; did you mean 'pretrain_network_g'",
+    ),
     (training, lambda o: o['train']['optim_g'].update(lr='fast'), "train.optim_g.lr: 'fast' is not a number"),
     (training, lambda o: o['train']['pixel_opt'].update(loss_weight='much'), "loss_weight: 'much' is not a number"),
-    (training, lambda o: o['train']['scheduler'].update(milestones=8),
-     'train.scheduler.milestones: 8 is not a list of numbers'),
+    (
+        training,
+        lambda o: o['train']['scheduler'].update(milestones=8),
+        'train.scheduler.milestones: 8 is not a list of numbers',
+    ),
     (training, lambda o: o['network_g'].update(num_block='one'), "network_g.num_block: 'one' is not a number"),
     (training, lambda o: o.update(num_gpu='one'), 'x.yml: num_gpu: input should be'),
     (training, section(mean='half', std='half'), 'cannot take its first image with these values'),
@@ -285,8 +409,13 @@ TRAINING: list[tuple[Callable[[], Options], Callable[[Options], None], str]] = [
 
 
 @pytest.mark.parametrize(('options', 'change', 'sentence'), TRAINING)
-def test_sections_that_cannot_work(pairs: Path, capsys: pytest.CaptureFixture[str], options: Callable[[], Options],
-                                   change: Callable[[Options], Any], sentence: str) -> None:
+def test_sections_that_cannot_work(
+    pairs: Path,
+    capsys: pytest.CaptureFixture[str],
+    options: Callable[[], Options],
+    change: Callable[[Options], Any],
+    sentence: str,
+) -> None:
     changed = options()
     change(changed)
     assert_refused('train', changed, sentence, capsys)
@@ -295,10 +424,14 @@ def test_sections_that_cannot_work(pairs: Path, capsys: pytest.CaptureFixture[st
 TESTING: list[tuple[Callable[[Options], Any], str]] = [
     (lambda o: o['path'].update(pretrain_network_g=None), 'path.pretrain_network_g: is missing or empty'),
     (lambda o: o.update(path={}), 'path.pretrain_network_g: is missing or empty'),
-    (lambda o: o.update(path={'pretrain_network': 'edsr.pth'}),
-     "unknown key 'pretrain_network'; did you mean 'pretrain_network_g'"),
-    (lambda o: o.update(path={'pretrain_model_g': 'edsr.pth'}),
-     "unknown key 'pretrain_model_g'; did you mean 'pretrain_network_g'"),
+    (
+        lambda o: o.update(path={'pretrain_network': 'edsr.pth'}),
+        "unknown key 'pretrain_network'; did you mean 'pretrain_network_g'",
+    ),
+    (
+        lambda o: o.update(path={'pretrain_model_g': 'edsr.pth'}),
+        "unknown key 'pretrain_model_g'; did you mean 'pretrain_network_g'",
+    ),
     (lambda o: o['datasets'].update(test_2=single()), 'compares with HR images, which datasets.test_2'),
     (lambda o: o['val']['metrics']['psnr'].update(crop_border='4'), "crop_border: '4' is not a whole number"),
     (lambda o: o.update(scale=2), 'network_g.upscale: 4 does not agree with scale: 2'),
@@ -308,8 +441,9 @@ TESTING: list[tuple[Callable[[Options], Any], str]] = [
 
 
 @pytest.mark.parametrize(('change', 'sentence'), TESTING)
-def test_tests_that_measure_nothing(pairs: Path, capsys: pytest.CaptureFixture[str], change: Callable[[Options], Any],
-                                    sentence: str) -> None:
+def test_tests_that_measure_nothing(
+    pairs: Path, capsys: pytest.CaptureFixture[str], change: Callable[[Options], Any], sentence: str
+) -> None:
     options = measuring()
     change(options)
     assert_refused('test', options, sentence, capsys)
@@ -353,8 +487,9 @@ def test_doubts_are_in_the_log(pairs: Path) -> None:
 
 
 @pytest.mark.parametrize(('kind', 'direction'), [('niqe', 'lower'), ('psnr', 'higher'), ('ssim', 'higher')])
-def test_the_best_value_is_the_better_one(pairs: Path, monkeypatch: pytest.MonkeyPatch, kind: str,
-                                          direction: str) -> None:
+def test_the_best_value_is_the_better_one(
+    pairs: Path, monkeypatch: pytest.MonkeyPatch, kind: str, direction: str
+) -> None:
     values = iter(4 * [3.0] + 4 * [1.0] + 4 * [2.0])  # three validations of four images
     monkeypatch.setattr('basicsr.models.sr_model.calculate_metric', lambda data, options: next(values))
     options = training()
@@ -375,8 +510,13 @@ def test_a_stage_folder_is_its_images(pairs: Path, capsys: pytest.CaptureFixture
     section(dataroot_gt='patches')(options)
     sentence = 'patches is the folder of a stage, which holds more than images; write patches/images'
     assert_refused('train', options, sentence, capsys)
-    options['datasets']['train'] = {'name': 'set', 'type': 'DistilledPatchDataset', 'dataroot_gt': 'patches',
-                                    'gt_size': 32, 'batch_size_per_gpu': 2}
+    options['datasets']['train'] = {
+        'name': 'set',
+        'type': 'DistilledPatchDataset',
+        'dataroot_gt': 'patches',
+        'gt_size': 32,
+        'batch_size_per_gpu': 2,
+    }
     assert run('train', options) == 0
     assert 'psnr' not in next(Path('experiments/tiny').glob('train_*.log')).read_text()
     from basicsr_distill.data.distilled_patch_dataset import DistilledPatchDataset

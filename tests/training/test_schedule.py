@@ -17,17 +17,24 @@ def _in_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
 
 
-@pytest.mark.parametrize(('scheduler', 'message'), [
-    ({**COSINE, 'periods': [4, 4], 'restart_weights': [1, 1]},
-     r'periods: \[4, 4\] end at iteration 8, before total_iter: 12'),
-    ({**COSINE, 'periods': [6, 6]}, r'restart_weights: \[1\] must have one number for each of periods: \[6, 6\]'),
-    ({**COSINE, 'periods': []}, 'restart_weights'),
-    ({**COSINE, 'periods': 12}, r'periods: 12 is not a list'),
-    ({**COSINE, 'periods': [12, 0], 'restart_weights': [1, 1]},
-     r'periods: \[12, 0\] is not a list of numbers of at least 1'),
-    ({**STEPS, 'milestones': 8}, r'milestones: 8 is not a list'),
-    ({**STEPS, 'restarts': [0, 4]}, r'restart_weights: \[1\] must have one number for each of restarts'),
-])
+@pytest.mark.parametrize(
+    ('scheduler', 'message'),
+    [
+        (
+            {**COSINE, 'periods': [4, 4], 'restart_weights': [1, 1]},
+            r'periods: \[4, 4\] end at iteration 8, before total_iter: 12',
+        ),
+        ({**COSINE, 'periods': [6, 6]}, r'restart_weights: \[1\] must have one number for each of periods: \[6, 6\]'),
+        ({**COSINE, 'periods': []}, 'restart_weights'),
+        ({**COSINE, 'periods': 12}, r'periods: 12 is not a list'),
+        (
+            {**COSINE, 'periods': [12, 0], 'restart_weights': [1, 1]},
+            r'periods: \[12, 0\] is not a list of numbers of at least 1',
+        ),
+        ({**STEPS, 'milestones': 8}, r'milestones: 8 is not a list'),
+        ({**STEPS, 'restarts': [0, 4]}, r'restart_weights: \[1\] must have one number for each of restarts'),
+    ],
+)
 def test_refused_before_a_folder_is_made(hr_folder: Path, scheduler: dict[str, Any], message: str) -> None:
     options = train_options(hr_folder)
     options['train']['scheduler'] = scheduler

@@ -39,6 +39,7 @@ def _in_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def failing_niqe(monkeypatch: pytest.MonkeyPatch) -> None:
     """NIQE as on small images: the third of every validation."""
+
     def niqe(img: np.ndarray, crop_border: int, **kwargs: Any) -> float:
         calls.append(0)
         if len(calls) % 8 == 3:
@@ -76,7 +77,8 @@ def assert_same_training(first: str, second: str) -> None:
 
 
 def test_a_metric_that_cannot_be_computed_is_named_and_does_not_end_the_training(
-        hr_folder: Path, failing_niqe: None) -> None:
+    hr_folder: Path, failing_niqe: None
+) -> None:
     train_here(validated(train_options(hr_folder, 'tiny'), hr_folder, 5, niqe=dict(NIQE)))
     train_here(validated(train_options(hr_folder, 'plain'), hr_folder, 5))
     assert all(torch.equal(value, load_ema('plain')[key]) for key, value in load_ema('tiny').items())
@@ -89,10 +91,20 @@ def test_a_metric_that_cannot_be_computed_is_named_and_does_not_end_the_training
 
 def test_a_test_measures_the_rest_and_names_the_metric(hr_folder: Path, failing_niqe: None) -> None:
     train_here(train_options(hr_folder, total_iter=2))
-    options = validated({'name': 'tiny', 'model_type': 'SRModel', 'scale': 4, 'num_gpu': 0,
-                         'network_g': dict(TINY_EDSR),
-                         'datasets': {}, 'path': {'pretrain_network_g': 'experiments/tiny/models/net_g_latest.pth'}},
-                        hr_folder, 1, niqe=dict(NIQE))
+    options = validated(
+        {
+            'name': 'tiny',
+            'model_type': 'SRModel',
+            'scale': 4,
+            'num_gpu': 0,
+            'network_g': dict(TINY_EDSR),
+            'datasets': {},
+            'path': {'pretrain_network_g': 'experiments/tiny/models/net_g_latest.pth'},
+        },
+        hr_folder,
+        1,
+        niqe=dict(NIQE),
+    )
     options['datasets'] = {'test': options['datasets']['val']}
     del options['val']['val_freq']
     path = write_options(Path('test.yml'), options)
@@ -104,7 +116,8 @@ def test_a_test_measures_the_rest_and_names_the_metric(hr_folder: Path, failing_
 
 @pytest.mark.parametrize(('at', 'saved'), [(5, 5), (6, 6), (12, 12)])
 def test_a_failing_validation_leaves_a_checkpoint_and_is_made_up(
-        hr_folder: Path, monkeypatch: pytest.MonkeyPatch, at: int, saved: int) -> None:
+    hr_folder: Path, monkeypatch: pytest.MonkeyPatch, at: int, saved: int
+) -> None:
     """Checkpoints are due at 5 and 10; the validations at 5 and 12 meet one, that at 6 does not."""
     freq = 5 if at == 5 else 6
     train_here(validated(train_options(hr_folder, 'whole'), hr_folder, freq))
@@ -121,7 +134,8 @@ def test_a_failing_validation_leaves_a_checkpoint_and_is_made_up(
 
 @pytest.mark.parametrize('at', [5, 12])
 def test_a_kill_between_checkpoint_and_validation_loses_no_validation(
-        hr_folder: Path, monkeypatch: pytest.MonkeyPatch, at: int) -> None:
+    hr_folder: Path, monkeypatch: pytest.MonkeyPatch, at: int
+) -> None:
     train_here(validated(train_options(hr_folder, 'whole'), hr_folder, 5))
     finished = interrupted_validation(monkeypatch, at, Kill())
     options = validated(train_options(hr_folder, 'killed'), hr_folder, 5)
@@ -133,8 +147,9 @@ def test_a_kill_between_checkpoint_and_validation_loses_no_validation(
     assert_same_training('whole', 'killed')
 
 
-def test_a_finished_training_owes_no_validation(hr_folder: Path, monkeypatch: pytest.MonkeyPatch,
-                                                capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_finished_training_owes_no_validation(
+    hr_folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     options = validated(train_options(hr_folder, total_iter=2), hr_folder, 2)
     train_here(options)
     assert not load_state('tiny', 2)['validation_due']

@@ -15,8 +15,9 @@ _DPI = 130
 _MARKERS = 'osD^v<>P'
 
 
-def plot_against_count(lines: Mapping[str, Mapping[int, Summary]], levels: Mapping[str, Summary], title: str,
-                       unit: str) -> Figure:
+def plot_against_count(
+    lines: Mapping[str, Mapping[int, Summary]], levels: Mapping[str, Summary], title: str, unit: str
+) -> Figure:
     """Values against the number of images, with standard deviations (Fig. 1 of the paper).
 
     Args:
@@ -29,9 +30,17 @@ def plot_against_count(lines: Mapping[str, Mapping[int, Summary]], levels: Mappi
     axes = figure.add_subplot()
     for number, (name, points) in enumerate(lines.items()):
         counts = sorted(points)
-        axes.errorbar(counts, [points[count].mean for count in counts], [points[count].sd for count in counts],
-                      color=COLOURS[number % len(COLOURS)], marker=_MARKERS[number % len(_MARKERS)], markersize=5,
-                      linewidth=1.3, capsize=3, label=name)
+        axes.errorbar(
+            counts,
+            [points[count].mean for count in counts],
+            [points[count].sd for count in counts],
+            color=COLOURS[number % len(COLOURS)],
+            marker=_MARKERS[number % len(_MARKERS)],
+            markersize=5,
+            linewidth=1.3,
+            capsize=3,
+            label=name,
+        )
     for number, (name, level) in enumerate(levels.items()):
         axes.axhline(level.mean, color='#555555', linestyle=('--', ':', '-.')[number % 3], linewidth=1.2, label=name)
         axes.axhspan(level.mean - level.sd, level.mean + level.sd, color='#555555', alpha=0.12, linewidth=0)
@@ -51,7 +60,9 @@ def plot_scores(psnr_db: Mapping[str, NDArray[np.float32]]) -> Figure:
     figure = Figure(figsize=(5.6, 0.6 + 0.34 * len(psnr_db)), layout='constrained')
     axes = figure.add_subplot()
     for number, values in enumerate(psnr_db.values(), 1):
-        low, quarter, median, three_quarters, high = np.quantile(values[np.isfinite(values)], (.05, .25, .5, .75, .95))
+        low, quarter, median, three_quarters, high = np.quantile(
+            values[np.isfinite(values)], (0.05, 0.25, 0.5, 0.75, 0.95)
+        )
         axes.hlines(number, low, high, color='#888888', linewidth=1)
         axes.hlines(number, quarter, three_quarters, color=COLOURS[0], linewidth=7)
         axes.plot(median, number, 'o', color='white', markersize=3.5)
@@ -66,8 +77,14 @@ def plot_spectra(spectra: Mapping[str, NDArray[np.float64]]) -> Figure:
     figure = Figure(figsize=(5.6, 3.6), layout='constrained')
     axes = figure.add_subplot()
     for number, (name, power) in enumerate(spectra.items()):
-        axes.plot(np.linspace(0, 0.5, len(power)), power, color=COLOURS[number % len(COLOURS)], linewidth=1.3,
-                  linestyle='-' if number < len(COLOURS) else '--', label=name)
+        axes.plot(
+            np.linspace(0, 0.5, len(power)),
+            power,
+            color=COLOURS[number % len(COLOURS)],
+            linewidth=1.3,
+            linestyle='-' if number < len(COLOURS) else '--',
+            label=name,
+        )
     axes.set_xlabel('frequency, cycles a pixel')
     axes.set_ylabel('power, dB')
     axes.legend(frameon=False, fontsize='small', loc='center left', bbox_to_anchor=(1, 0.5))
@@ -90,7 +107,7 @@ def radial_spectrum(images: Sequence[NDArray[np.uint8]], bins: int = 32) -> NDAr
     for image in images:
         grey = image.astype(np.float64).mean(axis=2)
         window = np.hanning(grey.shape[0])[:, None] * np.hanning(grey.shape[1])
-        power = np.abs(np.fft.fft2((grey - grey.mean()) * window))**2 / (window**2).sum()
+        power = np.abs(np.fft.fft2((grey - grey.mean()) * window)) ** 2 / (window**2).sum()
         radius = np.hypot(*np.meshgrid(*(np.fft.fftfreq(side) for side in grey.shape), indexing='ij'))
         index = np.minimum((radius * 2 * bins).astype(int), bins)
         total += np.bincount(index.ravel(), power.ravel(), bins + 1)[:bins]

@@ -64,9 +64,12 @@ _ABOUT_HEADLINE = (
     'set, and nothing is claimed of it: "among the sets" says that it lies where one more set of the other row is '
     f'expected in {1 - LEVEL:.0%} of cases. IOR is the gain over random patches of that count as a share of what the '
     "full pool at equal steps gains over bicubic interpolation; both are those of the row's own recipe, where it has "
-    'such rows.')
-_ABOUT_VALUES = ('Mean ± standard deviation over the sets; a row of one set has neither spread nor interval. The best '
-                 'of a column is bold.')
+    'such rows.'
+)
+_ABOUT_VALUES = (
+    'Mean ± standard deviation over the sets; a row of one set has neither spread nor interval. The best '
+    'of a column is bold.'
+)
 
 
 @dataclass(frozen=True)
@@ -90,8 +93,9 @@ def remove_report(root: Path) -> None:
         shutil.rmtree(root / folder, ignore_errors=True)
 
 
-def write_report(file: BenchmarkFile, root: Path, results: Results, failed: Sequence[str],
-                 checked: Sequence[str] = ()) -> None:
+def write_report(
+    file: BenchmarkFile, root: Path, results: Results, failed: Sequence[str], checked: Sequence[str] = ()
+) -> None:
     """``report.html``, ``report.md`` with ``report/*.png``, and ``tables/``.
 
     Where no cell is finished they say what failed.
@@ -104,7 +108,8 @@ def write_report(file: BenchmarkFile, root: Path, results: Results, failed: Sequ
         checked: how the pools were held against the tests, a line each; empty where they were not.
     """
     content = _content(file, root, results, failed) | {
-        'checked': list(checked) or ['The pools were not held against the tests (leak_check is off).']}
+        'checked': list(checked) or ['The pools were not held against the tests (leak_check is off).']
+    }
     environment = Environment(loader=PackageLoader('basicsr_distill.benchmark.report', '.'), autoescape=True)
     page = environment.get_template('page.html.j2').render(content)
     (root / _TABLES).mkdir(exist_ok=True)
@@ -122,24 +127,35 @@ def _content(file: BenchmarkFile, root: Path, results: Results, failed: Sequence
     shown_sets = _shown_sets(options, results)
     settings = options.model_dump(mode='json', exclude_defaults=True)
     return {
-        'name': file.name, 'summary': [*_summary(options, results), *crop_warnings(results)], 'failed': failed,
+        'name': file.name,
+        'summary': [*_summary(options, results), *crop_warnings(results)],
+        'failed': failed,
         'failed_rows': failed_table(options, results, failed),
-        'about_headline': _ABOUT_HEADLINE, 'headline': headline_tables(options, results),
-        'about_values': _ABOUT_VALUES, 'curves': _curves(options, results), 'values': value_tables(options, results),
-        'worst': worst_table(options, results), 'sets': set_table(options, results),
+        'about_headline': _ABOUT_HEADLINE,
+        'headline': headline_tables(options, results),
+        'about_values': _ABOUT_VALUES,
+        'curves': _curves(options, results),
+        'values': value_tables(options, results),
+        'worst': worst_table(options, results),
+        'sets': set_table(options, results),
         'coverage': _coverage_table(shown_sets),
         'strips': _strips(file, root, results),
         'about_strips': f'Sets of {options.counts[0]} images, seed {options.seeds[0]}, network '
-                        f'{next(iter(options.networks))}; the middle of the first image of each test, enlarged.',
+        f'{next(iter(options.networks))}; the middle of the first image of each test, enlarged.',
         'distributions': _distributions(shown_sets, results.scale),
-        'montages': [pictures.Picture(f'{label} ({planned.count or "all"} images, some of them; a row a cluster, where '
-                                      'it has them)', pictures.montage(planned, results.scale))
-                     for label, planned in shown_sets.items()],
+        'montages': [
+            pictures.Picture(
+                f'{label} ({planned.count or "all"} images, some of them; a row a cluster, where it has them)',
+                pictures.montage(planned, results.scale),
+            )
+            for label, planned in shown_sets.items()
+        ],
         'licences': _licences(shown_sets),
         'about_settings': f'basicsr-distill {__version__}, torch {torch.__version__}. `basicsr benchmark -opt '
-                          f'{file.path}` repeats all of it; cells that are finished and unchanged are not run again.',
+        f'{file.path}` repeats all of it; cells that are finished and unchanged are not run again.',
         'settings': yaml.safe_dump({'name': file.name, 'benchmark': settings}, sort_keys=False),
-        'commands': '\n'.join(_commands(root, results))}
+        'commands': '\n'.join(_commands(root, results)),
+    }
 
 
 def _summary(options: BenchmarkOptions, results: Results) -> list[str]:
@@ -154,8 +170,10 @@ def _summary(options: BenchmarkOptions, results: Results) -> list[str]:
             if real is None or row is None:
                 continue
             mean = summarize(list(values[row].values())).mean
-            text = (f'{network}, {count} images: {row.name} {shown(mean, metric)}, against the best real row '
-                    f'({real.name}) {verdict_text(against_real(options, values).get(row), metric)}')
+            text = (
+                f'{network}, {count} images: {row.name} {shown(mean, metric)}, against the best real row '
+                f'({real.name}) {verdict_text(against_real(options, values).get(row), metric)}'
+            )
             full = [gain_text(gain, metric) for gain in against_full(options, values, row).values() if gain]
             lines.append(f'{text}; against the full pool {" and ".join(full)}.' if full else f'{text}.')
     if not results.cells:
@@ -179,18 +197,25 @@ def _curves(options: BenchmarkOptions, results: Results) -> list[_Plot]:
                         lines.setdefault(label, {})[count] = summarize(values)
             title = f'{network}, mean of {", ".join(options.tests)}'
             if lines or levels:
-                plots.append(_Plot(f'{metric}__{network}', figures.plot_against_count(lines, levels, title,
-                                                                                      TITLES[metric])))
+                plots.append(
+                    _Plot(f'{metric}__{network}', figures.plot_against_count(lines, levels, title, TITLES[metric]))
+                )
     return plots
 
 
 def _shown_sets(options: BenchmarkOptions, results: Results) -> dict[str, PlannedSet]:
     """A set of each row: the first seed's, at the count in the middle; none that is no longer there."""
     middle = options.counts[len(options.counts) // 2]
-    sets = {result.cell.set.row: result.cell.set for result in results.cells
-            if result.cell.set.count in (None, middle) and result.cell.set.seed in (None, options.seeds[0])}
-    return {label: planned for label, planned in sets.items()
-            if planned.folder.is_dir() and find_images([hr_folder(planned)])}
+    sets = {
+        result.cell.set.row: result.cell.set
+        for result in results.cells
+        if result.cell.set.count in (None, middle) and result.cell.set.seed in (None, options.seeds[0])
+    }
+    return {
+        label: planned
+        for label, planned in sets.items()
+        if planned.folder.is_dir() and find_images([hr_folder(planned)])
+    }
 
 
 def _strips(file: BenchmarkFile, root: Path, results: Results) -> list[pictures.Strip]:
@@ -218,8 +243,12 @@ def _distributions(sets: dict[str, PlannedSet], scale: int) -> list[_Plot]:
         spectra[label] = figures.radial_spectrum([image[:side, :side] for image in images])
     plots = []
     if scores:
-        plots.append(_Plot(f'PSNR after bicubic x{scale} down and up, of up to {_PROBES} images of a set',
-                           figures.plot_scores(scores)))
+        plots.append(
+            _Plot(
+                f'PSNR after bicubic x{scale} down and up, of up to {_PROBES} images of a set',
+                figures.plot_scores(scores),
+            )
+        )
     if spectra:
         plots.append(_Plot('Radial spectrum of the same images', figures.plot_spectra(spectra)))
     return plots
@@ -235,13 +264,26 @@ def _coverage_table(sets: dict[str, PlannedSet]) -> Table | None:
     for label, planned in sets.items():
         facts = read_stage(planned.folder)
         if 'coverage' in facts and 'nearest_patch' in facts:
-            rows.append((label, *(f'{facts[key]["median"]:.3g}' for key in ('coverage', 'patches_coverage',
-                                                                            'nearest_patch',
-                                                                            'patches_nearest_patch'))))
-    header = ('set', 'patch to nearest image', 'to as many random patches', 'image to nearest patch',
-              'patch to nearest other patch')
-    title = ('Coverage and memorisation: median feature distances, by the encoder of each set; an image nearer to a '
-             'patch than patches are to each other is a copy')
+            rows.append(
+                (
+                    label,
+                    *(
+                        f'{facts[key]["median"]:.3g}'
+                        for key in ('coverage', 'patches_coverage', 'nearest_patch', 'patches_nearest_patch')
+                    ),
+                )
+            )
+    header = (
+        'set',
+        'patch to nearest image',
+        'to as many random patches',
+        'image to nearest patch',
+        'patch to nearest other patch',
+    )
+    title = (
+        'Coverage and memorisation: median feature distances, by the encoder of each set; an image nearer to a '
+        'patch than patches are to each other is a copy'
+    )
     return Table('coverage', title, header, tuple(rows)) if rows else None
 
 
@@ -261,8 +303,11 @@ def _licences(sets: dict[str, PlannedSet]) -> list[str]:
 
 
 def _commands(root: Path, results: Results) -> list[str]:
-    made = {result.cell.set.home: result.cell.set.stages for result in results.cells
-            if result.cell.set.home and result.cell.set.stages}
+    made = {
+        result.cell.set.home: result.cell.set.stages
+        for result in results.cells
+        if result.cell.set.home and result.cell.set.stages
+    }
     lines = [f'basicsr distill -opt {home / RECIPE_NAME} --stage {" ".join(stages)}' for home, stages in made.items()]
     for result in results.cells:
         folder = root / CELLS_FOLDER / result.cell.identity
@@ -282,25 +327,40 @@ def _markdown(root: Path, content: dict[str, Any]) -> str:
         parts += ['## What failed', *[f'- {line}' for line in content['failed']]]
     if content['failed_rows']:
         parts.append(content['failed_rows'].markdown())
-    parts += ['## Headline', content['about_headline'], *[table.markdown() for table in content['headline']],
-              '## Values against the number of images',
-              *[saved(f'{plot.title}.png', figures.as_png(plot.figure)) for plot in content['curves']],
-              '## All values', content['about_values'],
-              *[table.markdown() for table in content['values']], content['worst'].markdown()]
+    parts += [
+        '## Headline',
+        content['about_headline'],
+        *[table.markdown() for table in content['headline']],
+        '## Values against the number of images',
+        *[saved(f'{plot.title}.png', figures.as_png(plot.figure)) for plot in content['curves']],
+        '## All values',
+        content['about_values'],
+        *[table.markdown() for table in content['values']],
+        content['worst'].markdown(),
+    ]
     if content['strips']:
         parts += ['## What the trained networks make of it', content['about_strips']]
         for number, strip in enumerate(content['strips']):
-            parts += [f'{strip.title}: {", ".join(picture.name for picture in strip.pictures)}',
-                      saved(f'strip_{number}.png', encode_png(pictures.side_by_side([p.rgb for p in strip.pictures])))]
+            parts += [
+                f'{strip.title}: {", ".join(picture.name for picture in strip.pictures)}',
+                saved(f'strip_{number}.png', encode_png(pictures.side_by_side([p.rgb for p in strip.pictures]))),
+            ]
     parts += ['## The sets', content['sets'].markdown()]
     parts += [f'- {line}' for line in content['checked']]
     if content['coverage']:
         parts.append(content['coverage'].markdown())
-    parts += [saved(f'distribution_{number}.png', figures.as_png(plot.figure))
-              for number, plot in enumerate(content['distributions'])]
+    parts += [
+        saved(f'distribution_{number}.png', figures.as_png(plot.figure))
+        for number, plot in enumerate(content['distributions'])
+    ]
     for number, picture in enumerate(content['montages']):
         parts += [picture.name, saved(f'montage_{number}.png', encode_png(picture.rgb))]
-    parts += ['## Licences', *[f'- {line}' for line in content['licences']],
-              '## Settings, and how to repeat it', content['about_settings'], f'```yaml\n{content["settings"]}```',
-              f'```\n{content["commands"]}\n```']
+    parts += [
+        '## Licences',
+        *[f'- {line}' for line in content['licences']],
+        '## Settings, and how to repeat it',
+        content['about_settings'],
+        f'```yaml\n{content["settings"]}```',
+        f'```\n{content["commands"]}\n```',
+    ]
     return '\n\n'.join(parts) + '\n'

@@ -61,10 +61,10 @@ def strip(root: Path, cells: Mapping[str, CellResult], test: str, folder: Path, 
     images = find_images([folder])
     image, names = images[0], distinct_paths([str(found.path) for found in images])
     hr = read_rgb(image.path)
-    hr = hr[:hr.shape[0] // scale * scale, :hr.shape[1] // scale * scale]
+    hr = hr[: hr.shape[0] // scale * scale, : hr.shape[1] // scale * scale]
     side = min(_WINDOW_PX, *hr.shape[:2]) // scale * scale
     top, left = ((length - side) // 2 // scale * scale for length in hr.shape[:2])
-    window = np.s_[top:top + side, left:left + side]
+    window = np.s_[top : top + side, left : left + side]
     lr = np.kron(make_lr(hr, scale), np.ones((scale, scale, 1), np.uint8))
     pictures = {'LR': lr[window], 'bicubic': upsampled(hr, scale)[window]}
     for label, result in cells.items():
@@ -92,9 +92,10 @@ def montage(planned: PlannedSet, scale: int) -> NDArray[np.uint8]:
     if len(groups) < 2:  # no clusters: in the order of the set, or evenly from a large folder
         listed = list(paths.values())
         step = max(1, len(listed) // (2 * _PER_LABEL))
-        chosen = listed[::step][:2 * _PER_LABEL]
-        groups = {number: chosen[start:start + _PER_LABEL]
-                  for number, start in enumerate(range(0, len(chosen), _PER_LABEL))}
+        chosen = listed[::step][: 2 * _PER_LABEL]
+        groups = {
+            number: chosen[start : start + _PER_LABEL] for number, start in enumerate(range(0, len(chosen), _PER_LABEL))
+        }
     shown = [[_thumbnail(read_rgb(path)) for path in groups[label][:_PER_LABEL]] for label in sorted(groups)[:_LABELS]]
     columns = max(len(row) for row in shown)
     blank = np.full((_THUMB_PX, _THUMB_PX, 3), 255, np.uint8)
@@ -104,7 +105,7 @@ def montage(planned: PlannedSet, scale: int) -> NDArray[np.uint8]:
 def some_images(planned: PlannedSet, scale: int, at_most: int) -> list[NDArray[np.uint8]]:
     """Images of a set that are trained on, evenly chosen."""
     paths = images_of(planned, scale)
-    return [read_rgb(path) for path in paths[::max(1, -(-len(paths) // at_most))]]
+    return [read_rgb(path) for path in paths[:: max(1, -(-len(paths) // at_most))]]
 
 
 def side_by_side(pictures: Sequence[NDArray[np.uint8]], gap_px: int = 4) -> NDArray[np.uint8]:
@@ -117,6 +118,7 @@ def side_by_side(pictures: Sequence[NDArray[np.uint8]], gap_px: int = 4) -> NDAr
 def _thumbnail(rgb: NDArray[np.uint8]) -> NDArray[np.uint8]:
     side = min(rgb.shape[:2])
     top, left = ((length - side) // 2 for length in rgb.shape[:2])
-    small = cv2.resize(rgb[top:top + side, left:left + side], (_THUMB_PX - 4, _THUMB_PX - 4),
-                       interpolation=cv2.INTER_AREA)
+    small = cv2.resize(
+        rgb[top : top + side, left : left + side], (_THUMB_PX - 4, _THUMB_PX - 4), interpolation=cv2.INTER_AREA
+    )
     return np.pad(small, ((2, 2), (2, 2), (0, 0)), constant_values=255)

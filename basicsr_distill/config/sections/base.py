@@ -102,8 +102,9 @@ def bind(section: type[Section], values: Any, where: str) -> Section:
         place = [part for part in parts if not _UNION_BRANCH.fullmatch(part)]
         if unknown is not None:
             known = keys_at(section, place)
-            raise InputError(f'{where}: unknown key {".".join([*place, unknown])!r}; '
-                             f'did you mean {nearest_name(unknown, known)!r}?') from None
+            raise InputError(
+                f'{where}: unknown key {".".join([*place, unknown])!r}; did you mean {nearest_name(unknown, known)!r}?'
+            ) from None
         message = first['msg'].removeprefix('Value error, ').replace('\n', ' ')
         if first['type'] in ('dict_type', 'model_type', 'model_attributes_type'):
             message = 'must be a mapping of keys to values'
@@ -126,8 +127,13 @@ def keys_at(section: type[Options], place: list[str]) -> list[str]:
     """Known keys of the model that ``place`` leads to (unions are walked through by their tag)."""
     models: list[type[Options]] = [section]
     for part in place:
-        inner = [model for owner in models for name, field in owner.model_fields.items() if name == part
-                 for model in models_in(field.annotation)]
+        inner = [
+            model
+            for owner in models
+            for name, field in owner.model_fields.items()
+            if name == part
+            for model in models_in(field.annotation)
+        ]
         tagged = [model for model in models if part in type_names(model)]
         models = inner or tagged or models
     return sorted({name for model in models for name in model.model_fields})

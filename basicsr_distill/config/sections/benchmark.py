@@ -39,20 +39,28 @@ class SetOptions(Options):
     """A row of the comparison: a folder, what a recipe's stage makes, or the full pool."""
 
     path: DataFolder | None = Field(
-        None, description='A set that exists, of which smaller counts are taken evenly from its clusters, or any '
-                          'folder of HR images, of which they are drawn by seed, evenly over its list.')
+        None,
+        description='A set that exists, of which smaller counts are taken evenly from its clusters, or any '
+        'folder of HR images, of which they are drawn by seed, evenly over its list.',
+    )
     select: FreeSection | None = Field(
-        None, description="Real patches: keys that replace those of the recipe's section select.")
+        None, description="Real patches: keys that replace those of the recipe's section select."
+    )
     sample: FreeSection | None = Field(
-        None, description="Drawn images: keys that replace those of the recipe's section sample.")
+        None, description="Drawn images: keys that replace those of the recipe's section sample."
+    )
     full: bool = Field(
-        False, description="Everything: all patches of the recipe's extract stage, or all images of path.")
+        False, description="Everything: all patches of the recipe's extract stage, or all images of path."
+    )
     real: bool = Field(
-        False, description='Of path: its images are real patches, and it counts among the rows that a drawn set has to '
-                           'beat; what select makes always does.')
+        False,
+        description='Of path: its images are real patches, and it counts among the rows that a drawn set has to '
+        'beat; what select makes always does.',
+    )
     recipe: NamedFile | None = Field(None, description="Recipe of this set, where it is not the benchmark's.")
     force_yml: list[Word] = Field(
-        [], description='Changes to that recipe, written as for --force_yml, in place of the benchmark\'s.')
+        [], description="Changes to that recipe, written as for --force_yml, in place of the benchmark's."
+    )
 
     @model_validator(mode='after')
     def _one_origin(self) -> 'SetOptions':
@@ -80,24 +88,27 @@ class BudgetOptions(Options):
 
     total_iter: WholeNumber = Field(description='Iterations on every set, the full pool too; schedules are scaled.')
     full_total_iter: WholeNumber | None = Field(
-        None, description='Iterations of a second training on the full pool: its own schedule.')
+        None, description='Iterations of a second training on the full pool: its own schedule.'
+    )
 
 
 class JobOptions(Options):
     """Where the trainings run."""
 
     executor: Literal['local', 'slurm', 'submitit_local'] = Field(
-        'local', description='local: processes of this machine. slurm: jobs of Slurm, sent by submitit. '
-                             "submitit_local: submitit's processes on this machine.")
+        'local',
+        description='local: processes of this machine. slurm: jobs of Slurm, sent by submitit. '
+        "submitit_local: submitit's processes on this machine.",
+    )
     processes: PositiveInt | None = Field(
-        None, description='Trainings at a time; when absent, one a GPU or one a core, and under slurm all of them.')
+        None, description='Trainings at a time; when absent, one a GPU or one a core, and under slurm all of them.'
+    )
     partition: Word | None = Field(None, description='Of Slurm.')
     gpus_per_node: Count | None = Field(None, description='Of Slurm, for every training.')
     cpus_per_task: PositiveInt | None = Field(None, description='Of Slurm, for every training.')
     mem_gb: PositiveInt | None = Field(None, description='Of Slurm, memory in GB for every training.')
     timeout_min: PositiveInt = Field(24 * 60, description='Of Slurm: minutes until a job is ended.')
-    slurm_parameters: FreeSection = Field(
-        {}, description="More of submitit's, such as slurm_additional_parameters.")
+    slurm_parameters: FreeSection = Field({}, description="More of submitit's, such as slurm_additional_parameters.")
 
 
 class BenchmarkOptions(Options):
@@ -105,24 +116,30 @@ class BenchmarkOptions(Options):
 
     recipe: NamedFile | None = Field(None, description='Recipe whose stages make the sets; run once for all of them.')
     force_yml: list[Word] = Field([], description='Changes to it, written as for --force_yml.')
-    sets: Annotated[dict[str, SetOptions], Field(min_length=1), AfterValidator(_names)] = Field(
-        description='The rows.')
+    sets: Annotated[dict[str, SetOptions], Field(min_length=1), AfterValidator(_names)] = Field(description='The rows.')
     counts: Annotated[list[PositiveInt], Field(min_length=1), AfterValidator(_distinct)] = Field(
-        description='Images of a set; the full pool has its own.')
+        description='Images of a set; the full pool has its own.'
+    )
     seeds: Annotated[list[Count], Field(min_length=1), AfterValidator(_distinct)] = Field(
-        [0, 1, 2], description='Of choosing or drawing a set, and of training on it.')
+        [0, 1, 2], description='Of choosing or drawing a set, and of training on it.'
+    )
     train_seeds: Annotated[list[Count], Field(min_length=1), AfterValidator(_distinct)] | None = Field(
-        None, description='Of training alone: every set is trained on with each of them, in place of the seed that '
-                          'made it.')
+        None,
+        description='Of training alone: every set is trained on with each of them, in place of the seed that made it.',
+    )
     networks: Annotated[dict[str, TrainedNetworkOptions], Field(min_length=1), AfterValidator(_names)] = Field(
-        description='What is trained.')
+        description='What is trained.'
+    )
     budget: BudgetOptions = Field(description='How long.')
     tests: Annotated[dict[str, DataFolder], Field(min_length=1), AfterValidator(_names)] = Field(
-        description='Folders of HR images, by name; LR images are made from them.')
+        description='Folders of HR images, by name; LR images are made from them.'
+    )
     metrics: Annotated[list[MetricName], Field(min_length=1), AfterValidator(_distinct)] = Field(
-        ['psnr_y', 'ssim_y'], description='What is measured; the first is that of the headline figures.')
+        ['psnr_y', 'ssim_y'], description='What is measured; the first is that of the headline figures.'
+    )
     leak_check: bool = Field(
-        True, description='Refuse tests whose files are trained on, and look for their scenes in the pools.')
+        True, description='Refuse tests whose files are trained on, and look for their scenes in the pools.'
+    )
     jobs: JobOptions = Field(JobOptions(), description='Where the trainings run.')
 
     @model_validator(mode='after')

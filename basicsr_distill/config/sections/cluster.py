@@ -15,7 +15,9 @@ class ClusterOptions(Options):
     encoder: EncoderOptions = Field(OpenClipEncoderOptions(), description='What turns a patch into features.')
     num_clusters: PositiveInt | Literal['auto'] = Field(7, description='k of k-means, or auto: the best silhouette.')
     balance: bool = Field(
-        False, description='Make all clusters of equal size (within one patch) by moving the patches that lose least.')
+        False, description='Make all clusters of equal size (within one patch) by moving the patches that lose least.'
+    )
     seed: Count = Field(0, description='Of k-means.')
     num_workers: Annotated[PositiveInt | None, Field(exclude=True)] = Field(
-        None, description='Threads that decode patches, one a core when absent; the result does not depend on it.')
+        None, description='Threads that decode patches, one a core when absent; the result does not depend on it.'
+    )

@@ -14,7 +14,8 @@ class BlockPcaCodecOptions(Options):
     block_px: PositiveInt = Field(8, description='Side of the blocks, pixels.')
     components: PositiveInt = Field(32, description='Components kept: the channels of a latent.')
     whitening: Fraction = Field(
-        0.5, description="0 keeps the components' variances, 1 makes them equal, between them std ** (1 - whitening).")
+        0.5, description="0 keeps the components' variances, 1 makes them equal, between them std ** (1 - whitening)."
+    )
 
 
 class _PretrainedOptions(Options):
@@ -39,5 +40,6 @@ class AutoencoderTinyCodecOptions(_PretrainedOptions):
     pretrained: Pretrained = Field('madebyollin/taesd', description='Hub id or local folder.')
 
 
-CodecOptions = Annotated[BlockPcaCodecOptions | AutoencoderKlCodecOptions | AutoencoderTinyCodecOptions,
-                         Field(discriminator='type')]
+CodecOptions = Annotated[
+    BlockPcaCodecOptions | AutoencoderKlCodecOptions | AutoencoderTinyCodecOptions, Field(discriminator='type')
+]

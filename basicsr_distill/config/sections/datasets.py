@@ -22,12 +22,15 @@ class LoaderOptions(Options):
 
     batch_size_per_gpu: PositiveInt = Field(1, description='Samples of a batch on each GPU; a train set must give it.')
     num_worker_per_gpu: Count = Field(
-        0, description='Processes that load data, for each GPU; 0 loads in the main process.')
+        0, description='Processes that load data, for each GPU; 0 loads in the main process.'
+    )
     dataset_enlarge_ratio: PositiveInt = Field(
-        1, description='How often an epoch goes over the set; small sets need a large one.')
+        1, description='How often an epoch goes over the set; small sets need a large one.'
+    )
     use_shuffle: bool = Field(True, description='Draw samples in random order; read by no dataset, kept for BasicSR.')
     prefetch_mode: Literal['cuda', 'cpu'] | None = Field(
-        None, description='Load ahead: to the GPU, on the CPU, or not at all.')
+        None, description='Load ahead: to the GPU, on the CPU, or not at all.'
+    )
     num_prefetch_queue: PositiveInt = Field(1, description='Batches loaded ahead by prefetch_mode: cpu.')
     pin_memory: bool = Field(False, description='Page-locked memory for copies to the GPU.')
     persistent_workers: bool = Field(False, description='Keep the loading processes from one epoch to the next.')
@@ -39,7 +42,8 @@ class DatasetOptions(LoaderOptions):
     name: Word = Field(description='Name of the set, in logs and of its folder of validation images.')
     type: Word = Field(description='Registered name of the dataset.')
     io_backend: FreeSection = Field(
-        {'type': 'disk'}, description="BasicSR's way of reading files; ours reads from disk.")
+        {'type': 'disk'}, description="BasicSR's way of reading files; ours reads from disk."
+    )
 
 
 class DistilledPatchDatasetOptions(DatasetOptions):
@@ -47,37 +51,45 @@ class DistilledPatchDatasetOptions(DatasetOptions):
 
     type: Literal['DistilledPatchDataset'] = Field('DistilledPatchDataset', description='HR images with LR partners.')
     dataroot_gt: DataFolder = Field(
-        description='A distilled set, its HR folder, or any folder of HR images, searched recursively.')
+        description='A distilled set, its HR folder, or any folder of HR images, searched recursively.'
+    )
     dataroot_lq: DataFolder | None = Field(
-        None, description='Folder of LR images; when absent, they are made from the HR images.')
+        None, description='Folder of LR images; when absent, they are made from the HR images.'
+    )
     meta_info_file: Source | None = Field(None, description='List of the HR images to use, a name a line.')
     meta_info: Source | None = Field(
-        None, description="RealESRGANPairedDataset's list of pairs; may stay, for a distilled set brings its own.")
+        None, description="RealESRGANPairedDataset's list of pairs; may stay, for a distilled set brings its own."
+    )
     task: Word | None = Field(None, description="Of HiT-SR's option files; unused.")
     filename_tmpl: Word = Field('{}', description="Name of an LR image by its HR image's, without the suffix: '{}x4'.")
     gt_size: PositiveInt | None = Field(
-        None, description='Side of the square HR crops for training, pixels; a multiple of scale.')
+        None, description='Side of the square HR crops for training, pixels; a multiple of scale.'
+    )
     use_hflip: bool = Field(False, description='Flip training crops left to right at random.')
     use_rot: bool = Field(False, description='Turn training crops by multiples of 90 degrees at random.')
     mean: list[float] | None = Field(None, description='Subtracted from every channel, with std.')
     std: list[float] | None = Field(None, description='Every channel is divided by it, with mean.')
     color: Literal['y'] | None = Field(None, description='y: luma alone.')
     num_images: PositiveInt | None = Field(
-        None, description='At most so many images, taken evenly from the clusters, or from the list of a plain folder.')
+        None, description='At most so many images, taken evenly from the clusters, or from the list of a plain folder.'
+    )
     labels: list[Count] | None = Field(None, description='Only images of these clusters.')
     cache: Literal['auto', 'ram', 'none'] = Field(
-        'auto', description='Keep decoded images in memory: always (ram), never (none), or where the set takes little.')
+        'auto', description='Keep decoded images in memory: always (ram), never (none), or where the set takes little.'
+    )
 
 
 class LatentPatchDatasetOptions(DatasetOptions):
     """Patches as latents, encoded once."""
 
     type: Literal['LatentPatchDataset'] = Field(
-        'LatentPatchDataset', description='Latents of patches with their labels.')
+        'LatentPatchDataset', description='Latents of patches with their labels.'
+    )
     dataroot: DataFolder = Field(description='Folder of the extract stage.')
     labels_file: DataFolder = Field(description='labels.csv of the cluster stage.')
     codec: CodecOptions = Field(description='Between pixels and latents.')
     use_hflip: bool = Field(False, description='Also encode the mirror image of every patch, and draw from both.')
     latents_dir: OutputFolder | None = Field(
-        None, description="Where the latents are kept; the experiment's folder latents when absent.")
+        None, description="Where the latents are kept; the experiment's folder latents when absent."
+    )
     encode_batch_size: PositiveInt = Field(16, description='Images encoded at once.')

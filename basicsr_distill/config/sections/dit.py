@@ -51,13 +51,17 @@ class MinimaxDiTNetworkOptions(Options):
     subfolder: Word | None = Field(None, description='Folder inside a pipeline, often transformer.')
     local_files_only: bool = Field(False, description='Never download.')
     from_scratch: ScratchDiTOptions | None = Field(
-        None, description='Instead of pretrained: a network with random weights.')
+        None, description='Instead of pretrained: a network with random weights.'
+    )
     label_init: Literal['null_row', 'rows', 'mean'] = Field(
-        'null_row', description='How rows of a pretrained label table start: as the null label, as its first rows, as'
-        ' their mean.')
+        'null_row',
+        description='How rows of a pretrained label table start: as the null label, as its first rows, as their mean.',
+    )
     tuning: Literal['difffit', 'lora', 'full', 'none'] = Field(
-        'difffit', description='What is trained: biases, norms and scales; low-rank adapters; everything; or nothing: '
-        'then the stage finetune is left out and sample draws from the pretrained weights.')
+        'difffit',
+        description='What is trained: biases, norms and scales; low-rank adapters; everything; or nothing: '
+        'then the stage finetune is left out and sample draws from the pretrained weights.',
+    )
     lora_rank: PositiveInt = Field(8, description='Rank of the adapters of tuning: lora.')
     gradient_checkpointing: bool = Field(False, description='Trade time for memory.')
 
@@ -83,12 +87,15 @@ class MinimaxDiTTrainOptions(Options):
     clip_grad_norm: PositiveFloat | None = Field(None, description='Largest norm of the gradient.')
     label_dropout: Fraction = Field(0.1, description='Share of samples trained without their label.')
     max_timestep: Annotated[int, Field(ge=1, le=1000)] = Field(
-        1000, description='Only timesteps below it are trained; useful when sampling starts from noised prototypes.')
+        1000, description='Only timesteps below it are trained; useful when sampling starts from noised prototypes.'
+    )
     min_snr_gamma: PositiveFloat | None = Field(None, description='Min-SNR weighting of L_simple.')
     vlb_weight: NonNegativeFloat = Field(
-        1.0, description='Factor of the variational bound, where the variance is learned.')
+        1.0, description='Factor of the variational bound, where the variance is learned.'
+    )
     ema_decay: Annotated[float, Field(ge=0, lt=1)] = Field(
-        0.9999, description='Of the averaged weights; with 0 the average is the newest weights.')
+        0.9999, description='Of the averaged weights; with 0 the average is the newest weights.'
+    )
     ema_warmup: bool = Field(True, description='Let the average follow quickly at first.')
     representativeness_opt: RepresentativenessLossOptions | None = Field(None, description='The term of Eq. (3).')
     diversity_opt: DiversityLossOptions | None = Field(None, description='The term of Eq. (4).')

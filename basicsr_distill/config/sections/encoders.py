@@ -15,10 +15,12 @@ class OpenClipEncoderOptions(Options):
 
     type: Literal['open_clip'] = Field('open_clip', description='CLIP and its kin.')
     name: LocalModel = Field(
-        'ViT-B-32', description='As open_clip knows it, or local-dir:FOLDER (its configuration and weights), or hf-'
-                                'hub:...')
+        'ViT-B-32',
+        description='As open_clip knows it, or local-dir:FOLDER (its configuration and weights), or hf-hub:...',
+    )
     pretrained: Source | None = Field(
-        'openai', description="open_clip's tag, or a file of weights; null for a local-dir: or hf-hub: model.")
+        'openai', description="open_clip's tag, or a file of weights; null for a local-dir: or hf-hub: model."
+    )
     batch_size: PositiveInt = Field(64, description='Images encoded at once.')
     precision: Precision | Literal['auto'] = Field('auto', description='auto is bf16 on a GPU and fp32 on a CPU.')
 

@@ -28,8 +28,10 @@ class LoggerOptions(Options):
     print_freq: WholeNumber = Field(100, description='Iterations between lines of the log.')
     save_checkpoint_freq: WholeNumber = Field(5000, description='Iterations between checkpoints.')
     keep_last: WholeNumber | None = Field(
-        None, description='Checkpoints that are kept: so many of the newest, and those of the best validations; all '
-                          'when absent.')
+        None,
+        description='Checkpoints that are kept: so many of the newest, and those of the best validations; all '
+        'when absent.',
+    )
     use_tb_logger: bool = Field(False, description='Write TensorBoard logs to tb_logger/.')
     wandb: WandbOptions | None = Field(None, description='Weights & Biases, which needs use_tb_logger.')
 
@@ -38,14 +40,17 @@ class ValidationOptions(Options, extra='allow'):
     """The ``val`` section; what a model reads beyond this is checked against the model."""
 
     val_freq: WholeNumber | None = Field(
-        None, description='Iterations between validations; those between checkpoints when absent.')
+        None, description='Iterations between validations; those between checkpoints when absent.'
+    )
     save_img: bool = Field(False, description='Write the images.')
     suffix: Word | None = Field(None, description="Added to the images' names; the experiment's name when absent.")
     pbar: bool = Field(False, description='Show a progress bar.')
     metrics: dict[str, FreeSection | None] | None = Field(
-        None, description='What is measured: a name and a section each.')
+        None, description='What is measured: a name and a section each.'
+    )
     tile: FreeSection | None = Field(
-        None, description='Super-resolve in overlapping tiles: size_px and overlap_px, LR pixels.')
+        None, description='Super-resolve in overlapping tiles: size_px and overlap_px, LR pixels.'
+    )
 
 
 class DistributedOptions(Options):
@@ -64,9 +69,11 @@ class RootOptions(Options, extra='allow'):
     num_gpu: Count | Literal['auto'] = Field('auto', description='GPUs to use in one process; auto is all.')
     manual_seed: Count | None = Field(None, description='Of all random numbers; 0 when absent.')
     find_unused_parameters: bool = Field(
-        False, description="DistributedDataParallel's flag, for networks with idle parameters.")
+        False, description="DistributedDataParallel's flag, for networks with idle parameters."
+    )
     datasets: dict[str, FreeSection | None] | None = Field(
-        None, description='The data sets: train, val, val_2, test_1, ...')
+        None, description='The data sets: train, val, val_2, test_1, ...'
+    )
     path: FreeSection | None = Field(None, description='Checkpoints to start from.')
     train: FreeSection | None = Field(None, description='Optimizers, learning rate, losses.')
     val: ValidationOptions | None = Field(None, description='Validation.')

@@ -39,7 +39,8 @@ class Vgg19Options(Options):
 
     type: Literal['vgg19'] = Field('vgg19', description="torchvision's VGG19, trained on ImageNet.")
     layer: Literal['relu1_2', 'relu2_2', 'relu3_4', 'relu4_4', 'relu5_4'] = Field(
-        'relu4_4', description='Layer whose output is matched.')
+        'relu4_4', description='Layer whose output is matched.'
+    )
 
 
 ExtractorOptions = Annotated[RandomConvOptions | Vgg19Options, Field(discriminator='type')]
@@ -53,14 +54,18 @@ class GSDDTrainOptions(Options):
     optim_g: FreeSection = Field(description='Optimizer: type of torch.optim, and its arguments.')
     scheduler: FreeSection = Field(description="Learning rate: type of BasicSR's schedulers, and its arguments.")
     generator: FreeSection | None = Field(
-        None, description='The frozen SR network between latents and images, such as RRDBNet: type and its arguments; '
-                          'bicubic interpolation when absent.')
+        None,
+        description='The frozen SR network between latents and images, such as RRDBNet: type and its arguments; '
+        'bicubic interpolation when absent.',
+    )
     generator_weights: NamedFile | None = Field(None, description='File of its weights.')
     extractor: ExtractorOptions = Field(
-        RandomConvOptions.model_validate({}), description='The frozen network whose features are matched.')
+        RandomConvOptions.model_validate({}), description='The frozen network whose features are matched.'
+    )
     diversity_weight: NonNegativeFloat = Field(0.1, description="Factor of the mean cosine of a label's latents.")
     synthetic_batch: PositiveInt | None = Field(
-        None, description='Latents of a label that an iteration takes, drawn anew each time; all when absent.')
+        None, description='Latents of a label that an iteration takes, drawn anew each time; all when absent.'
+    )
     cutout: bool = Field(True, description='Let a black square be one of the changes that the augmentation draws from.')
 
     @model_validator(mode='after')
@@ -68,5 +73,5 @@ class GSDDTrainOptions(Options):
         if (self.generator is None) != (self.generator_weights is None):
             raise ValueError('give both generator and generator_weights, or neither for bicubic interpolation')
         if self.generator is not None and not isinstance(self.generator.get('type'), str):
-            raise ValueError('generator needs the key \'type\', such as RRDBNet')
+            raise ValueError("generator needs the key 'type', such as RRDBNet")
         return self

@@ -13,7 +13,8 @@ class _MinimaxLossOptions(Options):
 
     memory_size: PositiveInt = Field(64, description='Latents remembered for each label.')
     t_weight: Literal['none', 'alpha_bar'] = Field(
-        'none', description="alpha_bar weights a label's term by how reliable the x0_pred of its extreme sample is.")
+        'none', description="alpha_bar weights a label's term by how reliable the x0_pred of its extreme sample is."
+    )
 
 
 class RepresentativenessLossOptions(_MinimaxLossOptions):
@@ -36,9 +37,12 @@ class HighFrequencyLossOptions(Options):
     type: Literal['HighFrequencyLoss'] = Field('HighFrequencyLoss', description='Eq. (5) and its bounded forms.')
     loss_weight: NonNegativeFloat = Field(0.05, description='Factor of the term; 0 switches it off.')
     mode: Annotated[Literal['off', 'latent', 'pixel', 'literal'], OFF] = Field(
-        'latent', description='Energies compared in latents, in decoded pixels, or the formula to the letter.')
+        'latent', description='Energies compared in latents, in decoded pixels, or the formula to the letter.'
+    )
     scale: PositiveInt = Field(DEFAULT_SCALE, description='Factor of the bicubic resizing.')
     pixel_max_timestep: PositiveInt = Field(
-        300, description='pixel decodes samples below this timestep; others count as zero.')
+        300, description='pixel decodes samples below this timestep; others count as zero.'
+    )
     pixel_codec: AutoencoderTinyCodecOptions | None = Field(
-        None, description="Decoder that pixel looks through; the data's own codec when absent.")
+        None, description="Decoder that pixel looks through; the data's own codec when absent."
+    )

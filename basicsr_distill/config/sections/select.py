@@ -26,11 +26,15 @@ class TargetOptions(Options):
     """The HR partners of the LR images."""
 
     type: Literal['hr', 'teacher', 'mix'] = Field(
-        'hr', description='hr: the images themselves; teacher: what a trained SR network makes of the LR images; mix: '
-                          'the mean of both.')
+        'hr',
+        description='hr: the images themselves; teacher: what a trained SR network makes of the LR images; mix: '
+        'the mean of both.',
+    )
     network: FreeSection | NamedFile | None = Field(
-        None, description='The SR network: a section like network_g (type and its arguments), or an option file that '
-                          'has one.')
+        None,
+        description='The SR network: a section like network_g (type and its arguments), or an option file that '
+        'has one.',
+    )
     weights: NamedFile | None = Field(None, description='File of its weights.')
 
     @model_validator(mode='after')
@@ -49,7 +53,8 @@ class ScoreFileOptions(Options):
     """Scores that were computed elsewhere."""
 
     path: NamedFile = Field(
-        description='CSV file with a header, or lines of a name and a number; the highest are chosen.')
+        description='CSV file with a header, or lines of a name and a number; the highest are chosen.'
+    )
     name_column: Word = Field('name', description='Column of a CSV file with the names of the patches.')
     score_column: Word = Field('score', description='Column of a CSV file with the numbers.')
     lowest_first: bool = Field(False, description='Choose the lowest.')
@@ -61,32 +66,41 @@ class SelectOptions(Options):
     method: SelectMethod = Field(
         'medoids',
         description='medoids: nearest to the centres of k-means with k = count. random. threshold: random under the '
-                    'threshold. band: random in the band. uniform: equal share per cluster. herding. k_center. loss: '
-                    'hardest for a small SR network. file: by scores from a file.')
+        'threshold. band: random in the band. uniform: equal share per cluster. herding. k_center. loss: '
+        'hardest for a small SR network. file: by scores from a file.',
+    )
     num_images: PositiveInt | None = Field(None, description='Patches chosen in all.')
     images_per_cluster: PositiveInt | None = Field(
-        None, description='Patches chosen within each cluster of the cluster stage, in place of num_images.')
+        None, description='Patches chosen within each cluster of the cluster stage, in place of num_images.'
+    )
     save_dir: OutputFolder = Field(
-        description='Folder that the stage makes: HR/, LR_bicubic/, manifest.csv, README.md.')
+        description='Folder that the stage makes: HR/, LR_bicubic/, manifest.csv, README.md.'
+    )
     band: tuple[Fraction, Fraction] | None = Field(
-        (0.05, 0.5), description="Quantiles of the patches' psnr_db between which patches are chosen, so that the "
-                                 'hardest are left out; null for all. random and threshold choose from all anyway.')
+        (0.05, 0.5),
+        description="Quantiles of the patches' psnr_db between which patches are chosen, so that the "
+        'hardest are left out; null for all. random and threshold choose from all anyway.',
+    )
     threshold: Threshold = Field('median', description='Of method threshold: decibels, median or qNN.')
     encoder: EncoderOptions | list[EncoderOptions] = Field(
-        TextureEncoderOptions(), description='What turns a patch into features; a list of several joins theirs with an '
-                                             'equal say.')
+        TextureEncoderOptions(),
+        description='What turns a patch into features; a list of several joins theirs with an equal say.',
+    )
     outliers: Fraction = Field(
-        0.0, description='Of method k_center: share of the patches, oddest first, that is left uncovered.')
+        0.0, description='Of method k_center: share of the patches, oddest first, that is left uncovered.'
+    )
     skip_hardest: Fraction = Field(0.05, description='Of method loss: share of the largest losses that is left out.')
     loss_iter: PositiveInt = Field(500, description='Of method loss: iterations of the small SR network.')
     scores: ScoreFileOptions | None = Field(None, description='Of method file.')
     codec: CodecOptions | None = Field(
-        None, description="Send the chosen patches through a codec, so that its loss and sampling's can be compared.")
+        None, description="Send the chosen patches through a codec, so that its loss and sampling's can be compared."
+    )
     targets: TargetOptions = Field(TargetOptions(), description='What the HR partners are.')
     scale: PositiveInt = Field(DEFAULT_SCALE, description='Factor between HR and LR images.')
     seed: Count = Field(0, description='Of every choice that is random.')
     num_workers: Annotated[PositiveInt | None, Field(exclude=True)] = Field(
-        None, description='Threads that decode patches, one a core when absent; the result does not depend on it.')
+        None, description='Threads that decode patches, one a core when absent; the result does not depend on it.'
+    )
 
     @model_validator(mode='after')
     def _keys_agree(self) -> 'SelectOptions':

@@ -26,9 +26,11 @@ class LpipsMetricOptions(Options):
     type: Literal['calculate_lpips'] = Field('calculate_lpips', description='LPIPS 0.1; lower is better.')
     net: Literal['alex', 'vgg', 'squeeze'] = Field('alex', description='The backbone.')
     weights: NamedFile | None = Field(
-        None, description="A local file, either torchvision's weights of the backbone or a whole LPIPS network; when "
-                          "absent, the backbone is looked for in experiments/pretrained_models and in torch's cache, "
-                          'then downloaded.')
+        None,
+        description="A local file, either torchvision's weights of the backbone or a whole LPIPS network; when "
+        "absent, the backbone is looked for in experiments/pretrained_models and in torch's cache, "
+        'then downloaded.',
+    )
     crop_border: Count = Field(0, description='HR pixels cut off each side.')
     input_order: Literal['HWC', 'CHW'] = Field('HWC', description="Order of the axes; BasicSR's validation gives HWC.")
     better: Literal['lower'] = Field('lower', description='Which way is better.')

@@ -17,8 +17,11 @@ from basicsr_distill.runtime.rng import capture_rng
 _REMEMBERED = ('queue_lr', 'queue_gt', 'queue_ptr', 'mean_path_length')
 
 
-@patch('basicsr.models.base_model:BaseModel.save_network', 'models/base_model.py:245',
-        'writes in place, and logs a failure as "Just ignore it"')
+@patch(
+    'basicsr.models.base_model:BaseModel.save_network',
+    'models/base_model.py:245',
+    'writes in place, and logs a failure as "Just ignore it"',
+)
 def _save_network(original: HostFunction) -> HostFunction:
     def save_network(self: Any, net: Any, net_label: str, current_iter: int, param_key: Any = 'params') -> None:
         """All ranks must call it: the first one writes, and what it cannot write is a failure of all."""
@@ -42,8 +45,11 @@ def _save_network(original: HostFunction) -> HostFunction:
     return save_network
 
 
-@patch('basicsr.models.base_model:BaseModel.save_training_state', 'models/base_model.py:315',
-        'writes in place, ignores failures, and leaves out the random state and the best metric')
+@patch(
+    'basicsr.models.base_model:BaseModel.save_training_state',
+    'models/base_model.py:315',
+    'writes in place, ignores failures, and leaves out the random state and the best metric',
+)
 def _save_training_state(original: HostFunction) -> HostFunction:
     def save_training_state(self: Any, epoch: int, current_iter: int) -> None:
         """Written after the networks, and so the mark of a whole checkpoint. All ranks must call it.
@@ -87,22 +93,28 @@ def _remembered(model: Any) -> dict[str, Any]:
 
 
 def _networks(model: Any) -> dict[str, torch.nn.Module]:
-    return {label: model.get_bare_model(getattr(model, label)) for label in ('net_g', 'net_d')
-            if isinstance(getattr(model, label, None), torch.nn.Module)}
+    return {
+        label: model.get_bare_model(getattr(model, label))
+        for label in ('net_g', 'net_d')
+        if isinstance(getattr(model, label, None), torch.nn.Module)
+    }
 
 
 def _frozen(model: Any) -> dict[str, list[str]]:
     """EDVR and the recurrent video models freeze parts at iteration 1, which a resumed run does not pass."""
-    return {label: [name for name, parameter in network.named_parameters() if not parameter.requires_grad]
-            for label, network in _networks(model).items()}
+    return {
+        label: [name for name, parameter in network.named_parameters() if not parameter.requires_grad]
+        for label, network in _networks(model).items()
+    }
 
 
 def _remove_old(model: Any, current_iter: int, keep_last: int) -> None:
     """Remove checkpoints but the last ones and those of the best metrics; states first, which mark whole ones."""
     states, networks = Path(model.opt['path']['training_states']), Path(model.opt['path']['models'])
     iterations = sorted(int(path.stem) for path in states.glob('*.state') if path.stem.isdecimal())
-    best = {record['iter'] for records in getattr(model, 'best_metric_results', {}).values()
-            for record in records.values()}
+    best = {
+        record['iter'] for records in getattr(model, 'best_metric_results', {}).values() for record in records.values()
+    }
     kept = {*[iteration for iteration in iterations if iteration <= current_iter][-keep_last:], *best}
     numbered = [(path, path.stem.rpartition('_')[2]) for path in networks.glob('net_*_*.pth')]
     files = [(path, path.stem) for path in states.glob('*.state')] + numbered
@@ -111,15 +123,20 @@ def _remove_old(model: Any, current_iter: int, keep_last: int) -> None:
             path.unlink()
 
 
-@patch('basicsr.models.base_model:BaseModel.resume_training', 'models/base_model.py:345',
-        'loses the best metric and what else a model remembers')
+@patch(
+    'basicsr.models.base_model:BaseModel.resume_training',
+    'models/base_model.py:345',
+    'loses the best metric and what else a model remembers',
+)
 def _resume_training(original: HostFunction) -> HostFunction:
     def resume_training(self: Any, resume_state: dict[str, Any]) -> None:
         """Everything but the random state, which the training loop restores last (``checkpoint.restore_rng``)."""
         for key, current in (('optimizers', self.optimizers), ('schedulers', self.schedulers)):
             if len(resume_state[key]) != len(current):
-                raise InputError(f'path: resume_state: the training state holds {len(resume_state[key])} {key}, the '
-                                 f'options make {len(current)}; resume with the options it was made with.')
+                raise InputError(
+                    f'path: resume_state: the training state holds {len(resume_state[key])} {key}, the '
+                    f'options make {len(current)}; resume with the options it was made with.'
+                )
         original(self, resume_state)
         if 'best_metric_results' in resume_state:
             metrics = ((self.opt.get('val') or {}).get('metrics') or {}).keys()
@@ -141,11 +158,15 @@ def _resume_training(original: HostFunction) -> HostFunction:
     return resume_training
 
 
-@patch('basicsr.models.base_model:BaseModel.load_network', 'models/base_model.py:290',
-        'leaves safe loading to torch\'s default, and knows neither safetensors, bare state_dicts nor old key names')
+@patch(
+    'basicsr.models.base_model:BaseModel.load_network',
+    'models/base_model.py:290',
+    "leaves safe loading to torch's default, and knows neither safetensors, bare state_dicts nor old key names",
+)
 def _load_network(original: HostFunction) -> HostFunction:
-    def load_network(self: Any, net: torch.nn.Module, load_path: str, strict: bool = True,
-                     param_key: str | None = 'params') -> None:
+    def load_network(
+        self: Any, net: torch.nn.Module, load_path: str, strict: bool = True, param_key: str | None = 'params'
+    ) -> None:
         """Load ``params``-style files, bare state_dicts and safetensors.
 
         Raises:
@@ -164,8 +185,10 @@ def _load_network(original: HostFunction) -> HostFunction:
             net.load_state_dict(weights, strict=strict)
         except RuntimeError as error:
             first = str(error).split('\n')[1].strip() if '\n' in str(error) else str(error)
-            raise InputError(f'{load_path}: does not fit {type(net).__name__} ({first[:200]}); choose the network '
-                             'options it was made with, or set strict_load_g: false to load what fits.') from error
+            raise InputError(
+                f'{load_path}: does not fit {type(net).__name__} ({first[:200]}); choose the network '
+                'options it was made with, or set strict_load_g: false to load what fits.'
+            ) from error
 
     return load_network
 
@@ -177,5 +200,7 @@ def _select_weights(loaded: dict[str, Any], param_key: str | None, path: str) ->
             return loaded[key], key
     if all(isinstance(value, torch.Tensor) for value in loaded.values()):
         return loaded, None
-    raise InputError(f'{path}: no weights under {param_key!r}, only {", ".join(map(repr, list(loaded)[:5]))}; '
-                     'set param_key_g (or param_key_d) to one of these.')
+    raise InputError(
+        f'{path}: no weights under {param_key!r}, only {", ".join(map(repr, list(loaded)[:5]))}; '
+        'set param_key_g (or param_key_d) to one of these.'
+    )

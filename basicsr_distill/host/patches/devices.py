@@ -14,8 +14,11 @@ from basicsr_distill.host.patches.table import HostFunction, patch
 from basicsr_distill.runtime import distributed
 
 
-@patch('basicsr.utils.dist_util:init_dist', 'utils/dist_util.py:24',
-        'takes the rank modulo the number of GPUs: division by zero on a CPU, the wrong GPU on a second machine')
+@patch(
+    'basicsr.utils.dist_util:init_dist',
+    'utils/dist_util.py:24',
+    'takes the rank modulo the number of GPUs: division by zero on a CPU, the wrong GPU on a second machine',
+)
 def _init_dist(original: HostFunction) -> HostFunction:
     def init_dist(launcher: str, backend: str = 'nccl', port: int | None = None) -> None:
         """The backend follows from the device; ``backend`` is what option files for GPUs say."""
@@ -24,21 +27,28 @@ def _init_dist(original: HostFunction) -> HostFunction:
     return init_dist
 
 
-@patch('basicsr.models.base_model:BaseModel.__init__', 'models/base_model.py:18',
-        'asks for CUDA wherever num_gpu is not 0, also on a machine without')
+@patch(
+    'basicsr.models.base_model:BaseModel.__init__',
+    'models/base_model.py:18',
+    'asks for CUDA wherever num_gpu is not 0, also on a machine without',
+)
 def _base_init(original: HostFunction) -> HostFunction:
     def init(self: Any, opt: dict[str, Any]) -> None:
         original(self, opt)
         if self.device.type == 'cuda' and not torch.cuda.is_available():
-            get_root_logger().warning('num_gpu: %s is asked for, none found; the model is built on the CPU.',
-                                      opt['num_gpu'])
+            get_root_logger().warning(
+                'num_gpu: %s is asked for, none found; the model is built on the CPU.', opt['num_gpu']
+            )
             self.device = torch.device('cpu')
 
     return init
 
 
-@patch('basicsr.models.base_model:BaseModel.model_to_device', 'models/base_model.py:98',
-        'asks for the current CUDA device even on a CPU')
+@patch(
+    'basicsr.models.base_model:BaseModel.model_to_device',
+    'models/base_model.py:98',
+    'asks for the current CUDA device even on a CPU',
+)
 def _model_to_device(original: HostFunction) -> HostFunction:
     def model_to_device(self: Any, net: torch.nn.Module) -> torch.nn.Module:
         net = net.to(self.device)
@@ -49,9 +59,12 @@ def _model_to_device(original: HostFunction) -> HostFunction:
     return model_to_device
 
 
-@patch('basicsr.models.sr_model:SRModel.dist_validation', 'models/sr_model.py:136',
-        'rank 0 validates alone through DistributedDataParallel, whose forward broadcasts buffers (those of SwinIR, '
-        'SRFormer, HiT): the ranks then wait for different collectives')
+@patch(
+    'basicsr.models.sr_model:SRModel.dist_validation',
+    'models/sr_model.py:136',
+    'rank 0 validates alone through DistributedDataParallel, whose forward broadcasts buffers (those of SwinIR, '
+    'SRFormer, HiT): the ranks then wait for different collectives',
+)
 def _dist_validation(original: HostFunction) -> HostFunction:
     def dist_validation(self: Any, *args: Any) -> None:
         wrapped = self.net_g
@@ -75,23 +88,29 @@ def _init_on_device(model: Any, original: HostFunction) -> HostFunction:
 
 
 _CUDA_ONLY = 'calls .cuda() whatever the device of the model'
-patch('basicsr.models.realesrnet_model:RealESRNetModel.__init__', 'models/realesrnet_model.py:26',
-      _CUDA_ONLY)(partial(_init_on_device, RealESRNetModel))
-patch('basicsr.models.realesrgan_model:RealESRGANModel.__init__', 'models/realesrgan_model.py:27',
-      _CUDA_ONLY)(partial(_init_on_device, RealESRGANModel))
+patch('basicsr.models.realesrnet_model:RealESRNetModel.__init__', 'models/realesrnet_model.py:26', _CUDA_ONLY)(
+    partial(_init_on_device, RealESRNetModel)
+)
+patch('basicsr.models.realesrgan_model:RealESRGANModel.__init__', 'models/realesrgan_model.py:27', _CUDA_ONLY)(
+    partial(_init_on_device, RealESRGANModel)
+)
 
 
-@patch('basicsr.models.realesrnet_model:RealESRNetModel._dequeue_and_enqueue', 'models/realesrnet_model.py:42',
-        _CUDA_ONLY)
-@patch('basicsr.models.realesrgan_model:RealESRGANModel._dequeue_and_enqueue', 'models/realesrgan_model.py:43',
-        _CUDA_ONLY)
+@patch(
+    'basicsr.models.realesrnet_model:RealESRNetModel._dequeue_and_enqueue', 'models/realesrnet_model.py:42', _CUDA_ONLY
+)
+@patch(
+    'basicsr.models.realesrgan_model:RealESRGANModel._dequeue_and_enqueue', 'models/realesrgan_model.py:43', _CUDA_ONLY
+)
 def _queue_on_device(original: HostFunction) -> HostFunction:
     def _dequeue_and_enqueue(self: Any) -> None:
         if not hasattr(self, 'queue_lr'):
             batch_size = len(self.lq)
             if self.queue_size % batch_size:
-                raise InputError(f'queue_size: {self.queue_size} is not a multiple of the batch size {batch_size}; '
-                                 f'set queue_size: {batch_size * max(1, round(self.queue_size / batch_size))}.')
+                raise InputError(
+                    f'queue_size: {self.queue_size} is not a multiple of the batch size {batch_size}; '
+                    f'set queue_size: {batch_size * max(1, round(self.queue_size / batch_size))}.'
+                )
             self.queue_lr = self.lq.new_zeros(self.queue_size, *self.lq.shape[1:])
             self.queue_gt = self.gt.new_zeros(self.queue_size, *self.gt.shape[1:])
             self.queue_ptr = 0
@@ -100,8 +119,11 @@ def _queue_on_device(original: HostFunction) -> HostFunction:
     return _dequeue_and_enqueue
 
 
-@patch('basicsr.utils.img_process_util:filter2D', 'utils/img_process_util.py:29',
-        'views what may be in channels_last order (the output of DiffJPEG is, on a CPU)')
+@patch(
+    'basicsr.utils.img_process_util:filter2D',
+    'utils/img_process_util.py:29',
+    'views what may be in channels_last order (the output of DiffJPEG is, on a CPU)',
+)
 def _filter2d(original: HostFunction) -> HostFunction:
     def filter2D(img: torch.Tensor, kernel: torch.Tensor) -> torch.Tensor:
         return original(img.contiguous(), kernel)

@@ -11,9 +11,12 @@ from basicsr_distill.host.patches.table import HostFunction, patch
 from basicsr_distill.io.files import write_atomic
 
 
-@patch('basicsr.utils.img_util:imwrite', 'utils/img_util.py:151',
-       'leaves the file to OpenCV, which ends the process on a name that is not UTF-8 and, on a full disk, halves an '
-       'image and says that writing failed, but not of what')
+@patch(
+    'basicsr.utils.img_util:imwrite',
+    'utils/img_util.py:151',
+    'leaves the file to OpenCV, which ends the process on a name that is not UTF-8 and, on a full disk, halves an '
+    'image and says that writing failed, but not of what',
+)
 def _imwrite(original: HostFunction) -> HostFunction:
     def imwrite(img: np.ndarray, file_path: str, params: Any = None, auto_mkdir: bool = True) -> None:
         """Write an image; a reader finds the whole file or none.
@@ -31,7 +34,8 @@ def _imwrite(original: HostFunction) -> HostFunction:
             write_atomic(path, data.tobytes())
         except OSError as error:
             reason = os.strerror(error.errno) if error.errno else str(error)
-            raise OSError(error.errno,
-                          f'cannot write {os.fsencode(path).decode(errors="backslashreplace")}: {reason}') from error
+            raise OSError(
+                error.errno, f'cannot write {os.fsencode(path).decode(errors="backslashreplace")}: {reason}'
+            ) from error
 
     return imwrite

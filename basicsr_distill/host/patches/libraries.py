@@ -14,18 +14,22 @@ from basicsr_distill.host.patches.table import HostFunction, patch
 from basicsr_distill.io.weights import load_weights
 
 
-@patch('basicsr.models.base_model:BaseModel.get_optimizer', 'models/base_model.py:107',
-        'knows Adam only')
+@patch('basicsr.models.base_model:BaseModel.get_optimizer', 'models/base_model.py:107', 'knows Adam only')
 def _get_optimizer(original: HostFunction) -> HostFunction:
     def get_optimizer(self: Any, optim_type: str, params: Any, lr: float, **kwargs: Any) -> torch.optim.Optimizer:
         """Any class of torch.optim by its exact name."""
-        classes: dict[str, Any] = {name: value for name, value in vars(torch.optim).items()
-                   if inspect.isclass(value) and issubclass(value, torch.optim.Optimizer) and name != 'Optimizer'}
+        classes: dict[str, Any] = {
+            name: value
+            for name, value in vars(torch.optim).items()
+            if inspect.isclass(value) and issubclass(value, torch.optim.Optimizer) and name != 'Optimizer'
+        }
         if optim_type not in classes:
             by_lower_case = {name.lower(): name for name in classes}
             nearest = difflib.get_close_matches(str(optim_type).lower(), by_lower_case, n=1, cutoff=0)
-            raise InputError(f'train: optimizer type {optim_type} is not one of torch.optim; '
-                             f'did you mean {by_lower_case[nearest[0]]}?')
+            raise InputError(
+                f'train: optimizer type {optim_type} is not one of torch.optim; '
+                f'did you mean {by_lower_case[nearest[0]]}?'
+            )
         optimizer = classes[optim_type]
         try:
             inspect.signature(optimizer).bind(params, lr=lr, **kwargs)
@@ -36,8 +40,11 @@ def _get_optimizer(original: HostFunction) -> HostFunction:
     return get_optimizer
 
 
-@patch('basicsr.data.degradations:add_jpg_compression', 'data/degradations.py:745',
-        'OpenCV 5 takes integer parameters only; earlier ones cut the fraction off')
+@patch(
+    'basicsr.data.degradations:add_jpg_compression',
+    'data/degradations.py:745',
+    'OpenCV 5 takes integer parameters only; earlier ones cut the fraction off',
+)
 def _add_jpg_compression(original: HostFunction) -> HostFunction:
     def add_jpg_compression(img: np.ndarray, quality: float = 90) -> np.ndarray:
         return original(img, int(quality))
@@ -45,8 +52,7 @@ def _add_jpg_compression(original: HostFunction) -> HostFunction:
     return add_jpg_compression
 
 
-@patch('basicsr.metrics.fid:calculate_fid', 'metrics/fid.py:73',
-        'SciPy 1.18 removed the disp argument of sqrtm')
+@patch('basicsr.metrics.fid:calculate_fid', 'metrics/fid.py:73', 'SciPy 1.18 removed the disp argument of sqrtm')
 def _calculate_fid(original: HostFunction) -> HostFunction:
     def calculate_fid(mu1: np.ndarray, sigma1: np.ndarray, mu2: np.ndarray, sigma2: np.ndarray) -> float:
         """Frechet distance |mu1 - mu2|^2 + tr(S1) + tr(S2) - 2 tr((S1 S2)^(1/2)) (Heusel et al., 2017, Eq. 6).
@@ -63,8 +69,7 @@ def _calculate_fid(original: HostFunction) -> HostFunction:
     return calculate_fid
 
 
-@patch('basicsr.utils.logger:init_wandb_logger', 'utils/logger.py:138',
-        'wandb 0.31 removed wandb.util.generate_id')
+@patch('basicsr.utils.logger:init_wandb_logger', 'utils/logger.py:138', 'wandb 0.31 removed wandb.util.generate_id')
 def _init_wandb_logger(original: HostFunction) -> HostFunction:
     def init_wandb_logger(opt: dict[str, Any]) -> None:
         import secrets
@@ -78,8 +83,11 @@ def _init_wandb_logger(original: HostFunction) -> HostFunction:
     return init_wandb_logger
 
 
-@patch('basicsr.archs.vgg_arch:VGGFeatureExtractor.__init__', 'archs/vgg_arch.py:103',
-        'ends in a traceback of the downloader, or of the unpickler, where weights are missing or damaged')
+@patch(
+    'basicsr.archs.vgg_arch:VGGFeatureExtractor.__init__',
+    'archs/vgg_arch.py:103',
+    'ends in a traceback of the downloader, or of the unpickler, where weights are missing or damaged',
+)
 def _vgg_init(original: HostFunction) -> HostFunction:
     def init(self: Any, *args: Any, **kwargs: Any) -> None:
         from basicsr.archs.vgg_arch import VGG_PRETRAIN_PATH
@@ -89,8 +97,10 @@ def _vgg_init(original: HostFunction) -> HostFunction:
         try:
             original(self, *args, **kwargs)
         except OSError as error:
-            raise InputError(f'train: perceptual_opt: the VGG weights cannot be downloaded ({error}); put '
-                             f'{os.path.basename(VGG_PRETRAIN_PATH)} from https://download.pytorch.org/models/ at '
-                             f'{os.path.abspath(VGG_PRETRAIN_PATH)}.') from error
+            raise InputError(
+                f'train: perceptual_opt: the VGG weights cannot be downloaded ({error}); put '
+                f'{os.path.basename(VGG_PRETRAIN_PATH)} from https://download.pytorch.org/models/ at '
+                f'{os.path.abspath(VGG_PRETRAIN_PATH)}.'
+            ) from error
 
     return init

@@ -6,8 +6,11 @@ from basicsr_distill.host.patches.table import HostFunction, patch
 from basicsr_distill.training.validation import measured
 
 
-@patch('basicsr.metrics:calculate_metric', 'metrics/__init__.py:10',
-        'a metric that raises, as NIQE does on small images, throws away the training since the last checkpoint')
+@patch(
+    'basicsr.metrics:calculate_metric',
+    'metrics/__init__.py:10',
+    'a metric that raises, as NIQE does on small images, throws away the training since the last checkpoint',
+)
 def _calculate_metric(original: HostFunction) -> HostFunction:
     def calculate_metric(data: dict[str, Any], opt: dict[str, Any]) -> Any:
         """The metric's value; in our loops NaN where it cannot be computed."""

@@ -34,9 +34,14 @@ class Patches:
 
 def threshold_known_before(options: ExtractOptions) -> float | None:
     """The threshold, dB, where it alone decides whether a window becomes a patch: no other window has a say."""
-    alone = (options.deduplicate == 'off' and not options.drop_hardest and options.max_patches is None
-             and options.max_per_image is None and not SourceFilters(options.source_filters).wait_for_all
-             and not WindowFilters(options.window_filters).limits)
+    alone = (
+        options.deduplicate == 'off'
+        and not options.drop_hardest
+        and options.max_patches is None
+        and options.max_per_image is None
+        and not SourceFilters(options.source_filters).wait_for_all
+        and not WindowFilters(options.window_filters).limits
+    )
     return options.threshold if alone and isinstance(options.threshold, float) else None
 
 
@@ -49,8 +54,10 @@ def refuse_unusable(options: ExtractOptions, scored: Sequence[Scored]) -> None:
     if all(image.reason for image in scored):
         reasons = Counter(image.reason for image in scored)
         listed = ', '.join(f'{count} {reason.replace("_", " ")}' for reason, count in sorted(reasons.items()))
-        raise InputError(f'{" and ".join(options.dataroot)}: none of the {len(scored)} images can be used ({listed}); '
-                         f'extract.patch_size is {options.patch_size}.')
+        raise InputError(
+            f'{" and ".join(options.dataroot)}: none of the {len(scored)} images can be used ({listed}); '
+            f'extract.patch_size is {options.patch_size}.'
+        )
 
 
 def choose(options: ExtractOptions, scored: Sequence[Scored]) -> Patches:
@@ -80,18 +87,21 @@ def choose(options: ExtractOptions, scored: Sequence[Scored]) -> Patches:
     if options.max_patches is not None:
         order = np.random.default_rng(options.seed).permutation(chosen.size)
         counts['patches_over_maximum'] = max(0, chosen.size - options.max_patches)
-        chosen = np.sort(chosen[order[:options.max_patches]])
+        chosen = np.sort(chosen[order[: options.max_patches]])
     counts['patches_kept'] = chosen.size
     finite = psnr_db[passed][~np.isinf(psnr_db[passed])]
     if not chosen.size:
         _refuse_filtered(options, passed, counts)
-        advice = (f'threshold: {np.median(finite):.2f} would keep half' if finite.size
-                  else 'flat patches are never kept')
-        raise InputError(f'{" and ".join(options.dataroot)}: no patch is left below {limit:.2f} dB '
-                         f'({histogram_text(psnr_db[passed])}); extract.{advice}.')
+        advice = f'threshold: {np.median(finite):.2f} would keep half' if finite.size else 'flat patches are never kept'
+        raise InputError(
+            f'{" and ".join(options.dataroot)}: no patch is left below {limit:.2f} dB '
+            f'({histogram_text(psnr_db[passed])}); extract.{advice}.'
+        )
     quantities = {'min': finite.min(), 'median': np.median(finite), 'max': finite.max()}
-    facts = {'threshold_db': round(limit, 6),
-             'psnr_db': {name: round(float(value), 6) for name, value in quantities.items()}}
+    facts = {
+        'threshold_db': round(limit, 6),
+        'psnr_db': {name: round(float(value), 6) for name, value in quantities.items()},
+    }
     return Patches(owner[chosen], window[chosen], psnr_db[chosen], finite, counts, facts)
 
 
@@ -106,14 +116,18 @@ def _by_filters(options: ExtractOptions, scored: Sequence[Scored], counts: dict[
     return np.flatnonzero(~dropped)
 
 
-def _by_score(options: ExtractOptions, psnr_db: NDArray[np.float32], limit: float,
-              counts: dict[str, int]) -> NDArray[np.bool_]:
+def _by_score(
+    options: ExtractOptions, psnr_db: NDArray[np.float32], limit: float, counts: dict[str, int]
+) -> NDArray[np.bool_]:
     """The windows that their own scores let through."""
     flat = np.isinf(psnr_db)
     over = ~flat & ~(psnr_db < limit)
     too_hard = ~flat & (psnr_db < hardest_db(psnr_db, options.drop_hardest))
-    counts |= {'patches_flat': int(flat.sum()), 'patches_over_threshold': int(over.sum()),
-               'patches_too_hard': int((too_hard & ~over).sum())}
+    counts |= {
+        'patches_flat': int(flat.sum()),
+        'patches_over_threshold': int(over.sum()),
+        'patches_too_hard': int((too_hard & ~over).sum()),
+    }
     return ~(flat | over | too_hard)
 
 
@@ -128,9 +142,16 @@ def _refuse_filtered(options: ExtractOptions, passed: NDArray[np.int64], counts:
     """Raises InputError where the window filters, or the search for windows, have left nothing."""
     if passed.size:
         return
-    dropped = ', '.join(f'{count} {name.removeprefix("patches_dropped_")}' for name, count in counts.items()
-                        if name.startswith('patches_dropped_') and count)
-    what = f'the window filters drop all {counts["patches_scored"]} windows ({dropped})' if dropped else (
-        'no window holds any detail')
-    raise InputError(f'{" and ".join(options.dataroot)}: {what}; extract.thresholds: suggest prints limits that keep '
-                     'some.')
+    dropped = ', '.join(
+        f'{count} {name.removeprefix("patches_dropped_")}'
+        for name, count in counts.items()
+        if name.startswith('patches_dropped_') and count
+    )
+    what = (
+        f'the window filters drop all {counts["patches_scored"]} windows ({dropped})'
+        if dropped
+        else ('no window holds any detail')
+    )
+    raise InputError(
+        f'{" and ".join(options.dataroot)}: {what}; extract.thresholds: suggest prints limits that keep some.'
+    )

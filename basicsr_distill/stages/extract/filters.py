@@ -97,8 +97,17 @@ class SourceFilters:
         table = np.array(measures, np.float32).reshape(len(measures), len(self.limits))
         bounds = [resolve(limits, values) for limits, values in zip(self.limits.values(), table.T)]
         reduces = [isinstance(limits, UpscaledLimits) and limits.reduce for limits in self.limits.values()]
-        return [next(((name, detail) for name, value, bound, spared in zip(self.limits, row, bounds, reduces)
-                      if not spared and (detail := _broken(value, bound))), ('', '')) for row in table.tolist()]
+        return [
+            next(
+                (
+                    (name, detail)
+                    for name, value, bound, spared in zip(self.limits, row, bounds, reduces)
+                    if not spared and (detail := _broken(value, bound))
+                ),
+                ('', ''),
+            )
+            for row in table.tolist()
+        ]
 
 
 class WindowFilters:
@@ -143,8 +152,7 @@ def refuse_by_score(limits: FilterLimits, values: NDArray[np.float32]) -> list[s
 
 def resolve(limits: FilterLimits, values: NDArray[np.float32]) -> Bounds:
     """The limits in numbers, of which quantiles are those of the values."""
-    low, high = (threshold_db(values, bound) if isinstance(bound, str) else bound
-                 for bound in (limits.min, limits.max))
+    low, high = (threshold_db(values, bound) if isinstance(bound, str) else bound for bound in (limits.min, limits.max))
     return low, high
 
 

@@ -30,8 +30,11 @@ def place_windows(options: ExtractOptions, rgb: NDArray[np.uint8], relative: str
     if windows is None:
         return grid_windows(height, width, size, options.stride or size)
     if isinstance(windows, BestWindows):
-        cells = (laplacian_cells(rgb, options.scale) if windows.by == 'laplacian'
-                 else bicubic_error_cells(rgb, options.scale, options.metric))
+        cells = (
+            laplacian_cells(rgb, options.scale)
+            if windows.by == 'laplacian'
+            else bicubic_error_cells(rgb, options.scale, options.metric)
+        )
         return best_windows(cells, size // options.scale, windows.max_overlap) * options.scale
     rng = np.random.default_rng([options.seed, zlib.crc32(relative.encode('utf-8', 'surrogateescape'))])
     return poisson_windows(height, width, size, windows.min_distance or size, options.scale, rng)
@@ -40,7 +43,7 @@ def place_windows(options: ExtractOptions, rgb: NDArray[np.uint8], relative: str
 def crop(rgb: NDArray[np.uint8], place: NDArray[np.int32], size: int) -> NDArray[np.uint8]:
     """A window's pixels, (size, size, 3), a view."""
     top, left = place.tolist()
-    return rgb[top:top + size, left:left + size]
+    return rgb[top : top + size, left : left + size]
 
 
 def reduced(rgb: NDArray[np.uint8], factor: float) -> NDArray[np.uint8]:

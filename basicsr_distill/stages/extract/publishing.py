@@ -31,19 +31,28 @@ MEASURES_NAME = 'measures.npz'
 log = logging.getLogger(__name__)
 
 
-def publish(options: ExtractOptions, images: Sequence[FoundImage], scored: Sequence[Scored], patches: Patches,
-            scores: Scores, stage: StageRun) -> None:
+def publish(
+    options: ExtractOptions,
+    images: Sequence[FoundImage],
+    scored: Sequence[Scored],
+    patches: Patches,
+    scores: Scores,
+    stage: StageRun,
+) -> None:
     """Write everything but the patches, which are there, and ``stage.json`` last."""
     folder = stage.folder
-    places = [tuple(scored[owner].places[window].tolist())
-              for owner, window in zip(patches.owner.tolist(), patches.window.tolist())]
+    places = [
+        tuple(scored[owner].places[window].tolist())
+        for owner, window in zip(patches.owner.tolist(), patches.window.tolist())
+    ]
     names = [patch_name(images[owner].relative, owner, *place) for owner, place in zip(patches.owner.tolist(), places)]
     write_table(folder / MANIFEST_NAME, _rows(options, images, scored, patches, zip(names, places)), PatchRow)
     write_meta_info(folder / META_INFO_NAME, names, (options.patch_size, options.patch_size, 3))
     save_part(folder / MEASURES_NAME, pack(scored))
     outputs = [MANIFEST_NAME, META_INFO_NAME, MEASURES_NAME, *scores.publish(folder)]
-    set_aside = [(images[index].relative, image.reason, image.detail)
-                 for index, image in enumerate(scored) if image.reason]
+    set_aside = [
+        (images[index].relative, image.reason, image.detail) for index, image in enumerate(scored) if image.reason
+    ]
     if set_aside:
         write_csv(folder / QUARANTINE_NAME, ('source', 'reason', 'detail'), set_aside)
         outputs.append(QUARANTINE_NAME)
@@ -66,13 +75,31 @@ def _count_images(scored: Sequence[Scored]) -> dict[str, int]:
     kinds = Counter(f'images_{kind}' for image in scored for kind in image.kinds.split())
     reasons = Counter(f'images_dropped_{image.reason}' for image in scored if image.reason)
     reduced = sum(image.reduced_by > 1 and not image.reason for image in scored)
-    return {'images_found': len(scored), 'images_used': sum(not image.reason for image in scored),
-            'images_identical': repeats, **({'images_reduced': reduced} if reduced else {}), **kinds, **reasons}
+    return {
+        'images_found': len(scored),
+        'images_used': sum(not image.reason for image in scored),
+        'images_identical': repeats,
+        **({'images_reduced': reduced} if reduced else {}),
+        **kinds,
+        **reasons,
+    }
 
 
-def _rows(options: ExtractOptions, images: Sequence[FoundImage], scored: Sequence[Scored], patches: Patches,
-          named: Iterable[tuple[str, tuple[int, int]]]) -> Iterator[PatchRow]:
+def _rows(
+    options: ExtractOptions,
+    images: Sequence[FoundImage],
+    scored: Sequence[Scored],
+    patches: Patches,
+    named: Iterable[tuple[str, tuple[int, int]]],
+) -> Iterator[PatchRow]:
     make = partial(PatchRow, size=options.patch_size, metric=options.metric)
     for (name, (top, left)), owner, psnr_db in zip(named, patches.owner.tolist(), patches.psnr_db.tolist()):
-        yield make(name=name, source=images[owner].relative, source_sha256=scored[owner].sha256, top=top, left=left,
-                   psnr_db=psnr_db, reduced_by=scored[owner].reduced_by)
+        yield make(
+            name=name,
+            source=images[owner].relative,
+            source_sha256=scored[owner].sha256,
+            top=top,
+            left=left,
+            psnr_db=psnr_db,
+            reduced_by=scored[owner].reduced_by,
+        )

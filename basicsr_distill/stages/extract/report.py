@@ -75,21 +75,27 @@ def write_report(options: ExtractOptions) -> Path:
     if not record or not (folder / MEASURES_NAME).is_file():
         raise InputError(f'{folder}: holds no {MEASURES_NAME}; extract into another save_dir with this version first.')
     if sha256_file(folder / MEASURES_NAME) != record['outputs'].get(MEASURES_NAME):
-        raise InputError(f'{folder / MEASURES_NAME}: is not the file that the extraction wrote; remove {folder}, and '
-                         'extract again.')
+        raise InputError(
+            f'{folder / MEASURES_NAME}: is not the file that the extraction wrote; remove {folder}, and extract again.'
+        )
     images = find_images([Path(root) for root in options.dataroot])
     scored = unpack(read_arrays(folder / MEASURES_NAME))
     if len(images) != len(scored):
-        raise InputError(f'{" and ".join(options.dataroot)}: holds {len(images)} images, and {len(scored)} when they '
-                         'were extracted; the report needs them as they were.')
+        raise InputError(
+            f'{" and ".join(options.dataroot)}: holds {len(images)} images, and {len(scored)} when they '
+            'were extracted; the report needs them as they were.'
+        )
     sheet = _Sheet(options, images, scored)
     content = {
-        'name': folder.as_posix(), 'version': __version__,
+        'name': folder.as_posix(),
+        'version': __version__,
         'counts': {key.replace('_', ' '): count for key, count in record['counts'].items() if count},
-        'sources': [*sheet.scores(folder / SCORES_NAME), *sheet.source_filters()], 'others': sheet.other_reasons(),
+        'sources': [*sheet.scores(folder / SCORES_NAME), *sheet.source_filters()],
+        'others': sheet.other_reasons(),
         'windows': sheet.window_filters(),
         'threshold': sheet.threshold(record['threshold_db']),
-        'patches': sheet.patches(read_table(folder / MANIFEST_NAME, PatchRow))}
+        'patches': sheet.patches(read_table(folder / MANIFEST_NAME, PatchRow)),
+    }
     environment = Environment(loader=PackageLoader('basicsr_distill.stages.extract', '.'), autoescape=True)
     write_atomic(folder / REPORT_NAME, environment.get_template('report.html.j2').render(content))
     log.info('extract: %s shows what was kept and dropped.', folder / REPORT_NAME)
@@ -116,8 +122,9 @@ class _Sheet:
             by_name = read_score_file(path, 'name', entry.name, str(path))
             values = np.array([by_name.get(image.relative, np.nan) for image in self.images], np.float32)
             bounds = resolve(entry, values[~np.isnan(values)])
-            limits.append(self._limit(f'scores: {entry.name}', values, bounds, self._is(entry.name),
-                                      self._photograph(False)))
+            limits.append(
+                self._limit(f'scores: {entry.name}', values, bounds, self._is(entry.name), self._photograph(False))
+            )
         return limits
 
     def source_filters(self) -> list[_Limit]:
@@ -125,14 +132,23 @@ class _Sheet:
         filters = SourceFilters(self.options.source_filters)
         sections = []
         for number, (name, limits) in enumerate(filters.limits.items()):
-            values = np.array([image.measures[number] if image.measures.size > number else np.nan
-                               for image in self.scored], np.float32)
+            values = np.array(
+                [image.measures[number] if image.measures.size > number else np.nan for image in self.scored],
+                np.float32,
+            )
             # A quantile was one of the images that no limit in numbers, and nothing else, had set aside.
-            whole = np.array([image.measures.size == len(filters.limits) and image.reason in {'', *filters.limits}
-                              for image in self.scored])
+            whole = np.array(
+                [
+                    image.measures.size == len(filters.limits) and image.reason in {'', *filters.limits}
+                    for image in self.scored
+                ]
+            )
             bounds = resolve(limits, values[whole])
-            sections.append(self._limit(f'source_filters: {name}', values, bounds, self._is(name),
-                                        self._photograph(name in _OF_THE_WHOLE)))
+            sections.append(
+                self._limit(
+                    f'source_filters: {name}', values, bounds, self._is(name), self._photograph(name in _OF_THE_WHOLE)
+                )
+            )
         return sections
 
     def other_reasons(self) -> dict[str, list[str]]:
@@ -147,30 +163,42 @@ class _Sheet:
     def window_filters(self) -> list[_Limit]:
         """A section for every filter of windows."""
         measured = zip(self.window_limits.limits.items(), self.window_measures.T)
-        return [self._limit(f'window_filters: {name}', values, resolve(limits, values), self.refused[name],
-                            self._window) for (name, limits), values in measured]
+        return [
+            self._limit(f'window_filters: {name}', values, resolve(limits, values), self.refused[name], self._window)
+            for (name, limits), values in measured
+        ]
 
     def threshold(self, threshold_db: float) -> _Limit:
         """The section of the threshold, among the windows that no filter drops."""
         psnr_db = np.concatenate([image.psnr_db for image in self.scored])
         passed = np.isfinite(psnr_db) & ~np.any(list(self.refused.values()), axis=0)
         values = np.where(passed, psnr_db, np.nan).astype(np.float32)
-        return self._limit('threshold: PSNR after bicubic down and up, dB', values, (None, threshold_db),
-                           values >= np.float32(threshold_db), self._window)
+        return self._limit(
+            'threshold: PSNR after bicubic down and up, dB',
+            values,
+            (None, threshold_db),
+            values >= np.float32(threshold_db),
+            self._window,
+        )
 
     def patches(self, rows: Sequence[PatchRow]) -> list[_Picture]:
         """Patches from the hardest to the easiest, evenly chosen."""
         ordered = sorted(rows, key=lambda row: row.psnr_db)
-        chosen = ordered[::max(1, -(-len(ordered) // _PATCHES))]
+        chosen = ordered[:: max(1, -(-len(ordered) // _PATCHES))]
         folder = Path(self.options.save_dir) / IMAGES_FOLDER
-        return [_picture(_fitted(read_rgb(folder / row.name)), f'{row.psnr_db:.1f} dB, {row.source}')
-                for row in chosen]
+        return [_picture(_fitted(read_rgb(folder / row.name)), f'{row.psnr_db:.1f} dB, {row.source}') for row in chosen]
 
     def _is(self, reason: str) -> NDArray[np.bool_]:
         return np.array([image.reason == reason for image in self.scored])
 
-    def _limit(self, title: str, values: NDArray[np.float32], bounds: Bounds, dropped: NDArray[np.bool_],
-               show: Callable[[int, float], _Picture]) -> _Limit:
+    def _limit(
+        self,
+        title: str,
+        values: NDArray[np.float32],
+        bounds: Bounds,
+        dropped: NDArray[np.bool_],
+        show: Callable[[int, float], _Picture],
+    ) -> _Limit:
         distance = np.min([np.abs(values - bound) for bound in bounds if bound is not None], axis=0)
         known = ~np.isnan(values)
         within = known & ~outside(values, bounds)
@@ -187,14 +215,17 @@ class _Sheet:
             except UnreadableImageError:
                 return _picture(np.full((_SIDE_PX, _SIDE_PX, 3), 255, np.uint8), f'{caption} (cannot be read)')
             return _picture(_fitted(rgb) if whole else middle(rgb, most_px=_SIDE_PX), caption)
+
         return show
 
     def _window(self, number: int, value: float) -> _Picture:
         index = int(self.owner[number])
         rgb = reduced(read_rgb(self.images[index].path), self.scored[index].reduced_by)
         top, left = self.place[number].tolist()
-        return _picture(_fitted(crop(rgb, self.place[number], self.options.patch_size)),
-                        f'{value:.4g}, {self.images[index].relative} at {top}, {left}')
+        return _picture(
+            _fitted(crop(rgb, self.place[number], self.options.patch_size)),
+            f'{value:.4g}, {self.images[index].relative} at {top}, {left}',
+        )
 
 
 def _picture(rgb: NDArray[np.uint8], caption: str) -> _Picture:

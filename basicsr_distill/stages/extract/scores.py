@@ -46,8 +46,11 @@ class Scores:
             InputError: pyiqa is not there, does not know the metric, or cannot load its weights.
         """
         for entry in self.entries:
-            pending = [(number, part) for number, part in own_images(len(self.images))
-                       if not self._part_path(entry, number).is_file()]
+            pending = [
+                (number, part)
+                for number, part in own_images(len(self.images))
+                if not self._part_path(entry, number).is_file()
+            ]
             if entry.metric is None or not pending:
                 continue
             score = _metric(entry)
@@ -84,8 +87,7 @@ class Scores:
         if not self.columns:
             return []
         cells = [['' if np.isnan(value) else f'{value:.9g}' for value in column] for column in self.columns.values()]
-        write_csv(folder / SCORES_NAME, ('name', *self.columns),
-                  zip((image.relative for image in self.images), *cells))
+        write_csv(folder / SCORES_NAME, ('name', *self.columns), zip((image.relative for image in self.images), *cells))
         return [SCORES_NAME]
 
     def _part_path(self, entry: ScoreLimits, number: int) -> Path:
@@ -93,8 +95,9 @@ class Scores:
 
     def _column(self, entry: ScoreLimits) -> NDArray[np.float32]:
         if entry.file is None:
-            return np.concatenate([read_array(self._part_path(entry, number))
-                                   for number in range(num_parts(len(self.images)))])
+            return np.concatenate(
+                [read_array(self._part_path(entry, number)) for number in range(num_parts(len(self.images)))]
+            )
         return _joined_column(entry.file, entry, self.images)
 
 
@@ -104,8 +107,11 @@ def file_scores(options: ExtractOptions, images: Sequence[FoundImage]) -> dict[s
     Raises:
         InputError: as :meth:`Scores.read`.
     """
-    return {entry.name: _joined_column(entry.file, entry, images) for entry in options.scores or ()
-            if entry.file is not None}
+    return {
+        entry.name: _joined_column(entry.file, entry, images)
+        for entry in options.scores or ()
+        if entry.file is not None
+    }
 
 
 def _joined_column(file: str, entry: ScoreLimits, images: Sequence[FoundImage]) -> NDArray[np.float32]:
@@ -113,8 +119,10 @@ def _joined_column(file: str, entry: ScoreLimits, images: Sequence[FoundImage]) 
     by_name = read_score_file(Path(file), entry.name_column, entry.column, where)
     column = np.array([_joined(image, by_name) for image in images], np.float32)
     if np.isnan(column).all():
-        raise InputError(f'{where}: has a score of none of the {len(column)} photographs; its first name is '
-                         f'{next(iter(by_name), "")!r}, the first photograph is {images[0].relative!r}.')
+        raise InputError(
+            f'{where}: has a score of none of the {len(column)} photographs; its first name is '
+            f'{next(iter(by_name), "")!r}, the first photograph is {images[0].relative!r}.'
+        )
     return column
 
 
@@ -125,8 +133,9 @@ def _joined(image: FoundImage, by_name: dict[str, float]) -> float:
     return next((by_name[name] for name in names if name in by_name), float('nan'))
 
 
-def _score_images(score: Callable[[Tensor], Tensor], paths: Sequence[Path], batch_size: int,
-                  num_workers: int) -> NDArray[np.float32]:
+def _score_images(
+    score: Callable[[Tensor], Tensor], paths: Sequence[Path], batch_size: int, num_workers: int
+) -> NDArray[np.float32]:
     """Scores of images, (N,), float32, batches of one size at a time; NaN for one that cannot be read."""
     values = np.full(len(paths), np.nan, np.float32)
     waiting: dict[tuple[int, ...], list[tuple[int, Tensor]]] = {}
@@ -166,20 +175,26 @@ def _metric(entry: ScoreLimits) -> Callable[[Tensor], Tensor]:
     try:
         import pyiqa
     except ImportError as error:
-        raise InputError(f'extract.scores.metric: {entry.metric} needs the package pyiqa ({error}); run `pip install '
-                         'basicsr-distill[iqa]`.') from error
+        raise InputError(
+            f'extract.scores.metric: {entry.metric} needs the package pyiqa ({error}); run `pip install '
+            'basicsr-distill[iqa]`.'
+        ) from error
     known = pyiqa.list_models(metric_mode='NR')
     if entry.metric not in known:
-        raise InputError(f'extract.scores.metric: pyiqa has no metric {entry.metric!r} without a reference; did you '
-                         f'mean {nearest_name(entry.metric or "", known)!r}?')
+        raise InputError(
+            f'extract.scores.metric: pyiqa has no metric {entry.metric!r} without a reference; did you '
+            f'mean {nearest_name(entry.metric or "", known)!r}?'
+        )
     device = torch.device('cuda', torch.cuda.current_device()) if torch.cuda.is_available() else torch.device('cpu')
     keys: dict[str, Any] = {} if entry.weights is None else {'pretrained_model_path': entry.weights}
     try:
         with _plain_weights():
             metric = pyiqa.create_metric(entry.metric, device=device, **keys)
     except Exception as error:  # a download, a broken file, an argument that this metric does not take
-        raise InputError(f'extract.scores.metric: pyiqa cannot make {entry.metric} ({str(error).splitlines()[0]}); '
-                         'give its weights as a local file.') from error
+        raise InputError(
+            f'extract.scores.metric: pyiqa cannot make {entry.metric} ({str(error).splitlines()[0]}); '
+            'give its weights as a local file.'
+        ) from error
     return partial(_scored_by, metric, device)
 
 

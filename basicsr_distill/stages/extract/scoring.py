@@ -34,8 +34,9 @@ _FINGERPRINTS = {'exact': exact_fingerprint, 'perceptual': perceptual_fingerprin
 _TEXTS = ('sha256', 'kinds', 'reason', 'detail')
 
 
-def score_windows(images: Sequence[NDArray[np.uint8]], places: Sequence[NDArray[np.int32]], size: int, scale: int,
-                  metric: PsnrMetric) -> list[NDArray[np.float32]]:
+def score_windows(
+    images: Sequence[NDArray[np.uint8]], places: Sequence[NDArray[np.int32]], size: int, scale: int, metric: PsnrMetric
+) -> list[NDArray[np.float32]]:
     """Scores of windows of some images, many windows at a time.
 
     Args:
@@ -54,10 +55,10 @@ def score_windows(images: Sequence[NDArray[np.uint8]], places: Sequence[NDArray[
     planes = [list(patch) for patch in batch.numpy()]
     scores = []
     for first in range(0, len(windows), count):
-        some = windows[first:first + count]
+        some = windows[first : first + count]
         for (rgb, place), patch in zip(some, planes):
             cv2.split(crop(rgb, place, size), patch)  # several times as fast as a transposed copy
-        scores.append(psnr_after_bicubic(batch[:len(some)], scale, metric))
+        scores.append(psnr_after_bicubic(batch[: len(some)], scale, metric))
     psnr_db = torch.cat(scores).numpy() if scores else np.zeros(0, np.float32)
     return np.split(psnr_db, np.cumsum([len(own) for own in places])[:-1])
 
@@ -97,8 +98,15 @@ class Scoring:
     ``take`` gets the number, the pixels and the windows of each image while it is at hand.
     """
 
-    def __init__(self, options: ExtractOptions, images: Sequence[FoundImage], leaks: LeakIndex, aside: SetAside,
-                 folder: Path, take: Callable[[int, NDArray[np.uint8], Scored], None]) -> None:
+    def __init__(
+        self,
+        options: ExtractOptions,
+        images: Sequence[FoundImage],
+        leaks: LeakIndex,
+        aside: SetAside,
+        folder: Path,
+        take: Callable[[int, NDArray[np.uint8], Scored], None],
+    ) -> None:
         self.options = options
         self.images = images
         self.leaks = leaks
@@ -110,8 +118,9 @@ class Scoring:
 
     def run(self, num_workers: int) -> None:
         """Score the images of this rank's parts, but for those that an earlier run saved."""
-        pending = [(number, part) for number, part in own_images(len(self.images))
-                   if not self._part_path(number).is_file()]
+        pending = [
+            (number, part) for number, part in own_images(len(self.images)) if not self._part_path(number).is_file()
+        ]
         with progress(sum(len(part) for _, part in pending), 'extract: score', 'image') as bar:
             groups = [group for _, part in pending for group in self._groups(part)]
             results = chain.from_iterable(ordered_map(self._score, groups, num_workers))
@@ -124,8 +133,11 @@ class Scoring:
 
     def read_parts(self) -> list[Scored]:
         """The results of all ranks, image by image."""
-        scored = [scored for number in range(num_parts(len(self.images)))
-                  for scored in unpack(read_arrays(self._part_path(number)))]
+        scored = [
+            scored
+            for number in range(num_parts(len(self.images)))
+            for scored in unpack(read_arrays(self._part_path(number)))
+        ]
         usable = [image for image in scored if not image.reason]
         answers = self.filters.refuse_relative([image.measures for image in usable])
         for image, (reason, detail) in zip(usable, answers):
@@ -201,8 +213,13 @@ class Scoring:
         options = self.options
         for index, rgb, scored in images:
             scored.places = place_windows(options, rgb, self.images[index].relative)
-        scores = score_windows([rgb for _, rgb, _ in images], [scored.places for _, _, scored in images],
-                               options.patch_size, options.scale, options.metric)
+        scores = score_windows(
+            [rgb for _, rgb, _ in images],
+            [scored.places for _, _, scored in images],
+            options.patch_size,
+            options.scale,
+            options.metric,
+        )
         for (index, rgb, scored), psnr_db in zip(images, scores):
             scored.psnr_db = psnr_db
             windows = [crop(rgb, place, options.patch_size) for place in scored.places]
@@ -221,22 +238,27 @@ def all_window_measures(scored: Sequence[Scored], filters: WindowFilters) -> NDA
 
 def pack(scored: Sequence[Scored]) -> dict[str, NDArray[Any]]:
     """The arrays of a part's file."""
-    texts = {name: np.array([getattr(image, name).encode('utf-8', 'surrogateescape') for image in scored])
-             for name in _TEXTS}
-    return {**texts, 'shape': np.array([(image.height, image.width) for image in scored]),
-            'reduced_by': np.array([image.reduced_by for image in scored]),
-            'count': np.array([image.psnr_db.size for image in scored]),
-            'places': np.concatenate([image.places for image in scored]),
-            'psnr_db': np.concatenate([image.psnr_db for image in scored]),
-            'fingerprints': np.concatenate([image.fingerprints for image in scored]),
-            'num_measures': np.array([image.measures.size for image in scored]),
-            'measures': np.concatenate([image.measures for image in scored]),
-            'num_window_measures': np.array([image.window_measures.size for image in scored]),
-            'window_measures': np.concatenate([image.window_measures.ravel() for image in scored])}
+    texts = {
+        name: np.array([getattr(image, name).encode('utf-8', 'surrogateescape') for image in scored]) for name in _TEXTS
+    }
+    return {
+        **texts,
+        'shape': np.array([(image.height, image.width) for image in scored]),
+        'reduced_by': np.array([image.reduced_by for image in scored]),
+        'count': np.array([image.psnr_db.size for image in scored]),
+        'places': np.concatenate([image.places for image in scored]),
+        'psnr_db': np.concatenate([image.psnr_db for image in scored]),
+        'fingerprints': np.concatenate([image.fingerprints for image in scored]),
+        'num_measures': np.array([image.measures.size for image in scored]),
+        'measures': np.concatenate([image.measures for image in scored]),
+        'num_window_measures': np.array([image.window_measures.size for image in scored]),
+        'window_measures': np.concatenate([image.window_measures.ravel() for image in scored]),
+    }
 
 
 def unpack(part: dict[str, NDArray[Any]]) -> list[Scored]:
     """The images of a part's file, see :func:`pack`."""
+
     def split(name: str, sizes: NDArray[np.int64]) -> list[NDArray[Any]]:
         return np.split(part[name], np.cumsum(sizes)[:-1])
 
@@ -249,8 +271,19 @@ def unpack(part: dict[str, NDArray[Any]]) -> list[Scored]:
     for number, windows in enumerate(count.tolist()):
         texts = {name: part[name][number].decode('utf-8', 'surrogateescape') for name in _TEXTS}
         height, width = part['shape'][number].tolist()
-        scored.append(Scored(
-            **texts, height=height, width=width, reduced_by=float(part['reduced_by'][number]), places=places[number],
-            psnr_db=psnr_db[number], fingerprints=fingerprints[number], measures=measures[number],
-            window_measures=window_measures[number].reshape(windows, -1) if windows else np.zeros((0, 0), np.float32)))
+        scored.append(
+            Scored(
+                **texts,
+                height=height,
+                width=width,
+                reduced_by=float(part['reduced_by'][number]),
+                places=places[number],
+                psnr_db=psnr_db[number],
+                fingerprints=fingerprints[number],
+                measures=measures[number],
+                window_measures=window_measures[number].reshape(windows, -1)
+                if windows
+                else np.zeros((0, 0), np.float32),
+            )
+        )
     return scored

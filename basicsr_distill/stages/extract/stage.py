@@ -61,8 +61,10 @@ def _find(options: ExtractOptions) -> tuple[list[FoundImage], list[FoundImage]]:
     refuse_overlap(options.save_dir, options.dataroot, 'extract.save_dir')
     images = find_images([Path(root) for root in options.dataroot])
     if not images:
-        raise InputError(f'{" and ".join(options.dataroot)}: no image found; extract.dataroot must hold PNG, JPEG, '
-                         'BMP, WebP, TIFF or PPM files.')
+        raise InputError(
+            f'{" and ".join(options.dataroot)}: no image found; extract.dataroot must hold PNG, JPEG, '
+            'BMP, WebP, TIFF or PPM files.'
+        )
     for root in options.leak_check:
         if not Path(root).is_dir():
             raise InputError(f'extract.leak_check: {root} is not a folder of test images; correct it or remove it.')
@@ -73,13 +75,18 @@ def _plan(options: ExtractOptions, images: Sequence[FoundImage], tests: Sequence
     files = file_inputs(options, 'extract')
     # Records have one entry for all files of scores and their weights.
     scores = [files.pop(key) for key in list(files) if key.startswith('scores.')]
-    inputs = {'dataroot': fingerprint_images(images), 'leak_check': fingerprint_images(tests), **files,
-              **({'scores': ' '.join(scores)} if scores else {})}
+    inputs = {
+        'dataroot': fingerprint_images(images),
+        'leak_check': fingerprint_images(tests),
+        **files,
+        **({'scores': ' '.join(scores)} if scores else {}),
+    }
     return StagePlan(Path(options.save_dir), 'extract', options.model_dump(mode='json'), inputs)
 
 
-def _extract(options: ExtractOptions, images: Sequence[FoundImage], tests: Sequence[FoundImage],
-             stage: StageRun) -> None:
+def _extract(
+    options: ExtractOptions, images: Sequence[FoundImage], tests: Sequence[FoundImage], stage: StageRun
+) -> None:
     """Both passes, on one rank, and what rank 0 publishes."""
     num_workers = options.num_workers or default_workers()
     writing = Writing(options, images, stage.folder, stage.resumed)
@@ -92,8 +99,14 @@ def _extract(options: ExtractOptions, images: Sequence[FoundImage], tests: Seque
             scores.compute_own(num_workers)
         with distributed.broadcast_failure():
             aside = scores.read()
-        scoring = Scoring(options, images, leaks, aside, stage.parts,
-                          writing.keep if known_db is None else partial(writing.write_below, known_db))
+        scoring = Scoring(
+            options,
+            images,
+            leaks,
+            aside,
+            stage.parts,
+            writing.keep if known_db is None else partial(writing.write_below, known_db),
+        )
         with distributed.broadcast_failure():
             scoring.run(num_workers)
         with distributed.broadcast_failure():

@@ -34,7 +34,7 @@ def suggest(options: ExtractOptions) -> None:
     if not distributed.is_main():
         return
     images = find_images([Path(root) for root in options.dataroot])
-    sample = images[::max(1, -(-len(images) // _MOST_IMAGES))]
+    sample = images[:: max(1, -(-len(images) // _MOST_IMAGES))]
     with one_thread_per_operation(), progress(len(sample), 'extract: measure', 'image') as bar:
         measured = []
         for found in ordered_map(partial(_measure, options), sample, options.num_workers or default_workers()):
@@ -42,18 +42,20 @@ def suggest(options: ExtractOptions) -> None:
             if found is not None:
                 measured.append(found)
     if not measured:
-        raise InputError(f'{" and ".join(options.dataroot)}: none of the {len(sample)} images can be used; '
-                         f'extract.patch_size is {options.patch_size}.')
-    of_images = {f'source_filters.{name}': np.array([image[name] for image, _ in measured])
-                 for name in SOURCE_MEASURES}
-    of_images |= {f'scores.{name}': column[~np.isnan(column)]
-                  for name, column in file_scores(options, sample).items()}
+        raise InputError(
+            f'{" and ".join(options.dataroot)}: none of the {len(sample)} images can be used; '
+            f'extract.patch_size is {options.patch_size}.'
+        )
+    of_images = {f'source_filters.{name}': np.array([image[name] for image, _ in measured]) for name in SOURCE_MEASURES}
+    of_images |= {f'scores.{name}': column[~np.isnan(column)] for name, column in file_scores(options, sample).items()}
     of_windows = {name: np.concatenate([windows[name] for _, windows in measured]) for name in measured[0][1]}
     finite = of_windows['threshold'][np.isfinite(of_windows['threshold'])]
     wanted = {f'scores.{entry.name}': entry.min is not None for entry in options.scores or ()}
     count = sum(windows['threshold'].size for _, windows in measured)
-    print(f'limits of extract that would keep a share of {len(measured)} photographs or {count} windows of '
-          f'{" and ".join(options.dataroot)},\neach by itself:\n')
+    print(
+        f'limits of extract that would keep a share of {len(measured)} photographs or {count} windows of '
+        f'{" and ".join(options.dataroot)},\neach by itself:\n'
+    )
     print('\n'.join(suggestions(of_images | of_windows | {'threshold': finite}, wanted)))
 
 
@@ -77,8 +79,9 @@ def suggestions(measures: Mapping[str, NDArray[np.floating]], at_least: Mapping[
     return lines
 
 
-def _measure(options: ExtractOptions, image: FoundImage) -> tuple[dict[str, float],
-                                                                  dict[str, NDArray[np.float32]]] | None:
+def _measure(
+    options: ExtractOptions, image: FoundImage
+) -> tuple[dict[str, float], dict[str, NDArray[np.float32]]] | None:
     """Every measure of a photograph and of its windows; None where it cannot be used."""
     try:
         rgb = read_rgb(image.path)
@@ -90,6 +93,8 @@ def _measure(options: ExtractOptions, image: FoundImage) -> tuple[dict[str, floa
     places = place_windows(options, small, image.relative)
     windows: Sequence[NDArray[np.uint8]] = [crop(small, place, options.patch_size) for place in places]
     psnr_db = score_windows([small], [places], options.patch_size, options.scale, options.metric)[0]
-    values = {f'window_filters.{name}': np.array([measure(window) for window in windows], np.float32)
-              for name, measure in WINDOW_MEASURES.items()}
+    values = {
+        f'window_filters.{name}': np.array([measure(window) for window in windows], np.float32)
+        for name, measure in WINDOW_MEASURES.items()
+    }
     return {name: measure(rgb) for name, measure in SOURCE_MEASURES.items()}, values | {'threshold': psnr_db}

@@ -64,8 +64,11 @@ class Writing:
         except OSError as error:
             if error.errno == errno.ENOSPC:
                 need_mb = patches.owner.size * self.options.patch_size**2 * 3 >> 20
-                raise OSError(error.errno, f'{self.folder}: the disk is full; up to {need_mb} MB are needed, '
-                                           'make room and run the same command again') from error
+                raise OSError(
+                    error.errno,
+                    f'{self.folder}: the disk is full; up to {need_mb} MB are needed, '
+                    'make room and run the same command again',
+                ) from error
             raise
 
     def _missing(self, scored: Sequence[Scored], patches: Patches) -> list[tuple[int, NDArray[np.int32]]]:
@@ -73,7 +76,7 @@ class Writing:
         pending: list[tuple[int, NDArray[np.int32]]] = []
         for _, part in own_images(len(self.images)):
             for index in part:
-                places = scored[index].places[patches.window[starts[index]:starts[index + 1]]]
+                places = scored[index].places[patches.window[starts[index] : starts[index + 1]]]
                 missing = [not is_whole_png(self._path(index, place)) for place in places]
                 if any(missing):
                     pending.append((index, places[missing]))
@@ -86,8 +89,10 @@ class Writing:
             path = self.images[index].path
             data = read_bytes(path)
             if hashlib.sha256(data).hexdigest() != scored[index].sha256:
-                raise InputError(f'{path}: changed while being extracted; leave the photographs alone and extract '
-                                 'into an empty save_dir.')
+                raise InputError(
+                    f'{path}: changed while being extracted; leave the photographs alone and extract '
+                    'into an empty save_dir.'
+                )
             rgb = reduced(decode_rgb(data, str(path)).rgb, scored[index].reduced_by)
         self._write_patches(index, rgb, places)
 
@@ -105,5 +110,8 @@ class Writing:
         least = self.options.patch_size**2 * 3 // (6 if self.options.png_level else 1)
         need, free = count * least, shutil.disk_usage(self.folder).free
         if need > free:
-            raise OSError(errno.ENOSPC, f'{self.folder}: {count} patches need at least {need >> 20} MB, '
-                                        f'{free >> 20} MB are free; make room and run the same command again')
+            raise OSError(
+                errno.ENOSPC,
+                f'{self.folder}: {count} patches need at least {need >> 20} MB, '
+                f'{free >> 20} MB are free; make room and run the same command again',
+            )

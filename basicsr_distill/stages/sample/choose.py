@@ -39,8 +39,13 @@ def read_candidates(draws: Sequence[Draw], folder: Path, scale: int, metric: str
     return candidates
 
 
-def choose(options: SampleOptions, candidates: Sequence[Candidate], features: NDArray[np.float32],
-           source: Source, errors: NDArray[np.float32] | None = None) -> tuple[list[int], dict[str, int]]:
+def choose(
+    options: SampleOptions,
+    candidates: Sequence[Candidate],
+    features: NDArray[np.float32],
+    source: Source,
+    errors: NDArray[np.float32] | None = None,
+) -> tuple[list[int], dict[str, int]]:
     """Indices of the candidates to keep, label after label in the order drawn, and counts by reason.
 
     Args:
@@ -70,20 +75,31 @@ def choose(options: SampleOptions, candidates: Sequence[Candidate], features: ND
     return chosen, {**counts, 'images_kept': len(chosen)}
 
 
-def _in_band(numbers: Sequence[int], scores: NDArray[np.float64], low: float, high: float, count: int,
-             label: int) -> list[int]:
+def _in_band(
+    numbers: Sequence[int], scores: NDArray[np.float64], low: float, high: float, count: int, label: int
+) -> list[int]:
     """Those inside the band, filled up to ``count`` by the ones nearest to it."""
     inside = [number for number in numbers if low <= scores[number] <= high]
     if len(inside) >= count or len(inside) == len(numbers):
         return inside
-    log.warning('Label %d: %d of %d images lie in the PSNR band; the nearest others fill up the %d.', label,
-                len(inside), len(numbers), count)
+    log.warning(
+        'Label %d: %d of %d images lie in the PSNR band; the nearest others fill up the %d.',
+        label,
+        len(inside),
+        len(numbers),
+        count,
+    )
     outside = sorted(set(numbers) - set(inside), key=lambda number: max(low - scores[number], scores[number] - high))
-    return sorted(inside + outside[:count - len(inside)])
+    return sorted(inside + outside[: count - len(inside)])
 
 
-def _pick(options: SampleOptions, numbers: list[int], features: NDArray[np.float32],
-          real: NDArray[np.float32], errors: NDArray[np.float32] | None) -> list[int]:
+def _pick(
+    options: SampleOptions,
+    numbers: list[int],
+    features: NDArray[np.float32],
+    real: NDArray[np.float32],
+    errors: NDArray[np.float32] | None,
+) -> list[int]:
     """``images_per_cluster`` of the candidates of a label."""
     count = options.images_per_cluster
     if options.select == 'first' or len(numbers) <= count:

@@ -56,8 +56,9 @@ def load_model(options: SampleOptions, source: Source) -> LoadedModel:
     return LoadedModel(network, denoise, codec, device)
 
 
-def own_errors(options: SampleOptions, source: Source, images: Sequence[NDArray[np.uint8]],
-               labels: Sequence[int]) -> NDArray[np.float32]:
+def own_errors(
+    options: SampleOptions, source: Source, images: Sequence[NDArray[np.uint8]], labels: Sequence[int]
+) -> NDArray[np.float32]:
     """How badly the denoiser predicts the noise of images of its own, (N,), float32; small ones it knows well.
 
     Args:
@@ -66,9 +67,9 @@ def own_errors(options: SampleOptions, source: Source, images: Sequence[NDArray[
     model = load_model(options, source)
     errors = []
     for first in range(0, len(images), options.batch_size):
-        batch = np.stack(images[first:first + options.batch_size]).transpose(0, 3, 1, 2)
+        batch = np.stack(images[first : first + options.batch_size]).transpose(0, 3, 1, 2)
         with torch.inference_mode():
             latents = model.codec.encode(torch.from_numpy(batch.copy()).float().to(model.device) / 255)[0]
-        own = torch.tensor(labels[first:first + options.batch_size], device=model.device)
+        own = torch.tensor(labels[first : first + options.batch_size], device=model.device)
         errors.append(denoising_errors(model.denoise, latents, own, seed=options.seed).cpu().numpy())
     return np.concatenate(errors)

@@ -31,8 +31,11 @@ def draw_own(draws: Sequence[Draw], options: SampleOptions, source: Source, fold
     Raises:
         InputError: the checkpoint does not fit, or the images are not finite.
     """
-    pending = [part for _, part in own_parts(draws, options.batch_size)
-               if not all(is_whole_png(folder / draw.name) for draw in part)]
+    pending = [
+        part
+        for _, part in own_parts(draws, options.batch_size)
+        if not all(is_whole_png(folder / draw.name) for draw in part)
+    ]
     if not pending:
         return
     assert isinstance(source.patches, LatentPatchDataset)
@@ -49,8 +52,9 @@ def draw_own(draws: Sequence[Draw], options: SampleOptions, source: Source, fold
             bar.update(len(part))
 
 
-def _latents(part: Sequence[Draw], options: SampleOptions, patches: LatentPatchDataset, model: LoadedModel,
-             steering: Steering) -> Tensor:
+def _latents(
+    part: Sequence[Draw], options: SampleOptions, patches: LatentPatchDataset, model: LoadedModel, steering: Steering
+) -> Tensor:
     """Latents of a micro-batch, (N, C, h, w), float32."""
     network = model.network
     labels = torch.tensor([draw.label for draw in part], device=model.device)
@@ -59,13 +63,22 @@ def _latents(part: Sequence[Draw], options: SampleOptions, patches: LatentPatchD
     if isinstance(options.init, PrototypeInitOptions):
         start = torch.stack([patches.latent_mean(draw.prototype or 0) for draw in part])
         strength = options.init.strength
-    draw_latents = partial(sample_latents, model.denoise, labels,
-                           (network.in_channels, network.sample_size, network.sample_size), generators,
-                           learns_variance=network.learns_variance, steer=partial(steering.apply, draws=part))
+    draw_latents = partial(
+        sample_latents,
+        model.denoise,
+        labels,
+        (network.in_channels, network.sample_size, network.sample_size),
+        generators,
+        learns_variance=network.learns_variance,
+        steer=partial(steering.apply, draws=part),
+    )
     latents = draw_latents(settings=options, start=start, strength=strength)
     if options.refine is not None:
         # So many steps over the whole range that the last share of them is the number asked for.
         num_steps = math.ceil(options.refine.steps / options.refine.strength)
-        latents = draw_latents(settings=options.model_copy(update={'num_steps': num_steps}), start=latents,
-                               strength=options.refine.strength)
+        latents = draw_latents(
+            settings=options.model_copy(update={'num_steps': num_steps}),
+            start=latents,
+            strength=options.refine.strength,
+        )
     return latents

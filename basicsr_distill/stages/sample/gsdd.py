@@ -37,15 +37,20 @@ def refuse_other_keys(options: SampleOptions, experiment: Experiment) -> None:
         raise InputError(f'sample.{others[0]}: GSDD draws nothing, its images are trained; remove the key.')
     trained = experiment.opt['network_g']['images_per_label']
     if options.images_per_cluster != trained:
-        raise InputError(f'sample.images_per_cluster: {options.images_per_cluster}, but network_g.images_per_label is '
-                         f'{trained}; let them agree.')
+        raise InputError(
+            f'sample.images_per_cluster: {options.images_per_cluster}, but network_g.images_per_label is '
+            f'{trained}; let them agree.'
+        )
 
 
 def plan_images(source: Source, experiment: Experiment) -> list[Draw]:
     """Every trained image, with the patch that its latent started from."""
     network, seed = experiment.opt['network_g'], experiment.opt['manual_seed']
-    return [Draw(label, index, start) for label in range(network['num_labels'])
-            for index, start in enumerate(choose_starts(source.labels, label, network['images_per_label'], seed))]
+    return [
+        Draw(label, index, start)
+        for label in range(network['num_labels'])
+        for index, start in enumerate(choose_starts(source.labels, label, network['images_per_label'], seed))
+    ]
 
 
 def render_images(draws: Sequence[Draw], source: Source, experiment: Experiment, folder: Path) -> None:

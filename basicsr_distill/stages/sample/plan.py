@@ -33,13 +33,16 @@ def plan_draws(options: SampleOptions, source: Source) -> list[Draw]:
     draws = []
     for label in np.unique(source.labels).tolist():
         starts = _prototypes(options, source, label) if isinstance(options.init, PrototypeInitOptions) else [None]
-        draws += [Draw(label, index, starts[index % len(starts)])
-                  for index in range(options.images_per_cluster * options.oversample)]
+        draws += [
+            Draw(label, index, starts[index % len(starts)])
+            for index in range(options.images_per_cluster * options.oversample)
+        ]
     return draws
 
 
-def some_latents(patches: LatentPatchDataset,
-                 members: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+def some_latents(
+    patches: LatentPatchDataset, members: NDArray[np.int64]
+) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
     """Mean latents of members of the patches, of 2,048 of them where there are more: which, (M,), and (M, C, h, w)."""
     chosen = members[:: -(-len(members) // _MAX_LATENTS)]
     return chosen, np.stack([patches.latent_mean(int(member)).numpy() for member in chosen])

@@ -25,8 +25,15 @@ NEAREST_NAME = 'nearest.csv'
 _CLOSEST_PAIRS = 8
 
 
-def publish(options: SampleOptions, source: Source, kept: Sequence[Candidate], features: NDArray[np.float32],
-            counts: dict[str, int], stage: StageRun, generator: Weights | None = None) -> None:
+def publish(
+    options: SampleOptions,
+    source: Source,
+    kept: Sequence[Candidate],
+    features: NDArray[np.float32],
+    counts: dict[str, int],
+    stage: StageRun,
+    generator: Weights | None = None,
+) -> None:
     """Write the set; the folder is finished afterwards.
 
     Args:
@@ -40,14 +47,24 @@ def publish(options: SampleOptions, source: Source, kept: Sequence[Candidate], f
     write_set(stage.folder, images, _rows(options, source, kept), SampleRow, options.scale, targets)
     write_montage(stage.folder, images, [item.draw.label for item in kept])
     _write_nearest(source, kept, features, stage)
-    facts: dict[str, Any] = {'psnr_db': quantiles([item.psnr_db for item in kept]),
-                             'patches_psnr_db': quantiles([row.psnr_db for row in source.patches.rows]),
-                             **coverage_facts(features, source.features, options.seed)}
+    facts: dict[str, Any] = {
+        'psnr_db': quantiles([item.psnr_db for item in kept]),
+        'patches_psnr_db': quantiles([row.psnr_db for row in source.patches.rows]),
+        **coverage_facts(features, source.features, options.seed),
+    }
     card_facts = CardFacts(
-        name=source.name, num_images=len(kept), num_labels=len({item.draw.label for item in kept}),
-        size_px=kept[0].rgb.shape[0], scale=options.scale, metric=source.patches.rows[0].metric, options=options,
-        network=dict(source.network), codec=getattr(source.patches.options, 'codec', None), encoder=source.encoder,
-        **facts)
+        name=source.name,
+        num_images=len(kept),
+        num_labels=len({item.draw.label for item in kept}),
+        size_px=kept[0].rgb.shape[0],
+        scale=options.scale,
+        metric=source.patches.rows[0].metric,
+        options=options,
+        network=dict(source.network),
+        codec=getattr(source.patches.options, 'codec', None),
+        encoder=source.encoder,
+        **facts,
+    )
     card = dataset_card(card_facts) if generator is None else gsdd_card(card_facts, generator)
     write_atomic(stage.folder / CARD_NAME, card)
     stage.finish(counts, [MANIFEST_NAME, META_INFO_NAME, NEAREST_NAME], figures=['montage.png', 'nearest.png'], **facts)
@@ -55,11 +72,23 @@ def publish(options: SampleOptions, source: Source, kept: Sequence[Candidate], f
 
 def _rows(options: SampleOptions, source: Source, kept: Sequence[Candidate]) -> list[SampleRow]:
     names = [row.name for row in source.patches.rows]
-    make = partial(SampleRow, seed=options.seed, checkpoint_sha256='' if source.checkpoint is None
-                   else sha256_file(source.checkpoint),
-                   guidance_scale=options.guidance_scale, metric=source.patches.rows[0].metric)
-    return [make(name=item.draw.name, label=item.draw.label, index=item.draw.index, psnr_db=item.psnr_db,
-                 prototype='' if item.draw.prototype is None else names[item.draw.prototype]) for item in kept]
+    make = partial(
+        SampleRow,
+        seed=options.seed,
+        checkpoint_sha256='' if source.checkpoint is None else sha256_file(source.checkpoint),
+        guidance_scale=options.guidance_scale,
+        metric=source.patches.rows[0].metric,
+    )
+    return [
+        make(
+            name=item.draw.name,
+            label=item.draw.label,
+            index=item.draw.index,
+            psnr_db=item.psnr_db,
+            prototype='' if item.draw.prototype is None else names[item.draw.prototype],
+        )
+        for item in kept
+    ]
 
 
 def _write_nearest(source: Source, kept: Sequence[Candidate], features: NDArray[np.float32], stage: StageRun) -> None:
@@ -70,12 +99,16 @@ def _write_nearest(source: Source, kept: Sequence[Candidate], features: NDArray[
     def patch(number: int) -> NDArray[np.uint8]:
         return read_rgb(source.patches.dataroot / IMAGES_FOLDER / names[number])
 
-    alike = [(item.draw.name, names[number], f'{gap:.6g}', f'{_psnr_db(item.rgb, patch(number)):.4f}')
-             for item, number, gap in zip(kept, index.tolist(), distance.tolist())]
+    alike = [
+        (item.draw.name, names[number], f'{gap:.6g}', f'{_psnr_db(item.rgb, patch(number)):.4f}')
+        for item, number, gap in zip(kept, index.tolist(), distance.tolist())
+    ]
     write_csv(stage.folder / NEAREST_NAME, ('name', 'patch', 'feature_distance', 'psnr_db'), alike)
     closest = np.argsort(distance, kind='stable')[:_CLOSEST_PAIRS]
-    save_montage(stage.folder / 'nearest.png', [[kept[number].rgb for number in closest],
-                                                [patch(int(index[number])) for number in closest]])
+    save_montage(
+        stage.folder / 'nearest.png',
+        [[kept[number].rgb for number in closest], [patch(int(index[number])) for number in closest]],
+    )
 
 
 def _psnr_db(a: NDArray[np.uint8], b: NDArray[np.uint8]) -> float:

@@ -54,11 +54,14 @@ def find_checkpoint(experiment: Experiment) -> Path | None:
     sections = experiment.recipe.experiment
     assert sections is not None
     pair = type(sections.networks.get('network_g')), type(sections.datasets.get('train'))
-    if pair not in ((MinimaxDiTNetworkOptions, LatentPatchDatasetOptions),
-                    (LatentImagesOptions, LabelledPatchDatasetOptions)):
+    if pair not in (
+        (MinimaxDiTNetworkOptions, LatentPatchDatasetOptions),
+        (LatentImagesOptions, LabelledPatchDatasetOptions),
+    ):
         raise InputError(
             'sample: network_g must be a MinimaxDiT and datasets.train a LatentPatchDataset, or, for GSDD, '
-            'LatentImages and a LabelledPatchDataset.')
+            'LatentImages and a LabelledPatchDataset.'
+        )
     if experiment.recipe.is_untuned:
         return None
     checkpoint = Path(experiment.opt['path']['models']) / 'net_g_latest.pth'
@@ -77,8 +80,9 @@ def fingerprints(experiment: Experiment, checkpoint: Path | None, save_dir: str)
     section = experiment.opt['datasets']['train']
     clusters = Path(section['labels_file']).parent
     refuse_overlap(save_dir, photo_folders(Path(section['dataroot'])), 'sample.save_dir')
-    weights = f'pretrained {experiment.opt["network_g"]["pretrained"]}' if checkpoint is None else sha256_file(
-        checkpoint)
+    weights = (
+        f'pretrained {experiment.opt["network_g"]["pretrained"]}' if checkpoint is None else sha256_file(checkpoint)
+    )
     stages = {'patches': fingerprint_stage(Path(section['dataroot'])), 'clusters': fingerprint_stage(clusters)}
     # What the training started from is in its checkpoint.
     files = {key: digest for key, digest in training_inputs(experiment.recipe).items() if not key.startswith('path.')}
@@ -91,8 +95,10 @@ def fingerprints(experiment: Experiment, checkpoint: Path | None, save_dir: str)
 def _refuse_changed(folder: Path, files: Mapping[str, str]) -> None:
     """Refuse to go on with other files than a stage has worked with."""
     if changed := changed_inputs(read_stage(folder), files):
-        raise InputError(f'{folder}: was made with another file or folder as {changed[0]}; put that one back, or make '
-                         'this again under another name.')
+        raise InputError(
+            f'{folder}: was made with another file or folder as {changed[0]}; put that one back, or make '
+            'this again under another name.'
+        )
 
 
 def _encoder_of(clusters: Path) -> EncoderOptions:
@@ -113,5 +119,12 @@ def open_source(experiment: Experiment, checkpoint: Path | None) -> Source:
         patches = LatentPatchDataset(section)
         patches.prepare()
     clusters = Path(section['labels_file']).parent
-    return Source(experiment.opt['name'], experiment.opt['network_g'], checkpoint, patches, np.array(patches.labels),
-                  read_features(clusters, [row.name for row in patches.rows]), _encoder_of(clusters))
+    return Source(
+        experiment.opt['name'],
+        experiment.opt['network_g'],
+        checkpoint,
+        patches,
+        np.array(patches.labels),
+        read_features(clusters, [row.name for row in patches.rows]),
+        _encoder_of(clusters),
+    )

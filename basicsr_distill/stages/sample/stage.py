@@ -58,8 +58,7 @@ def plan(options: SampleOptions, experiment: Experiment) -> StagePlan:
 def _sample(options: SampleOptions, experiment: Experiment, source: Source, stage: StageRun) -> None:
     """Draw this rank's images; rank 0 publishes all."""
     trained_images = gsdd.is_gsdd(experiment)
-    draws = (gsdd.plan_images(source, experiment) if trained_images
-             else plan_draws(options, source))
+    draws = gsdd.plan_images(source, experiment) if trained_images else plan_draws(options, source)
     stage.parts.mkdir(exist_ok=True)
     encoder: Encoder | None = None
     with distributed.broadcast_failure():
@@ -77,8 +76,19 @@ def _sample(options: SampleOptions, experiment: Experiment, source: Source, stag
             features = encode_images(encoder, [candidate.rgb for candidate in candidates])
             errors = None
             if options.select == 'own_error':
-                errors = own_errors(options, source, [candidate.rgb for candidate in candidates],
-                                    [candidate.draw.label for candidate in candidates])
+                errors = own_errors(
+                    options,
+                    source,
+                    [candidate.rgb for candidate in candidates],
+                    [candidate.draw.label for candidate in candidates],
+                )
             chosen, counts = choose(options, candidates, features, source, errors)
-            publish(options, source, [candidates[number] for number in chosen], features[chosen], counts, stage,
-                    gsdd.generator_of(experiment) if trained_images else None)
+            publish(
+                options,
+                source,
+                [candidates[number] for number in chosen],
+                features[chosen],
+                counts,
+                stage,
+                gsdd.generator_of(experiment) if trained_images else None,
+            )

@@ -45,8 +45,9 @@ class Steering:
                 self.bounds = Bounds(*latent_bounds(everything, options.clip_x0))
         self._modes = cache(self._modes_of_label)
 
-    def apply(self, denoise: Denoise, next_timestep: Callable[[Tensor], Tensor] | None,
-              draws: Sequence[Draw]) -> Denoise:
+    def apply(
+        self, denoise: Denoise, next_timestep: Callable[[Tensor], Tensor] | None, draws: Sequence[Draw]
+    ) -> Denoise:
         """The denoiser of a micro-batch with all that steers it; untouched where nothing does.
 
         Args:
@@ -56,12 +57,14 @@ class Steering:
         guidance = self.options.mode_guidance
         if guidance is not None:
             modes = np.stack([self._modes(draw.label)[draw.index % self.options.images_per_cluster] for draw in draws])
-            denoise = towards_modes(denoise, torch.from_numpy(modes), guidance.scale, guidance.stop, self.manifold,
-                                    next_timestep)
+            denoise = towards_modes(
+                denoise, torch.from_numpy(modes), guidance.scale, guidance.stop, self.manifold, next_timestep
+            )
         return denoise if self.bounds is None else within_bounds(denoise, *self.bounds)
 
     def _modes_of_label(self, label: int) -> NDArray[np.float32]:
         assert self.options.mode_guidance is not None
         latents = some_latents(self.patches, np.flatnonzero(self.labels == label))[1]
-        return latent_modes(latents, self.options.images_per_cluster, self.options.seed,
-                            self.options.mode_guidance.modes)
+        return latent_modes(
+            latents, self.options.images_per_cluster, self.options.seed, self.options.mode_guidance.modes
+        )

@@ -25,8 +25,9 @@ METHODS_WITHOUT_BAND = frozenset({'random', 'threshold'})
 Method = Callable[[Indices, int], Indices]
 
 
-def choose(options: SelectOptions, pool: Pool, features: NDArray[np.float32] | None,
-           scores: NDArray[np.float64] | None) -> list[int]:
+def choose(
+    options: SelectOptions, pool: Pool, features: NDArray[np.float32] | None, scores: NDArray[np.float64] | None
+) -> list[int]:
     """Indices of the patches of the set, in the order chosen; cluster after cluster with ``images_per_cluster``.
 
     Args:
@@ -43,9 +44,17 @@ def choose(options: SelectOptions, pool: Pool, features: NDArray[np.float32] | N
     if options.num_images is not None:
         return _pick(options, method, allowed, options.num_images, 'select.num_images')
     assert options.images_per_cluster is not None
-    return [pick for label in range(pool.labels.max() + 1)
-            for pick in _pick(options, method, allowed[pool.labels[allowed] == label], options.images_per_cluster,
-                              f'select.images_per_cluster: cluster {label}')]
+    return [
+        pick
+        for label in range(pool.labels.max() + 1)
+        for pick in _pick(
+            options,
+            method,
+            allowed[pool.labels[allowed] == label],
+            options.images_per_cluster,
+            f'select.images_per_cluster: cluster {label}',
+        )
+    ]
 
 
 def _pick(options: SelectOptions, method: Method, allowed: Indices, count: int, where: str) -> list[int]:
@@ -56,8 +65,9 @@ def _pick(options: SelectOptions, method: Method, allowed: Indices, count: int, 
         raise InputError(f'{where}: {error}; ask for fewer{band} or extract more patches.') from error
 
 
-def _method(options: SelectOptions, pool: Pool, features: NDArray[np.float32] | None,
-            scores: NDArray[np.float64] | None) -> Method:
+def _method(
+    options: SelectOptions, pool: Pool, features: NDArray[np.float32] | None, scores: NDArray[np.float64] | None
+) -> Method:
     """The function of ``selection`` that the options name."""
     seed = options.seed
 
@@ -69,7 +79,8 @@ def _method(options: SelectOptions, pool: Pool, features: NDArray[np.float32] | 
         'random': lambda allowed, count: choose_random(len(allowed), count, seed),
         'band': lambda allowed, count: choose_random(len(allowed), count, seed),
         'threshold': lambda allowed, count: choose_under_threshold(
-            pool.psnr_db[allowed], options.threshold, count, seed),
+            pool.psnr_db[allowed], options.threshold, count, seed
+        ),
         'uniform': lambda allowed, count: choose_per_cluster(pool.labels[allowed], count, seed),
         'medoids': lambda allowed, count: choose_medoids(of(features, allowed), count, seed),
         'herding': lambda allowed, count: choose_by_herding(of(features, allowed), count),
@@ -91,11 +102,15 @@ def read_scores(options: ScoreFileOptions, pool: Pool) -> NDArray[np.float64]:
     """
     path = Path(options.path)
     where = f'select.scores.path: {path}'
-    by_name = {name.removesuffix('.png'): score for name, score
-               in read_score_file(path, options.name_column, options.score_column, where).items()}
+    by_name = {
+        name.removesuffix('.png'): score
+        for name, score in read_score_file(path, options.name_column, options.score_column, where).items()
+    }
     unknown = [row.name for row in pool.rows if row.name.removesuffix('.png') not in by_name]
     if unknown:
-        raise InputError(f'{where}: no score for {unknown[0]} ({len(unknown)} of {len(pool.rows)} patches); names are '
-                         f'those of {pool.folder / "manifest.csv"}.')
+        raise InputError(
+            f'{where}: no score for {unknown[0]} ({len(unknown)} of {len(pool.rows)} patches); names are '
+            f'those of {pool.folder / "manifest.csv"}.'
+        )
     scores = np.array([by_name[row.name.removesuffix('.png')] for row in pool.rows])
     return -scores if options.lowest_first else scores

@@ -16,8 +16,9 @@ _CROP_PX = 16  # of LR
 _CHANNELS, _LAYERS = 32, 4
 
 
-def measure_losses(count: int, image: Callable[[int], NDArray[np.uint8]], scale: int, iterations: int,
-                   seed: int) -> NDArray[np.float64]:
+def measure_losses(
+    count: int, image: Callable[[int], NDArray[np.uint8]], scale: int, iterations: int, seed: int
+) -> NDArray[np.float64]:
     """Mean squared error of every patch after super-resolution by a network trained on all of them.
 
     Source: Moser et al. (2024, arXiv 2403.17083), with a small residual network in SRCNN's place.
@@ -62,8 +63,9 @@ class _Network(nn.Module):
         layers: list[nn.Module] = [nn.Conv2d(3, _CHANNELS, 3, padding=1)]
         for _ in range(_LAYERS):
             layers += [nn.ReLU(), nn.Conv2d(_CHANNELS, _CHANNELS, 3, padding=1)]
-        self.body = nn.Sequential(*layers, nn.ReLU(), nn.Conv2d(_CHANNELS, 3 * scale**2, 3, padding=1),
-                                  nn.PixelShuffle(scale))
+        self.body = nn.Sequential(
+            *layers, nn.ReLU(), nn.Conv2d(_CHANNELS, 3 * scale**2, 3, padding=1), nn.PixelShuffle(scale)
+        )
         self.scale = scale
 
     def forward(self, lr: Tensor) -> Tensor:
@@ -75,8 +77,8 @@ def _crop(rgb: NDArray[np.uint8], scale: int) -> tuple[Tensor, Tensor]:
     lr = make_lr(rgb, scale)
     size = min(_CROP_PX, *lr.shape[:2])
     top, left = (int(torch.randint(length - size + 1, ())) for length in lr.shape[:2])
-    hr = rgb[top * scale:(top + size) * scale, left * scale:(left + size) * scale]
-    return _tensor(lr[top:top + size, left:left + size]), _tensor(hr)
+    hr = rgb[top * scale : (top + size) * scale, left * scale : (left + size) * scale]
+    return _tensor(lr[top : top + size, left : left + size]), _tensor(hr)
 
 
 def _tensor(rgb: NDArray[np.uint8]) -> Tensor:

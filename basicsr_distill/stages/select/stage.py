@@ -63,8 +63,12 @@ def _open_pool(recipe: Recipe) -> Pool:
 def _plan(recipe: Recipe, pool: Pool) -> StagePlan:
     options = recipe.select
     assert options is not None
-    return StagePlan(Path(options.save_dir), 'select', options.model_dump(mode='json'),
-                     {**pool.fingerprints(), **file_inputs(options, 'select')})
+    return StagePlan(
+        Path(options.save_dir),
+        'select',
+        options.model_dump(mode='json'),
+        {**pool.fingerprints(), **file_inputs(options, 'select')},
+    )
 
 
 def _select(recipe: Recipe, pool: Pool, scores: NDArray[np.float64] | None, stage: StageRun) -> None:
@@ -87,7 +91,8 @@ def _losses(recipe: Recipe, pool: Pool, path: Path) -> NDArray[np.float64]:
     """Losses of a small network, kept for a run that was interrupted after them."""
     assert recipe.select is not None
     if not path.is_file():
-        losses = measure_losses(len(pool.rows), pool.image, recipe.select.scale, recipe.select.loss_iter,
-                                recipe.select.seed)
+        losses = measure_losses(
+            len(pool.rows), pool.image, recipe.select.scale, recipe.select.loss_iter, recipe.select.seed
+        )
         save_part(path, {'losses': losses})
     return read_arrays(path)['losses']

@@ -42,15 +42,20 @@ def check_labels(experiment: Experiment) -> None:
     if section['type'] == 'LatentPatchDataset' and 'num_labels' in opt['network_g']:
         highest = max(read_labels(Path(section['labels_file'])).values(), default=0)
         if highest >= opt['network_g']['num_labels']:
-            raise InputError(f'{path}: network_g.num_labels: {section["labels_file"]} has labels up to {highest}; '
-                             f'set num_labels: {highest + 1}.')
+            raise InputError(
+                f'{path}: network_g.num_labels: {section["labels_file"]} has labels up to {highest}; '
+                f'set num_labels: {highest + 1}.'
+            )
 
 
 def check_backbones(experiment: Experiment) -> None:
     """Refuse a run whose perceptual loss or LPIPS lacks its weights now, not when they are first needed."""
     path, opt = experiment.path, experiment.opt
-    perceptual = [(key, value) for key, value in (opt.get('train') or {}).items()
-                  if isinstance(value, dict) and value.get('type') == 'PerceptualLoss']
+    perceptual = [
+        (key, value)
+        for key, value in (opt.get('train') or {}).items()
+        if isinstance(value, dict) and value.get('type') == 'PerceptualLoss'
+    ]
     for key, value in perceptual:
         try:
             backbone_file(value.get('vgg_type', 'vgg19'))
@@ -61,8 +66,10 @@ def check_backbones(experiment: Experiment) -> None:
             try:
                 load_lpips(value['net'], value['weights'])
             except InputError as error:
-                raise InputError(f'{path}: val.metrics.{key}: {error}; or leave the metric out with '
-                                 f'--force_yml val:metrics:{key}=none.') from error
+                raise InputError(
+                    f'{path}: val.metrics.{key}: {error}; or leave the metric out with '
+                    f'--force_yml val:metrics:{key}=none.'
+                ) from error
 
 
 def build_checked_dataset(experiment: Experiment, name: str) -> Any:
@@ -80,10 +87,12 @@ def build_checked_dataset(experiment: Experiment, name: str) -> Any:
         raise InputError(f'{path}: datasets.{name}: {error}') from error
     except (TypeError, ValueError, AttributeError, IndexError, AssertionError) as error:
         raise InputError(
-            f'{path}: datasets.{name}: {section["type"]} cannot be built with these values ({error}).') from error
+            f'{path}: datasets.{name}: {section["type"]} cannot be built with these values ({error}).'
+        ) from error
     if len(dataset) == 0:
         raise InputError(
-            f'{path}: datasets.{name}: {section.get("dataroot_gt") or section.get("dataroot_lq")} holds no images.')
+            f'{path}: datasets.{name}: {section.get("dataroot_gt") or section.get("dataroot_lq")} holds no images.'
+        )
     return dataset
 
 
@@ -100,4 +109,5 @@ def check_batch(experiment: Experiment, num_samples: int) -> None:
     if batch > available:
         raise InputError(
             f'{path}: datasets.train.batch_size_per_gpu: a batch of {batch} is larger than the set of {num_samples} '
-            f'images; set dataset_enlarge_ratio: {math.ceil(batch / num_samples)} or a smaller batch.')
+            f'images; set dataset_enlarge_ratio: {math.ceil(batch / num_samples)} or a smaller batch.'
+        )

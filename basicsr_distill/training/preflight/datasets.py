@@ -15,8 +15,13 @@ _BACKENDS = ('disk', 'lmdb', 'memcached')
 _STAGE_MARK = 'stage.json'
 # Where the images of a stage's folder lie.
 _STAGE_IMAGES = ('images', 'HR')
-_COUNTS = {'batch_size_per_gpu': 1, 'num_worker_per_gpu': 0, 'dataset_enlarge_ratio': 1, 'num_prefetch_queue': 1,
-           'gt_size': 1}
+_COUNTS = {
+    'batch_size_per_gpu': 1,
+    'num_worker_per_gpu': 0,
+    'dataset_enlarge_ratio': 1,
+    'num_prefetch_queue': 1,
+    'gt_size': 1,
+}
 _FLAGS = ('use_hflip', 'use_rot', 'use_shuffle', 'pin_memory', 'persistent_workers')
 _WORDS = ('dataroot_gt', 'dataroot_lq', 'meta_info_file', 'meta_info', 'filename_tmpl')
 
@@ -38,8 +43,9 @@ def check_datasets(path: Path, opt: dict[str, Any]) -> None:
             if section['type'] in _PAIRED:
                 scale = section.get('scale')
                 if isinstance(scale, bool) or not isinstance(scale, int) or scale < 1:
-                    raise InputError(f'{path}: scale: {scale!r} is not a whole number of at least 1, which '
-                                     f'{section["type"]} needs.')
+                    raise InputError(
+                        f'{path}: scale: {scale!r} is not a whole number of at least 1, which {section["type"]} needs.'
+                    )
     _check_lmdb_used_once(path, opt)
 
 
@@ -61,14 +67,15 @@ def _check_values(where: str, section: dict[str, Any]) -> None:
 
 def _check_backend(where: str, section: dict[str, Any]) -> None:
     if 'io_backend' not in section:
-        raise InputError(f'{where}: {section["type"]} needs the key \'io_backend\'; write io_backend: {{type: disk}}.')
+        raise InputError(f"{where}: {section['type']} needs the key 'io_backend'; write io_backend: {{type: disk}}.")
     backend = section['io_backend']
     if not isinstance(backend, dict) or backend.get('type') not in _BACKENDS:
         kind = backend.get('type') if isinstance(backend, dict) else backend
         raise InputError(f'{where}.io_backend: {kind!r} is not known; write type: disk or type: lmdb.')
     if backend['type'] == 'memcached' and importlib.util.find_spec('mc') is None:
-        raise InputError(f'{where}.io_backend: memcached needs the package mc, which is not installed; write type: '
-                         'disk.')
+        raise InputError(
+            f'{where}.io_backend: memcached needs the package mc, which is not installed; write type: disk.'
+        )
     for key in ('dataroot_gt', 'dataroot_lq'):
         root = section.get(key)
         if root is None:
@@ -76,11 +83,12 @@ def _check_backend(where: str, section: dict[str, Any]) -> None:
         is_lmdb = root.rstrip('/').endswith('.lmdb') or os.path.isfile(os.path.join(root, 'data.mdb'))
         if backend['type'] == 'lmdb' and not root.endswith('.lmdb'):
             raise InputError(
-                f'{where}.{key}: {root} does not end in .lmdb; write io_backend: {{type: disk}} for a folder '
-                'of images.')
+                f'{where}.{key}: {root} does not end in .lmdb; write io_backend: {{type: disk}} for a folder of images.'
+            )
         if backend['type'] == 'lmdb' and not os.path.isfile(os.path.join(root, 'meta_info.txt')):
-            raise InputError(f'{where}.{key}: {root} has no meta_info.txt, the list that BasicSR reads; make the lmdb '
-                             'anew.')
+            raise InputError(
+                f'{where}.{key}: {root} has no meta_info.txt, the list that BasicSR reads; make the lmdb anew.'
+            )
         if backend['type'] == 'disk' and is_lmdb:
             raise InputError(f'{where}.io_backend: disk, but {key} {root} is an lmdb; write type: lmdb.')
     if backend['type'] == 'lmdb' and section.get('dataroot_gt') is not None:
@@ -97,21 +105,25 @@ def _check_roots(where: str, section: dict[str, Any]) -> None:
             continue
         if os.path.isfile(os.path.join(root, _STAGE_MARK)):
             images = next((name for name in _STAGE_IMAGES if os.path.isdir(os.path.join(root, name))), None)
-            raise InputError(f'{where}.{key}: {root} is the folder of a stage, which holds more than images'
-                             + (f'; write {os.path.join(root, images)}.' if images else '; correct the path.'))
+            raise InputError(
+                f'{where}.{key}: {root} is the folder of a stage, which holds more than images'
+                + (f'; write {os.path.join(root, images)}.' if images else '; correct the path.')
+            )
 
 
 def _check_training(where: str, section: dict[str, Any], opt: dict[str, Any]) -> None:
     if section['type'] in _LR_ONLY:
-        raise InputError(f'{where}: {section["type"]} has no HR images to learn from; use PairedImageDataset or '
-                         'DistilledPatchDataset.')
+        raise InputError(
+            f'{where}: {section["type"]} has no HR images to learn from; use PairedImageDataset or '
+            'DistilledPatchDataset.'
+        )
     for key in ('use_hflip', 'use_rot'):
         if key not in section:
             older = '; older files call it use_flip' if key == 'use_hflip' and 'use_flip' in section else ''
             raise InputError(f'{where}: {section["type"]} needs the key {key!r}{older}.')
     if section['type'] in _PAIRED:
         if 'gt_size' not in section:
-            raise InputError(f'{where}: {section["type"]} needs the key \'gt_size\', the crop of the training images.')
+            raise InputError(f"{where}: {section['type']} needs the key 'gt_size', the crop of the training images.")
         check_crop(f'{where}.gt_size', section['gt_size'], opt.get('scale'))
 
 
@@ -141,6 +153,8 @@ def _check_lmdb_used_once(path: Path, opt: dict[str, Any]) -> None:
                 where = f'datasets.{name}.{key}'
                 earlier = opened.setdefault(os.path.realpath(root), where)
                 if earlier != where:
-                    raise InputError(f'{path}: {where}: {root} is already opened for {earlier}, and an lmdb cannot be '
-                                     'opened twice in one process; copy it, or set num_worker_per_gpu: 1 where one of '
-                                     'them is the training set.')
+                    raise InputError(
+                        f'{path}: {where}: {root} is already opened for {earlier}, and an lmdb cannot be '
+                        'opened twice in one process; copy it, or set num_worker_per_gpu: 1 where one of '
+                        'them is the training set.'
+                    )

@@ -45,8 +45,10 @@ def check_images(path: Path, opt: dict[str, Any], datasets: Mapping[str, Any]) -
 
 def _paths(dataset: Any, key: str) -> list[str]:
     """Files of one side; a dataset without pairs lists its only side."""
-    sides = [entry if isinstance(entry, dict) else {f'{"gt" if hasattr(dataset, "gt_folder") else "lq"}_path': entry}
-             for entry in dataset.paths]
+    sides = [
+        entry if isinstance(entry, dict) else {f'{"gt" if hasattr(dataset, "gt_folder") else "lq"}_path': entry}
+        for entry in dataset.paths
+    ]
     return [side[f'{key}_path'] for side in sides if f'{key}_path' in side]
 
 
@@ -78,35 +80,48 @@ def _lmdb_headers(where: str, root: Path, keys: list[str]) -> _Headers:
         except (IndexError, ValueError):
             raise InputError(
                 f'{where}: {root / "meta_info.txt"}: {line!r} is not name.png (height,width,channels) level; '
-                'make the lmdb anew.') from None
+                'make the lmdb anew.'
+            ) from None
         headers[line.split('.')[0]] = ImageHeader(width, height, 'L' if channels == 1 else 'RGB')
     try:
-        with (lmdb.open(str(root), readonly=True, lock=False, readahead=False) as database,
-              database.begin(buffers=True) as reader):
+        with (
+            lmdb.open(str(root), readonly=True, lock=False, readahead=False) as database,
+            database.begin(buffers=True) as reader,
+        ):
             absent = [key for key in keys if reader.get(key.encode()) is None]
     except lmdb.Error as error:
         raise InputError(f'{where}: {root} cannot be opened ({error}); make the lmdb anew.') from None
     if absent:
-        raise InputError(f'{where}: {root} holds no {absent[0]!r}, which its meta_info.txt lists ({len(absent)} are '
-                         'missing); make the lmdb anew.')
+        raise InputError(
+            f'{where}: {root} holds no {absent[0]!r}, which its meta_info.txt lists ({len(absent)} are '
+            'missing); make the lmdb anew.'
+        )
     return headers
 
 
-def _check_pairs(where: str, is_train: bool, scale: int, gt: tuple[list[str], _Headers],
-                 lq: tuple[list[str], _Headers]) -> None:
+def _check_pairs(
+    where: str, is_train: bool, scale: int, gt: tuple[list[str], _Headers], lq: tuple[list[str], _Headers]
+) -> None:
     pairs = [(gt[1][gt_path], lq[1][lq_path]) for gt_path, lq_path in zip(gt[0], lq[0])]
     kinds = Counter(pairs)  # of a hundred thousand patches there is one
     faults = {kind: fault for kind in kinds if (fault := pair_fault(kind[0][:2], kind[1][:2], scale, is_train))}
     if faults:
         first = next(index for index, pair in enumerate(pairs) if pair in faults)
-        raise InputError(f'{where}: {lq[0][first]}: {faults[pairs[first]]} (the HR image is {gt[0][first]}; '
-                         f'{sum(kinds[kind] for kind in faults)} of {len(pairs)} pairs).')
+        raise InputError(
+            f'{where}: {lq[0][first]}: {faults[pairs[first]]} (the HR image is {gt[0][first]}; '
+            f'{sum(kinds[kind] for kind in faults)} of {len(pairs)} pairs).'
+        )
     doubtful = {kind for kind in kinds if is_doubtful_pair(kind[0][:2], kind[1][:2], scale)}
     if doubtful:
         first = next(index for index, pair in enumerate(pairs) if pair in doubtful)
-        _log.warning('%s: %d of %d HR images are more than a pixel of LR larger than their partners, first that of %s; '
-                     'what is left over at the right and lower edge is not measured.', where,
-                     sum(kinds[kind] for kind in doubtful), len(pairs), lq[0][first])
+        _log.warning(
+            '%s: %d of %d HR images are more than a pixel of LR larger than their partners, first that of %s; '
+            'what is left over at the right and lower edge is not measured.',
+            where,
+            sum(kinds[kind] for kind in doubtful),
+            len(pairs),
+            lq[0][first],
+        )
 
 
 def _check_smallest(where: str, gt_size: int, headers: _Headers) -> None:
@@ -116,7 +131,8 @@ def _check_smallest(where: str, gt_size: int, headers: _Headers) -> None:
         too_small = sum(min(header[:2]) < gt_size for header in headers.values())
         raise InputError(
             f'{where}: {gt_size} is larger than {too_small} of {len(headers)} images, the smallest of which is '
-            f'{smallest} ({headers[smallest].width}x{headers[smallest].height}); lower it or remove them.')
+            f'{smallest} ({headers[smallest].width}x{headers[smallest].height}); lower it or remove them.'
+        )
 
 
 def _check_borders(path: Path, opt: dict[str, Any], headers: _Headers) -> None:
@@ -127,13 +143,17 @@ def _check_borders(path: Path, opt: dict[str, Any], headers: _Headers) -> None:
     crop = metrics[name].get('crop_border', 0)
     smallest = min(headers, key=lambda file: min(headers[file][:2]))
     if 2 * crop >= min(headers[smallest][:2]):
-        raise InputError(f'{path}: val.metrics.{name}.crop_border: {crop} leaves nothing of {smallest} '
-                         f'({headers[smallest].width}x{headers[smallest].height}); lower it.')
+        raise InputError(
+            f'{path}: val.metrics.{name}.crop_border: {crop} leaves nothing of {smallest} '
+            f'({headers[smallest].width}x{headers[smallest].height}); lower it.'
+        )
 
 
 def _warn_of_odd_kinds(where: str, headers: _Headers) -> None:
-    for odd, consequence in (('has_alpha', 'have an alpha channel, which is dropped'),
-                             ('is_deep', 'have more than 8 bits a channel, which are cut to 8')):
+    for odd, consequence in (
+        ('has_alpha', 'have an alpha channel, which is dropped'),
+        ('is_deep', 'have more than 8 bits a channel, which are cut to 8'),
+    ):
         kinds = {header for header in set(headers.values()) if getattr(header, odd)}
         files = [file for file, header in headers.items() if header in kinds] if kinds else []
         if files:

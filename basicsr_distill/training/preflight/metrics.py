@@ -51,6 +51,8 @@ def _check_reference(path: Path, name: str, metric: dict[str, Any], opt: dict[st
         return
     for phase, section in opt['datasets'].items():
         if phase != 'train' and section['type'] == _LR_ONLY:
-            raise InputError(f'{path}: val.metrics.{name}: {metric["type"]} compares with HR images, which '
-                             f'datasets.{phase} ({_LR_ONLY}) has not; give it a file of its own without this metric, '
-                             'or use PairedImageDataset.')
+            raise InputError(
+                f'{path}: val.metrics.{name}: {metric["type"]} compares with HR images, which '
+                f'datasets.{phase} ({_LR_ONLY}) has not; give it a file of its own without this metric, '
+                'or use PairedImageDataset.'
+            )

@@ -14,12 +14,26 @@ from basicsr_distill.training.preflight.registered import find_component
 
 # Architectures whose ``scale`` is the factor between input and output; of all others it is ``upscale``.
 _SCALE_IN_SCALE = ('RRDBNet', 'ECBSR', 'DUF')
-SR_MODELS = ('SRModel', 'SwinIRModel', 'SRGANModel', 'ESRGANModel', 'RealESRNetModel', 'RealESRGANModel',
-              'TiledSRModel', 'TiledSwinIRModel', 'HITModel')
+SR_MODELS = (
+    'SRModel',
+    'SwinIRModel',
+    'SRGANModel',
+    'ESRGANModel',
+    'RealESRNetModel',
+    'RealESRGANModel',
+    'TiledSRModel',
+    'TiledSwinIRModel',
+    'HITModel',
+)
 _GAN_MODELS = ('SRGANModel', 'ESRGANModel', 'RealESRGANModel')
 _BLIND_MODELS = ('RealESRNetModel', 'RealESRGANModel')
-_DATASETS = ('PairedImageDataset', 'RealESRGANPairedDataset', 'RealESRGANDataset', 'SingleImageDataset',
-             'DistilledPatchDataset')
+_DATASETS = (
+    'PairedImageDataset',
+    'RealESRGANPairedDataset',
+    'RealESRGANDataset',
+    'SingleImageDataset',
+    'DistilledPatchDataset',
+)
 _IN_CHANNELS = ('num_in_ch', 'in_chans')
 _OUT_CHANNELS = ('num_out_ch', 'out_chans')
 # RealESRGANDataset hands out crops of this size, and the queue of degraded images keeps it.
@@ -71,10 +85,17 @@ def _check_channels(path: Path, opt: dict[str, Any]) -> None:
         for network, key in _channel_keys(opt, keys):
             value = _setting(opt[network], key)
             if value != wanted:
-                advice = ('remove color or write 1' if is_luma else
-                          'write 3' if value != 1 or 'RealESRGAN' in data['type'] else 'write 3, or color: y for luma')
-                raise InputError(f'{path}: {network}.{key}: {value}, but datasets.{name} gives {wanted} '
-                                 f'channel{"s" if wanted > 1 else " (color: y)"}; {advice}.')
+                advice = (
+                    'remove color or write 1'
+                    if is_luma
+                    else 'write 3'
+                    if value != 1 or 'RealESRGAN' in data['type']
+                    else 'write 3, or color: y for luma'
+                )
+                raise InputError(
+                    f'{path}: {network}.{key}: {value}, but datasets.{name} gives {wanted} '
+                    f'channel{"s" if wanted > 1 else " (color: y)"}; {advice}.'
+                )
 
 
 def _channel_keys(opt: dict[str, Any], keys: tuple[str, ...]) -> Iterator[tuple[str, str]]:
@@ -87,15 +108,16 @@ def _channel_keys(opt: dict[str, Any], keys: tuple[str, ...]) -> Iterator[tuple[
 def _check_model_and_data(path: Path, opt: dict[str, Any]) -> None:
     model, data = opt['model_type'], opt['datasets']['train']
     if model in _GAN_MODELS and not isinstance(opt['train'].get('gan_opt'), dict):
-        raise InputError(f'{path}: train: {model} needs the section \'gan_opt\'.')
+        raise InputError(f"{path}: train: {model} needs the section 'gan_opt'.")
     is_blind = model in _BLIND_MODELS and opt.get('high_order_degradation', True)
     if data['type'] == 'RealESRGANDataset' and not is_blind:
-        hint = ('set high_order_degradation: true' if model in _BLIND_MODELS else
-                f'use {" or ".join(_BLIND_MODELS)}')
+        hint = 'set high_order_degradation: true' if model in _BLIND_MODELS else f'use {" or ".join(_BLIND_MODELS)}'
         raise InputError(f'{path}: datasets.train: RealESRGANDataset gives no LR images to {model}; {hint}.')
     if is_blind and data['type'] in _DATASETS and data['type'] != 'RealESRGANDataset':
-        raise InputError(f'{path}: datasets.train: {data["type"]} gives no blur kernels to {model}; set '
-                         'high_order_degradation: false to train on its pairs, or use RealESRGANDataset.')
+        raise InputError(
+            f'{path}: datasets.train: {data["type"]} gives no blur kernels to {model}; set '
+            'high_order_degradation: false to train on its pairs, or use RealESRGANDataset.'
+        )
     component: Any = find_component(model, MODEL_REGISTRY)
     methods = [component.optimize_parameters] + ([component.feed_data] if is_blind else [])
     for key in _looked_up(*methods):
@@ -132,12 +154,16 @@ def _is_number(value: Any) -> bool:
 def _check_blind_sizes(path: Path, opt: dict[str, Any]) -> None:
     check_crop(f'{path}: gt_size', opt['gt_size'], opt['scale'])
     if opt['gt_size'] > _BLIND_POOL_PX:
-        raise InputError(f'{path}: gt_size: {opt["gt_size"]} is more than the {_BLIND_POOL_PX} pixels that '
-                         f'RealESRGANDataset hands out; write at most {_BLIND_POOL_PX}.')
+        raise InputError(
+            f'{path}: gt_size: {opt["gt_size"]} is more than the {_BLIND_POOL_PX} pixels that '
+            f'RealESRGANDataset hands out; write at most {_BLIND_POOL_PX}.'
+        )
     queue, section = opt.get('queue_size', _DEFAULT_QUEUE_SIZE), opt['datasets']['train']
     if isinstance(queue, bool) or not isinstance(queue, int) or queue < 1:
         raise InputError(f'{path}: queue_size: {queue!r} is not a whole number of at least 1.')
     batch = section.get('batch_size_per_gpu', 1) * (1 if opt['dist'] else max(1, opt['num_gpu']))
     if queue % batch:
-        raise InputError(f'{path}: queue_size: {queue} is not a multiple of the batch size {batch}; set queue_size: '
-                         f'{batch * max(1, round(queue / batch))}.')
+        raise InputError(
+            f'{path}: queue_size: {queue} is not a multiple of the batch size {batch}; set queue_size: '
+            f'{batch * max(1, round(queue / batch))}.'
+        )

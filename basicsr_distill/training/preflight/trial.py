@@ -18,8 +18,17 @@ from basicsr_distill.training.preflight.networks import SR_MODELS
 
 _TRIED_PX = (17, 19)
 # What wrong values of options raise; anything else is a fault of the program or of the machine.
-_VALUE_ERRORS = (TypeError, ValueError, KeyError, IndexError, AttributeError, AssertionError, NotImplementedError,
-                 ZeroDivisionError, RuntimeError)
+_VALUE_ERRORS = (
+    TypeError,
+    ValueError,
+    KeyError,
+    IndexError,
+    AttributeError,
+    AssertionError,
+    NotImplementedError,
+    ZeroDivisionError,
+    RuntimeError,
+)
 
 
 def take_first_images(path: Path, opt: dict[str, Any], datasets: Mapping[str, Any]) -> None:
@@ -41,7 +50,8 @@ def take_first_images(path: Path, opt: dict[str, Any], datasets: Mapping[str, An
         except _VALUE_ERRORS as error:
             raise InputError(
                 f'{path}: datasets.{name}: {type(dataset).__name__} cannot take its first image with these '
-                f'values ({_one_line(error)}).') from error
+                f'values ({_one_line(error)}).'
+            ) from error
 
 
 def build_checked_model(experiment: Experiment) -> Any:
@@ -82,21 +92,31 @@ def _try_network(path: Path, opt: dict[str, Any], model: Any) -> None:
     except torch.OutOfMemoryError:
         raise
     except _VALUE_ERRORS as error:
-        raise InputError(f'{path}: network_g: {opt["network_g"]["type"]} cannot take an image with these values '
-                         f'({_one_line(error)}).') from error
+        raise InputError(
+            f'{path}: network_g: {opt["network_g"]["type"]} cannot take an image with these values '
+            f'({_one_line(error)}).'
+        ) from error
     for (height, width), shape in shapes:
         expected = (1, channels, scale * height, scale * width)
         if tuple(shape) != expected:
-            raise InputError(f'{path}: network_g: {opt["network_g"]["type"]} makes {tuple(shape)} of an LR image of '
-                             f'{(1, channels, height, width)}, not {expected}; let it agree with scale: {scale}.')
+            raise InputError(
+                f'{path}: network_g: {opt["network_g"]["type"]} makes {tuple(shape)} of an LR image of '
+                f'{(1, channels, height, width)}, not {expected}; let it agree with scale: {scale}.'
+            )
 
 
 def _culprit(opt: dict[str, Any]) -> str:
     """The section that cannot be built by itself; ``train`` where each can."""
-    sections = [(key, value, build_network) for key, value in opt.items()
-                if key.startswith('network_') and isinstance(value, dict)]
-    sections += [(f'train.{key}', value, build_loss) for key, value in (opt.get('train') or {}).items()
-                 if key.endswith('_opt') and isinstance(value, dict)]
+    sections = [
+        (key, value, build_network)
+        for key, value in opt.items()
+        if key.startswith('network_') and isinstance(value, dict)
+    ]
+    sections += [
+        (f'train.{key}', value, build_loss)
+        for key, value in (opt.get('train') or {}).items()
+        if key.endswith('_opt') and isinstance(value, dict)
+    ]
     for key, value, build in sections:
         try:
             build(copy.deepcopy(value))

@@ -21,4 +21,5 @@ def check_weights_given(path: Path, opt: dict[str, Any]) -> None:
     if any(True for _ in build_network(deepcopy(opt['network_g'])).parameters()):
         raise InputError(
             f'{path}: path.pretrain_network_g: is missing or empty, and a test of {opt["network_g"]["type"]} '
-            'with random weights measures nothing; give a checkpoint.')
+            'with random weights measures nothing; give a checkpoint.'
+        )

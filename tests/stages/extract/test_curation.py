@@ -21,8 +21,15 @@ from basicsr_distill.stages.record import read_stage
 
 
 def options(photo_folder: Path, name: str = 'patches', **changes: Any) -> ExtractOptions:
-    return ExtractOptions(**{'dataroot': str(photo_folder), 'save_dir': str(photo_folder.parent / name),
-                             'patch_size': 64, 'threshold': 'q100'} | changes)
+    return ExtractOptions(
+        **{
+            'dataroot': str(photo_folder),
+            'save_dir': str(photo_folder.parent / name),
+            'patch_size': 64,
+            'threshold': 'q100',
+        }
+        | changes
+    )
 
 
 def places(folder: Path) -> dict[str, list[list[int]]]:
@@ -33,15 +40,16 @@ def places(folder: Path) -> dict[str, list[list[int]]]:
 
 
 @pytest.mark.parametrize('by', ['psnr', 'laplacian'])
-def test_best_windows_are_written_best_first(photo_folder: Path, photos: dict[str, NDArray[np.uint8]],
-                                             by: str) -> None:
+def test_best_windows_are_written_best_first(photo_folder: Path, photos: dict[str, NDArray[np.uint8]], by: str) -> None:
     folder = run(options(photo_folder, windows={'type': 'best', 'by': by, 'max_overlap': 0.3}))
     for name, found in places(folder).items():
         cells = laplacian_cells(photos[name], 4) if by == 'laplacian' else bicubic_error_cells(photos[name], 4)
         assert found == (4 * best_windows(cells, 16, 0.3)).tolist()
     for row in read_table(folder / 'manifest.csv', PatchRow):
-        np.testing.assert_array_equal(cv2.imread(str(folder / 'images' / row.name))[..., ::-1],
-                                      photos[row.source][row.top:row.top + 64, row.left:row.left + 64])
+        np.testing.assert_array_equal(
+            cv2.imread(str(folder / 'images' / row.name))[..., ::-1],
+            photos[row.source][row.top : row.top + 64, row.left : row.left + 64],
+        )
     assert read_stage(folder)['counts']['patches_kept'] == read_stage(folder)['counts']['patches_scored']
 
 
@@ -72,8 +80,10 @@ def test_reduced_photographs_are_those_of_pillow(photo_folder: Path, photos: dic
     for row in rows:
         rgb = Image.fromarray(photos[row.source])
         half = np.array(rgb.resize((round(rgb.width / 2), round(rgb.height / 2)), Image.Resampling.BICUBIC))
-        np.testing.assert_array_equal(cv2.imread(str(folder / 'images' / row.name))[..., ::-1],
-                                      half[row.top:row.top + 64, row.left:row.left + 64])
+        np.testing.assert_array_equal(
+            cv2.imread(str(folder / 'images' / row.name))[..., ::-1],
+            half[row.top : row.top + 64, row.left : row.left + 64],
+        )
     assert read_stage(folder)['counts']['images_reduced'] == len({row.source for row in rows})
 
 
@@ -93,8 +103,11 @@ def test_an_enlarged_photograph_is_reduced_or_set_aside(tmp_path: Path, astronau
     assert factors == {'photo.png': 1.0, 'enlarged.png': pytest.approx(2, rel=0.01)}
     with pytest.raises(InputError, match='1 too small'):
         (tmp_path / 'photos' / 'photo.png').unlink()
-        run(options(tmp_path / 'photos', 'small', patch_size=300,
-                    source_filters={'upscaled': {'max': 1.2, 'reduce': True}}))
+        run(
+            options(
+                tmp_path / 'photos', 'small', patch_size=300, source_filters={'upscaled': {'max': 1.2, 'reduce': True}}
+            )
+        )
 
 
 @pytest.mark.parametrize('windows', [None, 'best'])
@@ -134,7 +147,12 @@ def test_each_window_filter_drops_its_own(pages: Path) -> None:
     assert {name: counts[f'patches_dropped_{name}'] for name in limits} == dict.fromkeys(limits, 1)
     assert counts['patches_scored'] == 5 and counts['patches_kept'] == 1
     assert {left for _, left in places(run(options(pages, 'all', patch_size=128)))['pages.png']} == {
-        0, 128, 256, 384, 512}
+        0,
+        128,
+        256,
+        384,
+        512,
+    }
 
 
 def test_a_quantile_of_windows_and_the_threshold_of_what_is_left(pages: Path) -> None:
@@ -142,8 +160,13 @@ def test_a_quantile_of_windows_and_the_threshold_of_what_is_left(pages: Path) ->
     counts = read_stage(folder)['counts']
     assert counts['patches_dropped_noise'] == 1
     assert counts['patches_kept'] + counts['patches_over_threshold'] == 4
-    scores = [row.psnr_db for row in read_table(run(options(
-        pages, 'all', patch_size=128, window_filters={'noise': {'max': 'q75'}})) / 'manifest.csv', PatchRow)]
+    scores = [
+        row.psnr_db
+        for row in read_table(
+            run(options(pages, 'all', patch_size=128, window_filters={'noise': {'max': 'q75'}})) / 'manifest.csv',
+            PatchRow,
+        )
+    ]
     assert read_stage(folder)['threshold_db'] == pytest.approx(np.median(scores), abs=1e-4)
 
 
@@ -153,18 +176,35 @@ def test_when_the_filters_leave_nothing_they_are_named(pages: Path) -> None:
 
 
 CURATED: dict[str, Any] = {
-    'windows': 'best', 'threshold': 'median', 'drop_hardest': 0.05, 'max_per_image': 9, 'deduplicate': 'perceptual',
-    'source_filters': {'min_side': {'min': 96}, 'aspect': {'max': 4}, 'grey': {'min': 1}, 'blockiness': {'max': 'q95'},
-                       'upscaled': {'max': 1.2, 'reduce': True}, 'noise': {'max': 20}},
-    'window_filters': {'flat': {'max': 0.9}, 'saturated': {'max': 0.5}, 'noise': {'max': 'q99'},
-                       'halftone': {'max': 20}}}
+    'windows': 'best',
+    'threshold': 'median',
+    'drop_hardest': 0.05,
+    'max_per_image': 9,
+    'deduplicate': 'perceptual',
+    'source_filters': {
+        'min_side': {'min': 96},
+        'aspect': {'max': 4},
+        'grey': {'min': 1},
+        'blockiness': {'max': 'q95'},
+        'upscaled': {'max': 1.2, 'reduce': True},
+        'noise': {'max': 20},
+    },
+    'window_filters': {
+        'flat': {'max': 0.9},
+        'saturated': {'max': 0.5},
+        'noise': {'max': 'q99'},
+        'halftone': {'max': 20},
+    },
+}
 
 
 @pytest.mark.parametrize('windows', ['best', 'poisson'])
-def test_with_every_filter_on_threads_and_interruption_have_no_say(photo_folder: Path, windows: str, tree_digests,
-                                                                   monkeypatch: pytest.MonkeyPatch) -> None:
-    (photo_folder / 'scores.csv').write_text('name,score\n' + ''.join(
-        f'{path.name},{len(path.name)}\n' for path in photo_folder.rglob('*.png')))
+def test_with_every_filter_on_threads_and_interruption_have_no_say(
+    photo_folder: Path, windows: str, tree_digests, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (photo_folder / 'scores.csv').write_text(
+        'name,score\n' + ''.join(f'{path.name},{len(path.name)}\n' for path in photo_folder.rglob('*.png'))
+    )
     given = CURATED | {'windows': windows, 'scores': {'file': str(photo_folder / 'scores.csv'), 'min': 'q5'}}
     folder = run(options(photo_folder, num_workers=1, **given))
     expected = tree_digests(folder)
@@ -173,21 +213,30 @@ def test_with_every_filter_on_threads_and_interruption_have_no_say(photo_folder:
     assert tree_digests(run(options(photo_folder, num_workers=3, **given))) == expected
     shutil.rmtree(folder)
     with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
-        patched.setattr('basicsr_distill.stages.extract.stage.publish',
-                        lambda *given: (_ for _ in ()).throw(KeyboardInterrupt))
+        patched.setattr(
+            'basicsr_distill.stages.extract.stage.publish', lambda *given: (_ for _ in ()).throw(KeyboardInterrupt)
+        )
         run(options(photo_folder, **given))
     assert tree_digests(run(options(photo_folder, **given))) == expected
 
 
-@pytest.mark.parametrize(('changes', 'message'), [
-    ({'windows': 'finest'}, 'finest'), ({'windows': {'type': 'best', 'max_overlap': 1}}, 'less than 1'),
-    ({'windows': 'best', 'stride': 8}, 'stride is of windows: grid, not of best'),
-    ({'source_filters': {'upscaled': {'max': 'q90', 'reduce': True}}}, 'reduce needs max, in numbers')])
+@pytest.mark.parametrize(
+    ('changes', 'message'),
+    [
+        ({'windows': 'finest'}, 'finest'),
+        ({'windows': {'type': 'best', 'max_overlap': 1}}, 'less than 1'),
+        ({'windows': 'best', 'stride': 8}, 'stride is of windows: grid, not of best'),
+        ({'source_filters': {'upscaled': {'max': 'q90', 'reduce': True}}}, 'reduce needs max, in numbers'),
+    ],
+)
 def test_wrong_options_are_refused(photo_folder: Path, changes: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         options(photo_folder, **changes)
-    assert options(photo_folder, windows='grid') == options(photo_folder) == options(
-        photo_folder, windows={'type': 'grid'})
+    assert (
+        options(photo_folder, windows='grid')
+        == options(photo_folder)
+        == options(photo_folder, windows={'type': 'grid'})
+    )
 
 
 def test_options_that_an_earlier_version_did_not_know_are_null_when_they_are_off(photo_folder: Path) -> None:

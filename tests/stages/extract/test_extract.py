@@ -24,8 +24,12 @@ from basicsr_distill.stages.extract import stage as extract
 
 
 def options(photo_folder: Path, name: str = 'patches', **changes: object) -> ExtractOptions:
-    values = {'dataroot': str(photo_folder), 'save_dir': str(photo_folder.parent / name), 'patch_size': 64,
-              'stride': 48}
+    values = {
+        'dataroot': str(photo_folder),
+        'save_dir': str(photo_folder.parent / name),
+        'patch_size': 64,
+        'stride': 48,
+    }
     return ExtractOptions.model_validate({**values, **changes})
 
 
@@ -36,13 +40,14 @@ def stage_record(folder: Path) -> dict:
 def plain_scores(photos: dict[str, np.ndarray]) -> dict[tuple[str, int, int], float]:
     """psnr_db of every window, one at a time, through BasicSR's imresize."""
     from basicsr.utils.matlab_functions import imresize
+
     scores = {}
     for name, rgb in photos.items():
         for top in range(0, rgb.shape[0] - 63, 48):
             for left in range(0, rgb.shape[1] - 63, 48):
-                x = rgb[top:top + 64, left:left + 64].astype(np.float32) / 255
+                x = rgb[top : top + 64, left : left + 64].astype(np.float32) / 255
                 error = x - imresize(imresize(x, 1 / 4), 4.0)
-                scores[name, top, left] = float(-10 * np.log10(np.mean(error.astype(np.float64)**2)))
+                scores[name, top, left] = float(-10 * np.log10(np.mean(error.astype(np.float64) ** 2)))
     return scores
 
 
@@ -57,7 +62,9 @@ def test_keeps_the_half_that_bicubic_loses_most(photo_folder: Path, photos: dict
     assert {row.label for row in rows} == {-1}
     for row in rows:
         bgr = cv2.imread(str(folder / 'images' / row.name))
-        np.testing.assert_array_equal(bgr[..., ::-1], photos[row.source][row.top:row.top + 64, row.left:row.left + 64])
+        np.testing.assert_array_equal(
+            bgr[..., ::-1], photos[row.source][row.top : row.top + 64, row.left : row.left + 64]
+        )
         assert row.source_sha256 == images.hashlib.sha256((photo_folder / row.source).read_bytes()).hexdigest()
     assert sorted(path.name for path in (folder / 'images').iterdir()) == sorted(row.name for row in rows)
     assert (folder / 'meta_info.txt').read_text() == ''.join(f'{row.name} (64,64,3)\n' for row in rows)
@@ -66,14 +73,22 @@ def test_keeps_the_half_that_bicubic_loses_most(photo_folder: Path, photos: dict
     assert record['counts']['patches_scored'] == len(scores)
     assert record['counts']['patches_kept'] + record['counts']['patches_over_threshold'] == len(scores)
     assert sorted(path.name for path in folder.iterdir()) == [
-        'images', 'manifest.csv', 'measures.npz', 'meta_info.txt', 'psnr.png', 'stage.json']
+        'images',
+        'manifest.csv',
+        'measures.npz',
+        'meta_info.txt',
+        'psnr.png',
+        'stage.json',
+    ]
 
 
-@pytest.mark.parametrize('limits', [(0, 0), (1 << 30, 0), (1 << 30, 1 << 30)],
-                         ids=['alone', 'decoded_alone', 'in one batch'])
+@pytest.mark.parametrize(
+    'limits', [(0, 0), (1 << 30, 0), (1 << 30, 1 << 30)], ids=['alone', 'decoded_alone', 'in one batch']
+)
 @pytest.mark.parametrize('threshold', ['median', 27.0])
-def test_the_grouping_of_images_has_no_say(photo_folder: Path, monkeypatch: pytest.MonkeyPatch, tree_digests,
-                                           threshold: float | str, limits: tuple[int, int]) -> None:
+def test_the_grouping_of_images_has_no_say(
+    photo_folder: Path, monkeypatch: pytest.MonkeyPatch, tree_digests, threshold: float | str, limits: tuple[int, int]
+) -> None:
     whole = tree_digests(extract.run(options(photo_folder, threshold=threshold)))
     shutil.rmtree(photo_folder.parent / 'patches')
     (photo_folder / 'broken.jpg').write_bytes(b'no picture')
@@ -92,8 +107,9 @@ def test_png_level_changes_bytes_and_no_pixel(photo_folder: Path, level: int) ->
     sizes = [path.stat().st_size for path in sorted((other / 'images').iterdir())]
     assert (min(sizes) >= 64 * 64 * 3) if level == 0 else (sum(sizes) < 0.9 * len(sizes) * 64 * 64 * 3)
     for row in read_table(plain / 'manifest.csv', PatchRow):
-        np.testing.assert_array_equal(cv2.imread(str(other / 'images' / row.name)),
-                                      cv2.imread(str(plain / 'images' / row.name)))
+        np.testing.assert_array_equal(
+            cv2.imread(str(other / 'images' / row.name)), cv2.imread(str(plain / 'images' / row.name))
+        )
 
 
 @pytest.mark.parametrize('threshold', [24.0, 'q20', 'q100'])
@@ -118,16 +134,20 @@ def test_max_patches_are_drawn_by_the_seed_from_those_selected(photo_folder: Pat
         return [row.name for row in read_table(folder / 'manifest.csv', PatchRow)]
 
     everything = names('all')
-    first, again, other = names('one', max_patches=9), names('two', max_patches=9), names('three', max_patches=9,
-                                                                                          seed=1)
+    first, again, other = (
+        names('one', max_patches=9),
+        names('two', max_patches=9),
+        names('three', max_patches=9, seed=1),
+    )
     assert first == again != other
     assert len(first) == len(other) == 9
     assert set(first) | set(other) <= set(everything)
     assert first == [name for name in everything if name in first], 'the order is that of the manifest'
 
 
-def test_copies_and_near_copies_are_dropped(photo_folder: Path, photos: dict[str, np.ndarray],
-                                            caplog: pytest.LogCaptureFixture) -> None:
+def test_copies_and_near_copies_are_dropped(
+    photo_folder: Path, photos: dict[str, np.ndarray], caplog: pytest.LogCaptureFixture
+) -> None:
     plain = stage_record(extract.run(options(photo_folder, 'plain', threshold='q100')))['counts']
     shutil.copy(photo_folder / 'coffee.png', photo_folder / 'copy.png')
     with caplog.at_level(logging.WARNING):
@@ -150,8 +170,9 @@ def test_copies_and_near_copies_are_dropped(photo_folder: Path, photos: dict[str
 def test_images_of_a_test_set_are_left_out(photo_folder: Path, tmp_path: Path) -> None:
     (tmp_path / 'Set1').mkdir()
     crop = skimage.data.coffee()[60:240, 160:400, ::-1]
-    cv2.imwrite(str(tmp_path / 'Set1' / 'cup.jpg'), cv2.resize(crop, None, fx=0.8, fy=0.8,
-                                                               interpolation=cv2.INTER_AREA))
+    cv2.imwrite(
+        str(tmp_path / 'Set1' / 'cup.jpg'), cv2.resize(crop, None, fx=0.8, fy=0.8, interpolation=cv2.INTER_AREA)
+    )
     folder = extract.run(options(photo_folder, leak_check=[str(tmp_path / 'Set1')]))
     assert (folder / 'quarantine.csv').read_text().splitlines()[1:] == ['coffee.png,leak,shows the scene of cup.jpg']
     assert 'coffee.png' not in {row.source for row in read_table(folder / 'manifest.csv', PatchRow)}
@@ -161,8 +182,11 @@ def test_images_of_a_test_set_are_left_out(photo_folder: Path, tmp_path: Path) -
     shutil.copy(tmp_path / 'Set1' / 'cup.jpg', photo_folder / 'copy.jpg')
     folder = extract.run(options(photo_folder, 'again', leak_check=[str(tmp_path / 'Set1')]))
     assert (folder / 'quarantine.csv').read_text().splitlines()[1:] == [
-        'coffee.png,leak,shows the scene of cup.jpg', 'copy.jpg,leak,is a copy of cup.jpg',
-        'mirrored.png,leak,shows the scene of cup.jpg', 'negative.png,leak,shows the scene of cup.jpg']
+        'coffee.png,leak,shows the scene of cup.jpg',
+        'copy.jpg,leak,is a copy of cup.jpg',
+        'mirrored.png,leak,shows the scene of cup.jpg',
+        'negative.png,leak,shows the scene of cup.jpg',
+    ]
     flat = np.full((70, 90, 3), 99, np.uint8)  # nothing but its bytes says what it is
     for folder in (tmp_path / 'Set1', photo_folder):
         cv2.imwrite(str(folder / 'grey.png'), flat)
@@ -187,7 +211,8 @@ def test_flat_patches_are_never_selected(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(('changes', 'per_image'), [({'threshold': 25.0}, 1), ({}, 1), ({'_cache': 0}, 2)])
 def test_images_are_decoded_twice_only_when_they_do_not_fit_the_cache(
-        photo_folder: Path, monkeypatch: pytest.MonkeyPatch, changes: dict[str, object], per_image: int) -> None:
+    photo_folder: Path, monkeypatch: pytest.MonkeyPatch, changes: dict[str, object], per_image: int
+) -> None:
     decoded: list[str] = []
     plain = images.decode_rgb
 
@@ -217,16 +242,18 @@ def test_a_finished_stage_is_skipped_and_another_one_refused(photo_folder: Path,
     assert tree_digests(folder) == before[0]
 
 
-def test_the_result_does_not_depend_on_workers(photo_folder: Path, tree_digests,
-                                               monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_result_does_not_depend_on_workers(
+    photo_folder: Path, tree_digests, monkeypatch: pytest.MonkeyPatch
+) -> None:
     one = tree_digests(extract.run(options(photo_folder, num_workers=1)))
     monkeypatch.setattr(writing, '_CACHE_BYTES', 0)
     shutil.rmtree(photo_folder.parent / 'patches')
     assert tree_digests(extract.run(options(photo_folder, num_workers=3))) == one
 
 
-def test_the_result_does_not_depend_on_parts_groups_or_batches(photo_folder: Path, tree_digests,
-                                                               monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_result_does_not_depend_on_parts_groups_or_batches(
+    photo_folder: Path, tree_digests, monkeypatch: pytest.MonkeyPatch
+) -> None:
     one = tree_digests(extract.run(options(photo_folder, stride=48)))
     monkeypatch.setattr(layout, '_IMAGES_PER_PART', 1)
     for name in ('_GROUP_BYTES', '_GROUP_DECODED_BYTES', '_BATCH_BYTES'):
@@ -235,7 +262,7 @@ def test_the_result_does_not_depend_on_parts_groups_or_batches(photo_folder: Pat
     assert tree_digests(extract.run(options(photo_folder, stride=48))) == one
 
 
-_RANKS = '''
+_RANKS = """
 import sys
 from pathlib import Path
 from basicsr_distill.runtime import distributed
@@ -246,20 +273,35 @@ layout._IMAGES_PER_PART = 1
 distributed.init('pytorch')
 extract.run(ExtractOptions.model_validate_json(sys.argv[1]))
 distributed.cleanup()
-'''
+"""
 
 
 EVERY_FILTER = {
-    'stride': None, 'windows': 'poisson', 'max_per_image': 9, 'deduplicate': 'perceptual',
-    'source_filters': {'min_side': {'min': 96}, 'aspect': {'max': 4}, 'grey': {'min': 1}, 'blockiness': {'max': 'q95'},
-                       'upscaled': {'max': 1.2, 'reduce': True}, 'noise': {'max': 20}},
-    'window_filters': {'flat': {'max': 0.9}, 'saturated': {'max': 0.5}, 'noise': {'max': 'q99'},
-                       'halftone': {'max': 20}}}
+    'stride': None,
+    'windows': 'poisson',
+    'max_per_image': 9,
+    'deduplicate': 'perceptual',
+    'source_filters': {
+        'min_side': {'min': 96},
+        'aspect': {'max': 4},
+        'grey': {'min': 1},
+        'blockiness': {'max': 'q95'},
+        'upscaled': {'max': 1.2, 'reduce': True},
+        'noise': {'max': 20},
+    },
+    'window_filters': {
+        'flat': {'max': 0.9},
+        'saturated': {'max': 0.5},
+        'noise': {'max': 'q99'},
+        'halftone': {'max': 20},
+    },
+}
 
 
 @pytest.mark.parametrize('changes', [{'deduplicate': 'exact'}, EVERY_FILTER], ids=['plain', 'every filter'])
 def test_the_result_does_not_depend_on_ranks_locale_or_timezone(
-        photo_folder: Path, tmp_path: Path, tree_digests, changes: dict[str, object]) -> None:
+    photo_folder: Path, tmp_path: Path, tree_digests, changes: dict[str, object]
+) -> None:
     given = options(photo_folder, **changes)
     folder = extract.run(given)
     one = tree_digests(folder)
@@ -267,8 +309,20 @@ def test_the_result_does_not_depend_on_ranks_locale_or_timezone(
     script = tmp_path / 'ranks.py'
     script.write_text(_RANKS)
     environment = {**os.environ, 'TZ': 'Asia/Kathmandu', 'LC_ALL': 'C', 'OMP_NUM_THREADS': '1'}
-    subprocess.run([sys.executable, '-m', 'torch.distributed.run', '--nproc_per_node=2', '--standalone', script,
-                    given.model_dump_json()], check=True, env=environment, capture_output=True)
+    subprocess.run(
+        [
+            sys.executable,
+            '-m',
+            'torch.distributed.run',
+            '--nproc_per_node=2',
+            '--standalone',
+            script,
+            given.model_dump_json(),
+        ],
+        check=True,
+        env=environment,
+        capture_output=True,
+    )
     assert tree_digests(folder) == one
 
 
@@ -282,7 +336,8 @@ def _die_at_replacement(number: int, given: ExtractOptions) -> None:
 
 @pytest.mark.parametrize('threshold', ['q30', 27.0])
 def test_killed_between_any_two_writes_it_ends_with_the_same_tree(
-        photo_folder: Path, tree_digests, monkeypatch: pytest.MonkeyPatch, threshold: float | str) -> None:
+    photo_folder: Path, tree_digests, monkeypatch: pytest.MonkeyPatch, threshold: float | str
+) -> None:
     monkeypatch.setattr(layout, '_IMAGES_PER_PART', 1)
     given = options(photo_folder, threshold=threshold, num_workers=1, stride=64)
     folder = extract.run(given)
@@ -306,8 +361,9 @@ def test_killed_between_any_two_writes_it_ends_with_the_same_tree(
     assert deaths > 8
 
 
-def test_sigterm_leaves_a_folder_that_resumes(photo_folder: Path, tree_digests,
-                                              monkeypatch: pytest.MonkeyPatch) -> None:
+def test_sigterm_leaves_a_folder_that_resumes(
+    photo_folder: Path, tree_digests, monkeypatch: pytest.MonkeyPatch
+) -> None:
     given = options(photo_folder)
     folder = extract.run(given)
     whole = tree_digests(folder)
@@ -331,8 +387,12 @@ def test_sigterm_leaves_a_folder_that_resumes(photo_folder: Path, tree_digests,
 def test_broken_and_odd_images_are_set_aside_and_counted(photo_folder: Path, photos: dict[str, np.ndarray]) -> None:
     rgb = photos['coffee.png']
     encoded = cv2.imencode('.jpg', rgb)[1].tobytes()
-    broken = {'truncated.jpg': encoded[:len(encoded) // 2], 'empty.png': b'', 'text.jpg': b'no picture', 'small.png':
-              cv2.imencode('.png', rgb[:63])[1].tobytes()}
+    broken = {
+        'truncated.jpg': encoded[: len(encoded) // 2],
+        'empty.png': b'',
+        'text.jpg': b'no picture',
+        'small.png': cv2.imencode('.png', rgb[:63])[1].tobytes(),
+    }
     for name, data in broken.items():
         (photo_folder / name).write_bytes(data)
     cv2.imwrite(str(photo_folder / 'deep.png'), rgb.astype(np.uint16) * 257)
@@ -340,13 +400,20 @@ def test_broken_and_odd_images_are_set_aside_and_counted(photo_folder: Path, pho
     folder = extract.run(options(photo_folder))
     lines = (folder / 'quarantine.csv').read_text().splitlines()
     assert [line.split(',')[:2] for line in lines[1:]] == [
-        ['empty.png', 'empty'], ['small.png', 'too_small'], ['text.jpg', 'not_an_image'], ['truncated.jpg', 'broken']]
+        ['empty.png', 'empty'],
+        ['small.png', 'too_small'],
+        ['text.jpg', 'not_an_image'],
+        ['truncated.jpg', 'broken'],
+    ]
     counts = stage_record(folder)['counts']
     assert counts['images_found'] == 10
     assert counts['images_used'] == 6
     assert {key: counts[key] for key in counts if key.startswith('images_dropped')} == {
-        'images_dropped_broken': 1, 'images_dropped_empty': 1, 'images_dropped_not_an_image': 1,
-        'images_dropped_too_small': 1}
+        'images_dropped_broken': 1,
+        'images_dropped_empty': 1,
+        'images_dropped_not_an_image': 1,
+        'images_dropped_too_small': 1,
+    }
     assert counts['images_16bit'] == counts['images_grey'] == 1
 
 
@@ -364,28 +431,39 @@ def test_nothing_to_extract_is_refused(photo_folder: Path, tmp_path: Path) -> No
         extract.run(options(tmp_path / 'empty'))
     with pytest.raises(InputError, match='not a folder'):
         extract.run(options(tmp_path / 'nowhere'))
-    with pytest.raises(InputError,
-                       match=r'none of the 4 images can be used \(4 too small\); extract.patch_size is 400'):
+    with pytest.raises(
+        InputError, match=r'none of the 4 images can be used \(4 too small\); extract.patch_size is 400'
+    ):
         extract.run(options(photo_folder, patch_size=400))
     assert not list((tmp_path / 'patches').iterdir())
 
 
 def test_all_over_the_threshold_is_refused_with_the_threshold_that_keeps_half(
-        photo_folder: Path, photos: dict[str, np.ndarray]) -> None:
-    with pytest.raises(InputError,
-                       match=r'no patch is left below 5\.00 dB \(.*dB: \d+.*\); extract\.threshold:') as raised:
+    photo_folder: Path, photos: dict[str, np.ndarray]
+) -> None:
+    with pytest.raises(
+        InputError, match=r'no patch is left below 5\.00 dB \(.*dB: \d+.*\); extract\.threshold:'
+    ) as raised:
         extract.run(options(photo_folder, threshold=5))
     text = str(raised.value)
-    assert sum(int(part.split(': ')[1]) for part in text[text.index('(') + 1:text.index(')')].split(', ')) == len(
-        plain_scores(photos))
+    assert sum(int(part.split(': ')[1]) for part in text[text.index('(') + 1 : text.index(')')].split(', ')) == len(
+        plain_scores(photos)
+    )
     advice = float(text.split('threshold: ')[1].split()[0])
     counts = stage_record(extract.run(options(photo_folder, threshold=advice)))['counts']
     assert abs(counts['patches_kept'] - counts['patches_scored'] / 2) <= 1
 
 
 def test_any_file_name_round_trips_and_patch_names_stay_plain_and_unique(tmp_path: Path) -> None:
-    names = ['größe 1.png', 'größe_1.png', 'line\nbreak.png', 'comma, "quote".png', 'v1.2.final.png', '写真.png',
-             os.fsdecode(b'latin-\xe9.png')]
+    names = [
+        'größe 1.png',
+        'größe_1.png',
+        'line\nbreak.png',
+        'comma, "quote".png',
+        'v1.2.final.png',
+        '写真.png',
+        os.fsdecode(b'latin-\xe9.png'),
+    ]
     (tmp_path / 'photos').mkdir()
     patch = cv2.imencode('.png', skimage.data.astronaut()[100:164, 200:264])[1].tobytes()
     for name in names:
@@ -402,31 +480,50 @@ def test_any_file_name_round_trips_and_patch_names_stay_plain_and_unique(tmp_pat
 
 def test_the_lmdb_is_read_by_basicsr(photo_folder: Path) -> None:
     from basicsr.utils import FileClient, imfrombytes
+
     folder = extract.run(options(photo_folder, lmdb=True))
     client = FileClient('lmdb', db_paths=[str(folder / 'images.lmdb')], client_keys=['gt'])
     lines = (folder / 'images.lmdb' / 'meta_info.txt').read_text().splitlines()
     rows = read_table(folder / 'manifest.csv', PatchRow)
     assert lines == [f'{row.name} (64,64,3) 1' for row in rows]
     for row in rows:
-        np.testing.assert_array_equal(imfrombytes(client.get(Path(row.name).stem, 'gt')),
-                                      cv2.imread(str(folder / 'images' / row.name)))
+        np.testing.assert_array_equal(
+            imfrombytes(client.get(Path(row.name).stem, 'gt')), cv2.imread(str(folder / 'images' / row.name))
+        )
     assert client is not None
     assert sorted(path.name for path in folder.iterdir()) == [
-        'images', 'images.lmdb', 'manifest.csv', 'measures.npz', 'meta_info.txt', 'psnr.png', 'stage.json']
+        'images',
+        'images.lmdb',
+        'manifest.csv',
+        'measures.npz',
+        'meta_info.txt',
+        'psnr.png',
+        'stage.json',
+    ]
 
 
 def test_the_folder_feeds_a_stock_dataset(photo_folder: Path, tmp_path: Path) -> None:
     from basicsr.data.paired_image_dataset import PairedImageDataset
+
     folder = extract.run(options(photo_folder))
     rows = read_table(folder / 'manifest.csv', PatchRow)
     lr = tmp_path / 'LR'
     lr.mkdir()
     for row in rows:
         cv2.imwrite(str(lr / row.name), cv2.imread(str(folder / 'images' / row.name))[::4, ::4])
-    dataset = PairedImageDataset({
-        'dataroot_gt': str(folder / 'images'), 'dataroot_lq': str(lr), 'meta_info_file': str(folder / 'meta_info.txt'),
-        'io_backend': {'type': 'disk'}, 'phase': 'train', 'scale': 4, 'gt_size': 64, 'use_hflip': False,
-        'use_rot': False})
+    dataset = PairedImageDataset(
+        {
+            'dataroot_gt': str(folder / 'images'),
+            'dataroot_lq': str(lr),
+            'meta_info_file': str(folder / 'meta_info.txt'),
+            'io_backend': {'type': 'disk'},
+            'phase': 'train',
+            'scale': 4,
+            'gt_size': 64,
+            'use_hflip': False,
+            'use_rot': False,
+        }
+    )
     assert len(dataset) == len(rows)
     assert dataset[0]['gt'].shape == (3, 64, 64)
 
@@ -443,8 +540,9 @@ def test_a_full_disk_is_foreseen(photo_folder: Path, monkeypatch: pytest.MonkeyP
 
 
 @pytest.mark.parametrize('threshold', ['median', 30.0])
-def test_a_disk_that_fills_up_is_one_sentence(photo_folder: Path, monkeypatch: pytest.MonkeyPatch,
-                                              threshold: float | str) -> None:
+def test_a_disk_that_fills_up_is_one_sentence(
+    photo_folder: Path, monkeypatch: pytest.MonkeyPatch, threshold: float | str
+) -> None:
     def full(path: Path, rgb: np.ndarray, level: int) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
 
@@ -464,8 +562,9 @@ def test_patches_among_the_photographs_are_refused(photo_folder: Path, name: str
     assert sorted(photo_folder.rglob('*')) == before
 
 
-def test_an_image_that_changes_between_the_passes_is_refused(photo_folder: Path,
-                                                             monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_image_that_changes_between_the_passes_is_refused(
+    photo_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(writing, '_CACHE_BYTES', 0)
     choose = extract.choose
     coffee = photo_folder / 'coffee.png'
@@ -482,7 +581,7 @@ def test_an_image_that_changes_between_the_passes_is_refused(photo_folder: Path,
     assert not list((photo_folder.parent / 'patches').iterdir())
 
 
-_STRICT_RANKS = '''
+_STRICT_RANKS = """
 import sys
 from pathlib import Path
 from basicsr_distill.runtime import distributed
@@ -497,15 +596,28 @@ try:
 except InputError as error:
     Path(sys.argv[3], f'rank{distributed.rank()}').write_text(str(error))
 distributed.cleanup()
-'''
+"""
 
 
 def test_a_refusal_on_one_rank_is_a_refusal_on_all(photo_folder: Path, tmp_path: Path) -> None:
     (photo_folder / 'z.jpg').write_bytes(b'no picture')  # alone in the second rank's part
     (tmp_path / 'ranks.py').write_text(_STRICT_RANKS)
-    subprocess.run([sys.executable, '-m', 'torch.distributed.run', '--nproc_per_node=2', '--standalone',
-                    tmp_path / 'ranks.py', photo_folder, tmp_path / 'patches', tmp_path], check=True,
-                   capture_output=True, env={**os.environ, 'OMP_NUM_THREADS': '1'})
+    subprocess.run(
+        [
+            sys.executable,
+            '-m',
+            'torch.distributed.run',
+            '--nproc_per_node=2',
+            '--standalone',
+            tmp_path / 'ranks.py',
+            photo_folder,
+            tmp_path / 'patches',
+            tmp_path,
+        ],
+        check=True,
+        capture_output=True,
+        env={**os.environ, 'OMP_NUM_THREADS': '1'},
+    )
     said = {(tmp_path / name).read_text() for name in ('rank0', 'rank1')}
     assert said == {f'{photo_folder / "z.jpg"}: not an image; remove or replace the file.'}
     assert not list((tmp_path / 'patches').iterdir())

@@ -15,8 +15,13 @@ from basicsr_distill.stages.extract import layout
 from basicsr_distill.stages.extract.stage import run
 from basicsr_distill.stages.record import read_stage
 
-LIMITS = {'min_side': {'min': 150}, 'aspect': {'max': 3}, 'grey': {'min': 2}, 'blockiness': {'max': 30},
-          'noise': {'max': 8}}
+LIMITS = {
+    'min_side': {'min': 150},
+    'aspect': {'max': 3},
+    'grey': {'min': 2},
+    'blockiness': {'max': 30},
+    'noise': {'max': 8},
+}
 
 
 @pytest.fixture
@@ -26,9 +31,14 @@ def spoiled(tmp_path: Path) -> Path:
     folder.mkdir()
     good, other = skimage.data.astronaut()[:256, 60:380], skimage.data.coffee()[60:316, 100:420]
     noise = np.random.default_rng(0).normal(0, 15, other.shape)
-    images = {'good.png': good, 'other.png': other, 'small.png': good[:128], 'long.png': np.tile(good, (1, 3, 1)),
-              'grey.png': np.repeat(good.mean(2, keepdims=True), 3, 2).astype(np.uint8),
-              'noisy.png': (other + noise).clip(0, 255).astype(np.uint8)}
+    images = {
+        'good.png': good,
+        'other.png': other,
+        'small.png': good[:128],
+        'long.png': np.tile(good, (1, 3, 1)),
+        'grey.png': np.repeat(good.mean(2, keepdims=True), 3, 2).astype(np.uint8),
+        'noisy.png': (other + noise).clip(0, 255).astype(np.uint8),
+    }
     for name, rgb in images.items():
         cv2.imwrite(str(folder / name), rgb[..., ::-1])
     cv2.imwrite(str(folder / 'blocky.jpg'), good[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 40])
@@ -36,8 +46,10 @@ def spoiled(tmp_path: Path) -> Path:
 
 
 def options(folder: Path, **changes: object) -> ExtractOptions:
-    return ExtractOptions(**{'dataroot': str(folder), 'save_dir': str(folder.parent / 'out'), 'patch_size': 64,
-                             'source_filters': LIMITS} | changes)
+    return ExtractOptions(
+        **{'dataroot': str(folder), 'save_dir': str(folder.parent / 'out'), 'patch_size': 64, 'source_filters': LIMITS}
+        | changes
+    )
 
 
 def quarantine(folder: Path) -> dict[str, tuple[str, str]]:
@@ -49,8 +61,12 @@ def test_each_drops_its_own_and_says_why(spoiled: Path) -> None:
     folder = run(options(spoiled))
     found = quarantine(folder)
     assert {name: reason for name, (reason, _) in found.items()} == {
-        'small.png': 'min_side', 'long.png': 'aspect', 'grey.png': 'grey', 'noisy.png': 'noise',
-        'blocky.jpg': 'blockiness'}
+        'small.png': 'min_side',
+        'long.png': 'aspect',
+        'grey.png': 'grey',
+        'noisy.png': 'noise',
+        'blocky.jpg': 'blockiness',
+    }
     assert found['small.png'][1] == '128 under 150' and found['long.png'][1] == '3.75 over 3'
     assert found['grey.png'][1] == '0 under 2' and found['noisy.png'][1].endswith(' over 8')
     counts = read_stage(folder)['counts']
@@ -93,8 +109,9 @@ def test_when_none_is_left_the_filters_are_named(spoiled: Path) -> None:
         run(options(spoiled, source_filters={'min_side': {'min': 5000}}))
 
 
-@pytest.mark.parametrize(('limits', 'message'), [({}, 'give min, max, or both'), ({'max': 'q101'}, 'q'),
-                                                 ({'most': 3}, 'most')])
+@pytest.mark.parametrize(
+    ('limits', 'message'), [({}, 'give min, max, or both'), ({'max': 'q101'}, 'q'), ({'most': 3}, 'most')]
+)
 def test_wrong_limits_are_refused(limits: dict[str, object], message: str, spoiled: Path) -> None:
     with pytest.raises(ValueError, match=message):
         options(spoiled, source_filters={'noise': limits})

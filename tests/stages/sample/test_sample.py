@@ -50,9 +50,11 @@ def trained(tmp_path_factory):
 
 
 def options(folder, **more):
-    return bind(SampleOptions, {'images_per_cluster': 3, 'num_steps': 4, 'batch_size': 2, 'save_dir': str(folder),
-                                **more},
-                'sample')
+    return bind(
+        SampleOptions,
+        {'images_per_cluster': 3, 'num_steps': 4, 'batch_size': 2, 'save_dir': str(folder), **more},
+        'sample',
+    )
 
 
 def changed(experiment, **opt):
@@ -79,12 +81,25 @@ def test_a_set_has_everything_the_contract_names(trained, tmp_path):
         assert row.prototype == '' and row.seed == 0
     assert (folder / 'meta_info.txt').read_text() == ''.join(f'{row.name} (32,32,3)\n' for row in rows)
     stage = json.loads((folder / 'stage.json').read_text())
-    assert stage['counts'] == {'images_drawn': 6, 'images_flat': 0, 'images_outside_psnr_band': 0,
-                               'images_not_chosen': 0, 'images_kept': 6}
-    assert {path.name for path in folder.iterdir()} == {'HR', 'LR_bicubic', 'manifest.csv', 'meta_info.txt',
-                                                        'metadata.csv',
-                                                        'nearest.csv', 'README.md', 'montage.png', 'nearest.png',
-                                                        'stage.json'}
+    assert stage['counts'] == {
+        'images_drawn': 6,
+        'images_flat': 0,
+        'images_outside_psnr_band': 0,
+        'images_not_chosen': 0,
+        'images_kept': 6,
+    }
+    assert {path.name for path in folder.iterdir()} == {
+        'HR',
+        'LR_bicubic',
+        'manifest.csv',
+        'meta_info.txt',
+        'metadata.csv',
+        'nearest.csv',
+        'README.md',
+        'montage.png',
+        'nearest.png',
+        'stage.json',
+    }
     card = (folder / 'README.md').read_text()
     assert '| images | 6, 2 labels |' in card and 'CC BY-NC' not in card
     assert card.startswith('---\nlicense: unknown\n') and card.count('no published weights') == 3
@@ -101,8 +116,13 @@ def test_images_are_what_the_averaged_weights_draw(trained, tmp_path):
     models = Path(trained.opt['path']['models'])
     network.load_trained_state(torch.load(models / 'net_g_latest.pth', weights_only=True)['params_ema'], 'x')
     codec = build_codec(BlockPcaCodecOptions(components=16), Path(trained.opt['path']['experiments_root']) / 'latents')
-    latents = sample_latents(network, torch.tensor([1]), (16, 4, 4), [image_generator(0, 1, 2)],
-                             SamplerSettings(num_steps=4, guidance_scale=2.0))
+    latents = sample_latents(
+        network,
+        torch.tensor([1]),
+        (16, 4, 4),
+        [image_generator(0, 1, 2)],
+        SamplerSettings(num_steps=4, guidance_scale=2.0),
+    )
     expected = codec.decode(latents)[0].permute(1, 2, 0).numpy() * 255
     got = read_rgb(folder / 'HR' / 'label001_00002.png').astype(np.float64)
     assert np.abs(got - expected).max() <= 0.51
@@ -206,8 +226,9 @@ def test_the_card_tells_how_near_images_and_patches_are(trained, tmp_path):
     assert json.loads((few / 'stage.json').read_text())['coverage']['median'] >= record['coverage']['median'] > 0
     assert record['patches_coverage']['q05'] == 0, 'those drawn cover themselves'
     figures = ' / '.join(f'{record["coverage"][key]:.3g}' for key in ('q05', 'median', 'q95'))
-    assert f'| feature distance of a real patch to the nearest image | {figures} |' in (folder / 'README.md').read_text(
-        )
+    assert (
+        f'| feature distance of a real patch to the nearest image | {figures} |' in (folder / 'README.md').read_text()
+    )
 
 
 def test_what_publication_needs_is_looked_for_before_drawing(trained, tmp_path, monkeypatch):
@@ -249,8 +270,9 @@ def test_a_set_among_the_photographs_is_refused(trained, tmp_path):
     section = trained.opt['datasets']['train']
     patches = tmp_path / 'patches'
     shutil.copytree(section['dataroot'], patches)
-    (patches / 'stage.json').write_text(json.dumps({'stage': 'extract',
-                                                    'options': {'dataroot': str(tmp_path / 'photos')}}))
+    (patches / 'stage.json').write_text(
+        json.dumps({'stage': 'extract', 'options': {'dataroot': str(tmp_path / 'photos')}})
+    )
     host = changed(trained, datasets={'train': {**section, 'dataroot': str(patches)}})
     with pytest.raises(InputError, match=r'sample\.save_dir: .* must lie apart'):
         sample.run(options(tmp_path / 'photos' / 'set'), host)
@@ -260,8 +282,9 @@ def test_an_exported_denoiser_draws_the_same(trained, tmp_path):
     checkpoint = Path(trained.opt['path']['models']) / 'net_g_latest.pth'
     export_dit(load_trained(trained.opt['network_g'], checkpoint, 'params_ema'), tmp_path / 'dit')
     assert {path.name for path in tmp_path.iterdir()} == {'dit'}
-    plain = make_dit(num_labels=2, pretrained=str(tmp_path / 'dit'), label_init='rows', local_files_only=True,
-                     tuning='full').eval()
+    plain = make_dit(
+        num_labels=2, pretrained=str(tmp_path / 'dit'), label_init='rows', local_files_only=True, tuning='full'
+    ).eval()
     network = load_trained(trained.opt['network_g'], checkpoint, 'params_ema').eval()
     given = (torch.randn(3, 16, 4, 4), torch.tensor([5, 300, 900]), torch.tensor([0, 1, 2]))
     with torch.no_grad():
@@ -282,14 +305,35 @@ def test_an_exported_denoiser_draws_the_same(trained, tmp_path):
 def test_two_ranks_draw_the_same_set(trained, tmp_path):
     whole = sample.run(options(tmp_path / 'whole', oversample=2), trained)
     root = Path(trained.opt['path']['models']).parents[2]
-    command = [sys.executable, '-m', 'torch.distributed.run', '--nproc_per_node', '2', '--standalone', '-m',
-               'basicsr_distill', 'distill', '-opt', str(root / 'tiny.yml'), '--launcher', 'pytorch', '--stage',
-               'sample', '--force_yml', f'extract={{dataroot: photos, save_dir: {root}/patches, patch_size: 32}}',
-               f'cluster={{save_dir: {root}/clusters, encoder: {{type: texture}}}}',
-               'sample={images_per_cluster: 3, num_steps: 4, batch_size: 2, oversample: 2, '
-               f'save_dir: {tmp_path / "half"}}}']
-    run = subprocess.run(command, cwd=root, capture_output=True, text=True, timeout=240,
-                         env={**os.environ, 'PYTHONPATH': str(REPOSITORY), 'CUDA_VISIBLE_DEVICES': ''})
+    command = [
+        sys.executable,
+        '-m',
+        'torch.distributed.run',
+        '--nproc_per_node',
+        '2',
+        '--standalone',
+        '-m',
+        'basicsr_distill',
+        'distill',
+        '-opt',
+        str(root / 'tiny.yml'),
+        '--launcher',
+        'pytorch',
+        '--stage',
+        'sample',
+        '--force_yml',
+        f'extract={{dataroot: photos, save_dir: {root}/patches, patch_size: 32}}',
+        f'cluster={{save_dir: {root}/clusters, encoder: {{type: texture}}}}',
+        f'sample={{images_per_cluster: 3, num_steps: 4, batch_size: 2, oversample: 2, save_dir: {tmp_path / "half"}}}',
+    ]
+    run = subprocess.run(
+        command,
+        cwd=root,
+        capture_output=True,
+        text=True,
+        timeout=240,
+        env={**os.environ, 'PYTHONPATH': str(REPOSITORY), 'CUDA_VISIBLE_DEVICES': ''},
+    )
     assert run.returncode == 0, run.stderr[-3000:]
     first, second = files(whole), files(tmp_path / 'half')
     for records in (first, second):

@@ -30,8 +30,10 @@ from basicsr_distill.stages.sample import stage as sample
 from basicsr_distill.stages.sample.plan import plan_draws
 from basicsr_distill.training import train as train_loop
 
-STAGES = {'extract': {'dataroot': 'photos', 'save_dir': 'patches', 'patch_size': 32},
-          'cluster': {'save_dir': 'clusters', 'encoder': {'type': 'texture'}, 'num_clusters': 2}}
+STAGES = {
+    'extract': {'dataroot': 'photos', 'save_dir': 'patches', 'patch_size': 32},
+    'cluster': {'save_dir': 'clusters', 'encoder': {'type': 'texture'}, 'num_clusters': 2},
+}
 
 
 @pytest.fixture(scope='module')
@@ -69,8 +71,10 @@ def latents_of(trained):
 def encode(trained, folder):
     """Latents of a set's images, by name."""
     codec = build_codec(latents_of(trained)[2].options.codec, Path(trained.opt['path']['experiments_root']) / 'latents')
-    return {name: codec.encode(torch.from_numpy(rgb.copy()).permute(2, 0, 1)[None].float() / 255)[0][0].numpy()
-            for name, rgb in images(folder).items()}
+    return {
+        name: codec.encode(torch.from_numpy(rgb.copy()).permute(2, 0, 1)[None].float() / 255)[0][0].numpy()
+        for name, rgb in images(folder).items()
+    }
 
 
 @pytest.fixture
@@ -103,8 +107,11 @@ def nearest_patches(trained, folder):
 def test_images_end_at_their_modes_with_guidance_and_anywhere_without(trained, exact, tmp_path, scheduler):
     given = {'scheduler': scheduler, 'num_steps': 20}
     real, labels, _ = latents_of(trained)
-    modes = [int(np.flatnonzero(labels == label)[pick]) for label in (0, 1) for pick in choose_medoids(
-        real[labels == label].reshape(12, -1), 3, seed=0)]
+    modes = [
+        int(np.flatnonzero(labels == label)[pick])
+        for label in (0, 1)
+        for pick in choose_medoids(real[labels == label].reshape(12, -1), 3, seed=0)
+    ]
     plain = draw(trained, tmp_path / 'plain', **given)
     pulled = draw(trained, tmp_path / 'pulled', **given, mode_guidance={'scale': 1.0, 'stop': 0.1, 'modes': 'medoids'})
     assert nearest_patches(trained, pulled) == modes
@@ -113,8 +120,17 @@ def test_images_end_at_their_modes_with_guidance_and_anywhere_without(trained, e
 
 
 @pytest.mark.parametrize('scheduler', ['dpmsolver++', 'unipc', 'ddim', 'ddpm'])
-@pytest.mark.parametrize(('strength', 'stop', 'pulls'), [(None, 0.99, True), (None, 1.0, False), (0.7, 0.5, True),
-                                                         (0.3, 0.5, False), (0.5, 0.5, False), (0.55, 0.5, False)])
+@pytest.mark.parametrize(
+    ('strength', 'stop', 'pulls'),
+    [
+        (None, 0.99, True),
+        (None, 1.0, False),
+        (0.7, 0.5, True),
+        (0.3, 0.5, False),
+        (0.5, 0.5, False),
+        (0.55, 0.5, False),
+    ],
+)
 def test_a_pull_that_changes_nothing_is_refused(scheduler, strength, stop, pulls):
     asked = []
 
@@ -122,11 +138,24 @@ def test_a_pull_that_changes_nothing_is_refused(scheduler, strength, stop, pulls
         asked.append(float(timesteps[0]))
         return torch.zeros_like(x_t)
 
-    section = {'scheduler': scheduler, 'num_steps': 6, 'guidance_scale': 1.0, 'images_per_cluster': 1,
-               'save_dir': 'set', **({'init': {'type': 'prototype', 'strength': strength}} if strength else {})}
+    section = {
+        'scheduler': scheduler,
+        'num_steps': 6,
+        'guidance_scale': 1.0,
+        'images_per_cluster': 1,
+        'save_dir': 'set',
+        **({'init': {'type': 'prototype', 'strength': strength}} if strength else {}),
+    }
     start = torch.zeros(1, 4, 2, 2) if strength else None
-    sample_latents(denoise, torch.tensor([0]), (4, 2, 2), [image_generator(0, 0, 0)],
-                   bind(SampleOptions, section, 'sample'), start=start, strength=strength or 1.0)
+    sample_latents(
+        denoise,
+        torch.tensor([0]),
+        (4, 2, 2),
+        [image_generator(0, 0, 0)],
+        bind(SampleOptions, section, 'sample'),
+        start=start,
+        strength=strength or 1.0,
+    )
     assert (asked[0] > 1000 * stop) == pulls
     section['mode_guidance'] = {'scale': 0.5, 'stop': stop}
     if pulls:
@@ -138,15 +167,18 @@ def test_a_pull_that_changes_nothing_is_refused(scheduler, strength, stop, pulls
 
 def test_a_pull_may_be_that_of_refining(trained, tmp_path):
     given = {'init': {'type': 'prototype', 'strength': 0.3}, 'refine': {'strength': 0.8, 'steps': 4}}
-    plain, pulled = (images(draw(trained, tmp_path / name, **given, mode_guidance=guidance))
-                     for name, guidance in (('plain', {'scale': 0}), ('pulled', {'scale': 0.5})))
+    plain, pulled = (
+        images(draw(trained, tmp_path / name, **given, mode_guidance=guidance))
+        for name, guidance in (('plain', {'scale': 0}), ('pulled', {'scale': 0.5}))
+    )
     assert not same(plain, pulled)
 
 
 @pytest.mark.parametrize('modes', ['centers', 'medoids'])
 def test_an_image_is_pulled_to_the_mode_of_the_cluster_that_it_starts_from(trained, tmp_path, modes):
-    folder = draw(trained, tmp_path / 'set', init={'type': 'prototype', 'strength': 0.9},
-                  mode_guidance={'modes': modes})
+    folder = draw(
+        trained, tmp_path / 'set', init={'type': 'prototype', 'strength': 0.9}, mode_guidance={'modes': modes}
+    )
     real, labels, patches = latents_of(trained)
     numbers = {row.name: number for number, row in enumerate(patches.rows)}
     for row in read_table(folder / 'manifest.csv', SampleRow):
@@ -158,8 +190,17 @@ def test_an_image_is_pulled_to_the_mode_of_the_cluster_that_it_starts_from(train
 @pytest.mark.parametrize('modes', ['centers', 'medoids'])
 def test_prototypes_and_modes_of_few_patches_begin_again_alike(trained, modes):
     real, labels, patches = latents_of(trained)
-    options = bind(SampleOptions, {'images_per_cluster': 15, 'oversample': 2, 'save_dir': 'set', 'init': {
-        'type': 'prototype', 'strength': 0.9}, 'mode_guidance': {'modes': modes}}, 'sample')
+    options = bind(
+        SampleOptions,
+        {
+            'images_per_cluster': 15,
+            'oversample': 2,
+            'save_dir': 'set',
+            'init': {'type': 'prototype', 'strength': 0.9},
+            'mode_guidance': {'modes': modes},
+        },
+        'sample',
+    )
     draws = plan_draws(options, SimpleNamespace(patches=patches, labels=labels))
     assert len(draws) == 60
     for draw in draws:
@@ -168,8 +209,10 @@ def test_prototypes_and_modes_of_few_patches_begin_again_alike(trained, modes):
 
 
 def test_a_pull_along_the_data_is_another_one(trained, tmp_path):
-    sets = [images(draw(trained, tmp_path / str(manifold), mode_guidance={'scale': 0.5, 'manifold': manifold}))
-            for manifold in (False, True)]
+    sets = [
+        images(draw(trained, tmp_path / str(manifold), mode_guidance={'scale': 0.5, 'manifold': manifold}))
+        for manifold in (False, True)
+    ]
     assert not same(*sets)
     again = draw(trained, tmp_path / 'again', mode_guidance={'scale': 0.5, 'manifold': True})
     assert same(sets[1], images(again))
@@ -181,8 +224,12 @@ def test_clipping_keeps_latents_in_the_range_of_real_ones(trained, tmp_path):
     low, high = real.min((0, 2, 3)), real.max((0, 2, 3))
 
     def outside(folder):
-        return np.mean([(latent < low[:, None, None] - 0.1) | (latent > high[:, None, None] + 0.1)
-                        for latent in encode(trained, folder).values()])
+        return np.mean(
+            [
+                (latent < low[:, None, None] - 0.1) | (latent > high[:, None, None] + 0.1)
+                for latent in encode(trained, folder).values()
+            ]
+        )
 
     free, clipped = draw(trained, tmp_path / 'free'), draw(trained, tmp_path / 'clipped', clip_x0=0.0)
     assert outside(clipped) < outside(free)
@@ -190,9 +237,14 @@ def test_clipping_keeps_latents_in_the_range_of_real_ones(trained, tmp_path):
 
 
 def test_refining_changes_a_little(trained, tmp_path):
-    plain, gentle, hard = (images(draw(trained, tmp_path / name, **more)) for name, more in {
-        'plain': {}, 'gentle': {'refine': {'strength': 0.02, 'steps': 2}},
-        'hard': {'refine': {'strength': 0.8, 'steps': 4}}}.items())
+    plain, gentle, hard = (
+        images(draw(trained, tmp_path / name, **more))
+        for name, more in {
+            'plain': {},
+            'gentle': {'refine': {'strength': 0.02, 'steps': 2}},
+            'hard': {'refine': {'strength': 0.8, 'steps': 4}},
+        }.items()
+    )
 
     def change(other):
         return np.mean([np.abs(plain[name].astype(float) - other[name]).mean() for name in plain])
@@ -206,7 +258,13 @@ def test_the_images_that_the_denoiser_knows_best_are_kept(trained, tmp_path, mon
         patch.setattr(sample, 'own_errors', lambda *_: errors)
         folder = draw(trained, tmp_path / 'set', select='own_error', oversample=2)
     assert [(row.label, row.index) for row in read_table(folder / 'manifest.csv', SampleRow)] == [
-        (0, 1), (0, 3), (0, 4), (1, 0), (1, 1), (1, 2)]
+        (0, 1),
+        (0, 3),
+        (0, 4),
+        (1, 0),
+        (1, 1),
+        (1, 2),
+    ]
     own = draw(trained, tmp_path / 'own', select='own_error', oversample=2)
     assert len(images(own)) == 6
 
@@ -215,17 +273,34 @@ def test_published_weights_are_drawn_from_without_training(tmp_path, monkeypatch
     make_stages(tmp_path)
     monkeypatch.chdir(tmp_path)
     torch.manual_seed(0)
-    dit = DiTTransformer2DModel(num_layers=2, num_attention_heads=2, attention_head_dim=16, in_channels=16,
-                                out_channels=32, sample_size=4, num_embeds_ada_norm=5)
+    dit = DiTTransformer2DModel(
+        num_layers=2,
+        num_attention_heads=2,
+        attention_head_dim=16,
+        in_channels=16,
+        out_channels=32,
+        sample_size=4,
+        num_embeds_ada_norm=5,
+    )
     dit.transformer_blocks[1].norm1.emb.load_state_dict(dit.transformer_blocks[0].norm1.emb.state_dict())
     dit.save_pretrained(tmp_path / 'dit')
     options = {**recipe(tmp_path), **STAGES, 'scale': 4}
     del options['train']
     options['datasets']['train'].update(dataroot='patches', labels_file='clusters/labels.csv')
-    options['network_g'] = {'type': 'MinimaxDiT', 'num_labels': 2, 'tuning': 'none', 'local_files_only': True,
-                            'pretrained': str(tmp_path / 'dit')}
-    options['sample'] = {'images_per_cluster': 2, 'num_steps': 3, 'save_dir': 'set', 'mode_guidance': {'scale': 0.1},
-                         'guidance_scale': 1.0}
+    options['network_g'] = {
+        'type': 'MinimaxDiT',
+        'num_labels': 2,
+        'tuning': 'none',
+        'local_files_only': True,
+        'pretrained': str(tmp_path / 'dit'),
+    }
+    options['sample'] = {
+        'images_per_cluster': 2,
+        'num_steps': 3,
+        'save_dir': 'set',
+        'mode_guidance': {'scale': 0.1},
+        'guidance_scale': 1.0,
+    }
     given = Recipe.load(write_recipe(tmp_path / 'untuned.yml', options))
     assert given.stages == ('extract', 'cluster', 'sample')
     distill(given, ('sample',))
@@ -236,22 +311,37 @@ def test_published_weights_are_drawn_from_without_training(tmp_path, monkeypatch
         distill(given, ('finetune',))
 
 
-@pytest.mark.parametrize(('scale', 'label_init', 'tuning', 'refused'), [
-    (4.0, 'null_row', 'none', True), (0.0, 'null_row', 'none', True), (None, 'null_row', 'none', True),
-    (1.0, 'null_row', 'none', False), (4.0, 'rows', 'none', False), (4.0, 'null_row', 'difffit', False),
-])
+@pytest.mark.parametrize(
+    ('scale', 'label_init', 'tuning', 'refused'),
+    [
+        (4.0, 'null_row', 'none', True),
+        (0.0, 'null_row', 'none', True),
+        (None, 'null_row', 'none', True),
+        (1.0, 'null_row', 'none', False),
+        (4.0, 'rows', 'none', False),
+        (4.0, 'null_row', 'difffit', False),
+    ],
+)
 def test_guidance_away_from_the_label_itself_is_refused(tmp_path, scale, label_init, tuning, refused):
     options = {**recipe(tmp_path), **STAGES, 'sample': {'images_per_cluster': 2, 'save_dir': 'set'}, 'scale': 4}
     options['datasets']['train'].update(dataroot='patches', labels_file='clusters/labels.csv')
-    options['network_g'] = {'type': 'MinimaxDiT', 'num_labels': 2, 'pretrained': 'nowhere', 'tuning': tuning,
-                            'label_init': label_init}
+    options['network_g'] = {
+        'type': 'MinimaxDiT',
+        'num_labels': 2,
+        'pretrained': 'nowhere',
+        'tuning': tuning,
+        'label_init': label_init,
+    }
     if scale is not None:
         options['sample']['guidance_scale'] = scale
     given = Recipe.parse(Path('untuned.yml'), options)
     if not refused:
         return given.check_agreement()
-    with pytest.raises(InputError, match=r'sample\.guidance_scale: is .* with network_g\.tuning: none and '
-                                         r'network_g\.label_init: null_row; set'):
+    with pytest.raises(
+        InputError,
+        match=r'sample\.guidance_scale: is .* with network_g\.tuning: none and '
+        r'network_g\.label_init: null_row; set',
+    ):
         distill(given, ('extract', 'cluster', 'sample'))
     assert not Path('patches').exists()
 
@@ -272,8 +362,11 @@ def test_targets_replace_the_hr_images_alone(trained, tmp_path):
     network = EDSR(**{key: value for key, value in section.items() if key != 'type'}).eval()
     torch.save({'params': network.state_dict()}, tmp_path / 'teacher.pth')
     plain = draw(trained, tmp_path / 'plain')
-    taught = draw(trained, tmp_path / 'taught', targets={'type': 'teacher', 'network': section,
-                                                         'weights': str(tmp_path / 'teacher.pth')})
+    taught = draw(
+        trained,
+        tmp_path / 'taught',
+        targets={'type': 'teacher', 'network': section, 'weights': str(tmp_path / 'teacher.pth')},
+    )
     for name in images(plain):
         lr = read_rgb(plain / 'LR_bicubic' / 'X4' / name)
         assert np.array_equal(read_rgb(taught / 'LR_bicubic' / 'X4' / name), lr)
@@ -283,12 +376,15 @@ def test_targets_replace_the_hr_images_alone(trained, tmp_path):
     assert 'in place of the images, what the SR network of' in (taught / 'README.md').read_text()
 
 
-@pytest.mark.parametrize(('more', 'message'), [
-    ({'mode_guidance': {'scale': -1}}, r'mode_guidance\.scale: input should be greater than or equal to 0'),
-    ({'mode_guidance': {'mode': 'centers'}}, r"unknown key 'mode_guidance\.mode'; did you mean 'modes'"),
-    ({'clip_x0': 0.5}, r'clip_x0: input should be less than 0\.5'),
-    ({'refine': {'steps': 3}}, r'refine\.strength: field required'),
-])
+@pytest.mark.parametrize(
+    ('more', 'message'),
+    [
+        ({'mode_guidance': {'scale': -1}}, r'mode_guidance\.scale: input should be greater than or equal to 0'),
+        ({'mode_guidance': {'mode': 'centers'}}, r"unknown key 'mode_guidance\.mode'; did you mean 'modes'"),
+        ({'clip_x0': 0.5}, r'clip_x0: input should be less than 0\.5'),
+        ({'refine': {'steps': 3}}, r'refine\.strength: field required'),
+    ],
+)
 def test_wrong_values_are_refused(trained, tmp_path, more, message):
     with pytest.raises(InputError, match=message):
         draw(replace(trained), tmp_path / 'set', **more)

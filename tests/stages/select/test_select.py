@@ -43,8 +43,9 @@ def root(tmp_path_factory):
     rows, _ = make_stages(root)
     with (root / 'scores.csv').open('w', newline='') as file:
         csv.writer(file).writerows([['name', 'score'], *((row.name, (7 * n) % 24) for n, row in enumerate(rows))])
-    (root / 'scores.txt').write_text(''.join(f'{row.name.removesuffix(".png")} {(7 * n) % 24}\n'
-                                             for n, row in enumerate(rows)))
+    (root / 'scores.txt').write_text(
+        ''.join(f'{row.name.removesuffix(".png")} {(7 * n) % 24}\n' for n, row in enumerate(rows))
+    )
     return root
 
 
@@ -54,8 +55,12 @@ def recipe(root, folder, clusters=True, **options):
         section.setdefault('scores', {'path': str(root / 'scores.csv')})
     if 'images_per_cluster' in section:
         del section['num_images']
-    content = {'name': 'core', 'scale': 4, 'select': section,
-               'extract': {'dataroot': str(root / 'photos'), 'save_dir': str(root / 'patches'), 'patch_size': 32}}
+    content = {
+        'name': 'core',
+        'scale': 4,
+        'select': section,
+        'extract': {'dataroot': str(root / 'photos'), 'save_dir': str(root / 'patches'), 'patch_size': 32},
+    }
     if clusters:
         content['cluster'] = {'encoder': TEXTURE, 'num_clusters': 2, 'save_dir': str(root / 'clusters')}
     return Recipe.parse(Path('core.yml'), content)
@@ -82,7 +87,15 @@ def test_a_set_has_the_format_of_a_drawn_one(root, tmp_path):
     folder = run(root, tmp_path / 'set')
     rows = manifest(folder)
     assert {path.name for path in folder.iterdir()} == {
-        'HR', 'LR_bicubic', 'README.md', 'manifest.csv', 'meta_info.txt', 'metadata.csv', 'montage.png', 'stage.json'}
+        'HR',
+        'LR_bicubic',
+        'README.md',
+        'manifest.csv',
+        'meta_info.txt',
+        'metadata.csv',
+        'montage.png',
+        'stage.json',
+    }
     assert (folder / 'meta_info.txt').read_text() == ''.join(f'{row.name} (32,32,3)\n' for row in rows)
     for row in rows:
         original = cv2.imread(str(root / 'patches' / 'images' / row.patch))
@@ -93,10 +106,21 @@ def test_a_set_has_the_format_of_a_drawn_one(root, tmp_path):
         assert row.source == 'astronaut.png' and row.size == 32
     record = json.loads((folder / 'stage.json').read_text())
     assert record['counts'] == {'patches': 24, 'images_kept': 6}
-    assert record['coverage']['median'] > 0 and record['coverage_by_encoder']['texture']['coverage'] == record[
-        'coverage']
-    dataset = DistilledPatchDataset({'name': 's', 'type': 'DistilledPatchDataset', 'dataroot_gt': str(folder),
-                                     'scale': 4, 'gt_size': 32, 'phase': 'train', 'labels': [1], 'num_images': 1})
+    assert (
+        record['coverage']['median'] > 0 and record['coverage_by_encoder']['texture']['coverage'] == record['coverage']
+    )
+    dataset = DistilledPatchDataset(
+        {
+            'name': 's',
+            'type': 'DistilledPatchDataset',
+            'dataroot_gt': str(folder),
+            'scale': 4,
+            'gt_size': 32,
+            'phase': 'train',
+            'labels': [1],
+            'num_images': 1,
+        }
+    )
     assert len(dataset) == 1 and dataset[0]['lq'].shape == (3, 8, 8)
 
 
@@ -106,7 +130,8 @@ def expected_choice(method, root):
     psnr_db = (20 + np.arange(24) / 4).astype(np.float32)
     inside = np.flatnonzero(in_band(psnr_db, 0.05, 0.5))
     return {
-        'random': lambda: choose_random(24, 6, 0), 'band': lambda: inside[choose_random(len(inside), 6, 0)],
+        'random': lambda: choose_random(24, 6, 0),
+        'band': lambda: inside[choose_random(len(inside), 6, 0)],
         'threshold': lambda: choose_under_threshold(psnr_db, 'median', 6, 0),
         'uniform': lambda: inside[choose_per_cluster(labels[inside], 6, 0)],
         'medoids': lambda: inside[choose_medoids(features[inside], 6, 0)],
@@ -171,28 +196,39 @@ def test_within_each_cluster(root, tmp_path):
 def test_without_clusters_and_with_several_encoders(root, tmp_path):
     folder = run(root, tmp_path / 'set', clusters=False, encoder=[TEXTURE, TEXTURE])
     assert {row.label for row in manifest(folder)} == {0}
-    assert set(json.loads((folder / 'stage.json').read_text())['coverage_by_encoder']) == {'texture', 'texture_1',
-                                                                                           'joined'}
+    assert set(json.loads((folder / 'stage.json').read_text())['coverage_by_encoder']) == {
+        'texture',
+        'texture_1',
+        'joined',
+    }
     assert 'joined feature distance of a real patch' in (folder / 'README.md').read_text()
 
 
-@pytest.mark.parametrize(('options', 'message'), [
-    ({'num_images': 30}, r'select\.num_images: 30 patches cannot be chosen from 10; ask for fewer, widen select\.band'),
-    ({'num_images': 30, 'method': 'random'}, '30 patches cannot be chosen from 24; ask for fewer or extract more'),
-    ({'images_per_cluster': 9}, 'images_per_cluster: cluster 0: 9 patches cannot be chosen from 5'),
-    ({'method': 'medoid'}, "select: method: input should be .*'medoids'"),
-    ({'methud': 'medoids'}, "select: unknown key 'methud'; did you mean 'method'"),
-    ({'num_images': None}, 'give one of num_images and images_per_cluster'),
-    ({'images_per_cluster': 2, 'method': 'uniform'}, 'uniform takes equal shares of all clusters by itself'),
-    ({'band': [0.5, 0.1]}, r'band \[0\.5, 0\.1\] must rise'),
-    ({'band': [0.99, 0.991]}, 'cannot be chosen from 0'),
-    ({'scores': {'path': 'scores.csv'}}, 'method file and the section scores go with each other'),
-    ({'method': 'file', 'scores': {'path': 'nowhere.csv'}}, r'select\.scores\.path: nowhere\.csv: No such file'),
-    ({'targets': {'type': 'teacher'}}, 'type teacher needs network and weights'),
-    ({'targets': {'type': 'mix', 'network': {'type': 'EDSR'}, 'weights': 'no.pth'}},
-     r'targets\.weights: no\.pth: no such'),
-    ({'codec': {'type': 'block_pca', 'block_px': 5}}, r'select\.codec: patches do not fit the codec'),
-])
+@pytest.mark.parametrize(
+    ('options', 'message'),
+    [
+        (
+            {'num_images': 30},
+            r'select\.num_images: 30 patches cannot be chosen from 10; ask for fewer, widen select\.band',
+        ),
+        ({'num_images': 30, 'method': 'random'}, '30 patches cannot be chosen from 24; ask for fewer or extract more'),
+        ({'images_per_cluster': 9}, 'images_per_cluster: cluster 0: 9 patches cannot be chosen from 5'),
+        ({'method': 'medoid'}, "select: method: input should be .*'medoids'"),
+        ({'methud': 'medoids'}, "select: unknown key 'methud'; did you mean 'method'"),
+        ({'num_images': None}, 'give one of num_images and images_per_cluster'),
+        ({'images_per_cluster': 2, 'method': 'uniform'}, 'uniform takes equal shares of all clusters by itself'),
+        ({'band': [0.5, 0.1]}, r'band \[0\.5, 0\.1\] must rise'),
+        ({'band': [0.99, 0.991]}, 'cannot be chosen from 0'),
+        ({'scores': {'path': 'scores.csv'}}, 'method file and the section scores go with each other'),
+        ({'method': 'file', 'scores': {'path': 'nowhere.csv'}}, r'select\.scores\.path: nowhere\.csv: No such file'),
+        ({'targets': {'type': 'teacher'}}, 'type teacher needs network and weights'),
+        (
+            {'targets': {'type': 'mix', 'network': {'type': 'EDSR'}, 'weights': 'no.pth'}},
+            r'targets\.weights: no\.pth: no such',
+        ),
+        ({'codec': {'type': 'block_pca', 'block_px': 5}}, r'select\.codec: patches do not fit the codec'),
+    ],
+)
 def test_refusals(options, message, root, tmp_path):
     with pytest.raises(InputError, match=message) as caught:
         run(root, tmp_path / 'set', **options)
@@ -200,11 +236,14 @@ def test_refusals(options, message, root, tmp_path):
     assert not (tmp_path / 'set' / 'manifest.csv').exists()
 
 
-@pytest.mark.parametrize(('text', 'message'), [
-    ('name,rating\nx,1\n', "has no column 'score'; it has name, rating"),
-    ('name,score\nx,1\n', r'no score for astronaut_000000\.png \(24 of 24 patches\)'),
-    ('name,score\nx,high\n', "score 1, 'high', is not a number"),
-])
+@pytest.mark.parametrize(
+    ('text', 'message'),
+    [
+        ('name,rating\nx,1\n', "has no column 'score'; it has name, rating"),
+        ('name,score\nx,1\n', r'no score for astronaut_000000\.png \(24 of 24 patches\)'),
+        ('name,score\nx,high\n', "score 1, 'high', is not a number"),
+    ],
+)
 def test_score_files_that_do_not_fit(text, message, root, tmp_path):
     path = tmp_path / 'scores.csv'
     path.write_text(text)
@@ -213,11 +252,19 @@ def test_score_files_that_do_not_fit(text, message, root, tmp_path):
 
 
 def test_score_files_of_either_kind_and_order(root, tmp_path):
-    table, lines = (run(root, tmp_path / kind, method='file', scores={'path': str(root / f'scores.{kind}')})
-                    for kind in ('csv', 'txt'))
+    table, lines = (
+        run(root, tmp_path / kind, method='file', scores={'path': str(root / f'scores.{kind}')})
+        for kind in ('csv', 'txt')
+    )
     assert patches(table) == patches(lines)
-    lowest = run(root, tmp_path / 'lowest', method='file', band=None, num_images=3,
-                 scores={'path': str(root / 'scores.csv'), 'lowest_first': True})
+    lowest = run(
+        root,
+        tmp_path / 'lowest',
+        method='file',
+        band=None,
+        num_images=3,
+        scores={'path': str(root / 'scores.csv'), 'lowest_first': True},
+    )
     assert patches(lowest) == sorted(range(24), key=lambda n: (7 * n) % 24)[:3]
 
 
@@ -255,10 +302,31 @@ def test_two_ranks_choose_the_same_set(root, tmp_path):
     distill(given, ('select',))
     content = {**given.options, 'select': {**given.options['select'], 'save_dir': str(tmp_path / 'two')}}
     (tmp_path / 'core.yml').write_text(yaml.safe_dump(content))
-    command = [sys.executable, '-m', 'torch.distributed.run', '--nproc_per_node', '2', '--standalone', '-m',
-               'basicsr_distill', 'distill', '-opt', 'core.yml', '--launcher', 'pytorch', '--stage', 'select']
-    result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=240,
-                            env={**os.environ, 'PYTHONPATH': str(REPOSITORY), 'CUDA_VISIBLE_DEVICES': ''})
+    command = [
+        sys.executable,
+        '-m',
+        'torch.distributed.run',
+        '--nproc_per_node',
+        '2',
+        '--standalone',
+        '-m',
+        'basicsr_distill',
+        'distill',
+        '-opt',
+        'core.yml',
+        '--launcher',
+        'pytorch',
+        '--stage',
+        'select',
+    ]
+    result = subprocess.run(
+        command,
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=240,
+        env={**os.environ, 'PYTHONPATH': str(REPOSITORY), 'CUDA_VISIBLE_DEVICES': ''},
+    )
     assert result.returncode == 0, result.stderr[-3000:]
     first, second = files(tmp_path / 'one'), files(tmp_path / 'two')
     second['stage.json'] = second['stage.json'].replace(b'/two"', b'/one"')
@@ -266,8 +334,15 @@ def test_two_ranks_choose_the_same_set(root, tmp_path):
 
 
 def test_a_round_trip_through_the_codec(root, tmp_path):
-    rough, fine = (run(root, tmp_path / str(components), num_images=2, codec={
-        'type': 'block_pca', 'block_px': 8, 'components': components}) for components in (4, 192))
+    rough, fine = (
+        run(
+            root,
+            tmp_path / str(components),
+            num_images=2,
+            codec={'type': 'block_pca', 'block_px': 8, 'components': components},
+        )
+        for components in (4, 192)
+    )
     assert patches(rough) == patches(fine)
     for row in manifest(fine):
         original = read_rgb(root / 'patches' / 'images' / row.patch).astype(int)
@@ -285,9 +360,15 @@ def test_targets_are_what_the_teacher_makes_of_the_lr_images(root, tmp_path):
     network = EDSR(**{key: value for key, value in section.items() if key != 'type'}).eval()
     torch.save({'params': network.state_dict()}, tmp_path / 'teacher.pth')
     (tmp_path / 'teacher.yml').write_text(yaml.safe_dump({'network_g': section}))
-    sets = {kind: run(root, tmp_path / kind, num_images=2, targets={
-        'type': kind, 'network': given, 'weights': str(tmp_path / 'teacher.pth')})
-        for kind, given in (('teacher', section), ('mix', str(tmp_path / 'teacher.yml')))}
+    sets = {
+        kind: run(
+            root,
+            tmp_path / kind,
+            num_images=2,
+            targets={'type': kind, 'network': given, 'weights': str(tmp_path / 'teacher.pth')},
+        )
+        for kind, given in (('teacher', section), ('mix', str(tmp_path / 'teacher.yml')))
+    }
     plain = run(root, tmp_path / 'hr', num_images=2)
     for row in manifest(plain):
         lr = read_rgb(plain / 'LR_bicubic' / 'X4' / row.name)
@@ -300,31 +381,61 @@ def test_targets_are_what_the_teacher_makes_of_the_lr_images(root, tmp_path):
     assert 'teacher.pth' in (sets['teacher'] / 'README.md').read_text()
 
 
-@pytest.mark.parametrize(('network', 'message'), [
-    ({'type': 'EDRS'}, r'targets\.network\.type: no network is called EDRS'),
-    ({'num_feat': 8}, "network: must be a section with the key 'type'"),
-    ({'type': 'EDSR', 'num_in_ch': 3, 'num_out_ch': 3, 'num_feat': 4, 'num_block': 1, 'upscale': 4}, 'do not go with'),
-])
+@pytest.mark.parametrize(
+    ('network', 'message'),
+    [
+        ({'type': 'EDRS'}, r'targets\.network\.type: no network is called EDRS'),
+        ({'num_feat': 8}, "network: must be a section with the key 'type'"),
+        (
+            {'type': 'EDSR', 'num_in_ch': 3, 'num_out_ch': 3, 'num_feat': 4, 'num_block': 1, 'upscale': 4},
+            'do not go with',
+        ),
+    ],
+)
 def test_teachers_that_do_not_fit(network, message, root, tmp_path):
     torch.save({'params': {'x': torch.zeros(1)}}, tmp_path / 'teacher.pth')
     with pytest.raises(InputError, match=message):
-        run(root, tmp_path / 'set', targets={'type': 'teacher', 'network': network,
-                                             'weights': str(tmp_path / 'teacher.pth')})
+        run(
+            root,
+            tmp_path / 'set',
+            targets={'type': 'teacher', 'network': network, 'weights': str(tmp_path / 'teacher.pth')},
+        )
 
 
 def test_the_recipes_run_on_a_photograph(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Path('photos').mkdir()
     cv2.imwrite('photos/astronaut.png', skimage.data.astronaut()[..., ::-1])
-    core_set = Recipe.load(REPOSITORY / 'options' / 'distill' / 'coreset_OST.yml', [
-        'extract:dataroot=photos', 'extract:save_dir=core/patches', 'extract:patch_size=64', 'extract:stride=32',
-        'select:save_dir=core/set', 'select:num_images=4', 'select:encoder={type: texture}'])
+    core_set = Recipe.load(
+        REPOSITORY / 'options' / 'distill' / 'coreset_OST.yml',
+        [
+            'extract:dataroot=photos',
+            'extract:save_dir=core/patches',
+            'extract:patch_size=64',
+            'extract:stride=32',
+            'select:save_dir=core/set',
+            'select:num_images=4',
+            'select:encoder={type: texture}',
+        ],
+    )
     assert core_set.stages == ('extract', 'select')
     distill(core_set)
     assert len(manifest(Path('core/set'))) == 4
-    gsdd = Recipe.load(REPOSITORY / 'options' / 'distill' / 'gsdd_demo.yml', [
-        'extract:dataroot=photos', 'extract:patch_size=64', 'cluster:num_clusters=2', 'network_g:num_labels=2',
-        'network_g:size_px=16', 'network_g:images_per_label=2', 'sample:images_per_cluster=2', 'train:total_iter=2',
-        'train:extractor:width=4', 'num_gpu=0', 'logger:save_checkpoint_freq=2'])
+    gsdd = Recipe.load(
+        REPOSITORY / 'options' / 'distill' / 'gsdd_demo.yml',
+        [
+            'extract:dataroot=photos',
+            'extract:patch_size=64',
+            'cluster:num_clusters=2',
+            'network_g:num_labels=2',
+            'network_g:size_px=16',
+            'network_g:images_per_label=2',
+            'sample:images_per_cluster=2',
+            'train:total_iter=2',
+            'train:extractor:width=4',
+            'num_gpu=0',
+            'logger:save_checkpoint_freq=2',
+        ],
+    )
     distill(gsdd)
     assert len(list(Path('demo/gsdd/distilled/HR').iterdir())) == 4
