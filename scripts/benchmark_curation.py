@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from sklearn.metrics import roc_auc_score
 
-from basicsr_distill.config.sections import ExtractOptions
+from basicsr_distill.config.sections.extract import ExtractOptions
 from basicsr_distill.host import hooks
 from basicsr_distill.io.images import find_images, read_rgb
 from basicsr_distill.ops.periodicity import periodic_peak_db
@@ -70,7 +70,7 @@ def memory(roots: list[str], count: int) -> dict[str, float]:
     stride = max(4, int((area / count) ** 0.5) // 4 * 4)
     with tempfile.TemporaryDirectory() as folder:
         code = (
-            f'from basicsr_distill.config.sections import ExtractOptions\n'
+            f'from basicsr_distill.config.sections.extract import ExtractOptions\n'
             f'from basicsr_distill.stages.extract.stage import run\n'
             f'run(ExtractOptions(dataroot={roots!r}, save_dir={folder!r}, patch_size=64, stride={stride}, '
             f'max_patches=1000, source_filters={FILTERS!r}, '

@@ -21,7 +21,8 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch.nn.functional import interpolate
 
-from basicsr_distill.config.sections import ExtractOptions, PsnrMetric
+from basicsr_distill.config.sections.base import PsnrMetric
+from basicsr_distill.config.sections.extract import ExtractOptions
 from basicsr_distill.host import hooks
 from basicsr_distill.io.images import FoundImage, find_images, read_rgb
 from basicsr_distill.ops.psnr import psnr_after_bicubic

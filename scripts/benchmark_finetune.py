@@ -31,7 +31,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from basicsr_distill.archs.minimax_dit_arch import build_dit
 from basicsr_distill.config.experiment import to_experiment
 from basicsr_distill.config.recipe import Recipe
-from basicsr_distill.config.sections import MinimaxDiTNetworkOptions
+from basicsr_distill.config.sections.dit import MinimaxDiTNetworkOptions
 from basicsr_distill.diffusion.process import add_noise, linear_alpha_bar, predict_x0, simple_loss, variational_bound
 from basicsr_distill.models.minimax_dit_model import MinimaxDiTModel
 

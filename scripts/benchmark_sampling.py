@@ -23,13 +23,9 @@ from diffusers import AutoencoderKL, AutoencoderTiny
 from torch import Tensor
 
 from basicsr_distill.archs.minimax_dit_arch import MinimaxDiT, build_dit
-from basicsr_distill.config.sections import (
-    AutoencoderKlCodecOptions,
-    AutoencoderTinyCodecOptions,
-    MinimaxDiTNetworkOptions,
-    SamplerSettings,
-    ScratchDiTOptions,
-)
+from basicsr_distill.config.sections.codecs import AutoencoderKlCodecOptions, AutoencoderTinyCodecOptions
+from basicsr_distill.config.sections.dit import MinimaxDiTNetworkOptions, ScratchDiTOptions
+from basicsr_distill.config.sections.sample import SamplerSettings
 from basicsr_distill.diffusion.codec import build_codec
 from basicsr_distill.diffusion.sampler import image_generator, sample_latents
 

@@ -9,7 +9,7 @@ import skimage.data
 import yaml
 
 from basicsr_distill.archs.minimax_dit_arch import build_dit
-from basicsr_distill.config.sections import MinimaxDiTNetworkOptions
+from basicsr_distill.config.sections.dit import MinimaxDiTNetworkOptions
 from basicsr_distill.io.files import sha256_file
 from basicsr_distill.io.manifest import MANIFEST_NAME, PatchRow, write_table
 

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from basicsr_distill.config.sections import Options
+from basicsr_distill.config.sections.base import Options
 
 REPOSITORY = Path(__file__).parents[1]
 

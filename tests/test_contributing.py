@@ -63,11 +63,13 @@ class ToyLoss(nn.Module):
     'config/sections/toy.py': '''
 from pydantic import Field
 
+from basicsr_distill.config.registry import register
 from basicsr_distill.config.sections.base import Options, OutputFolder, PositiveInt
 from basicsr_distill.config.sections.datasets import DatasetOptions
 from typing import Literal
 
 
+@register('dataset')
 class ToyDatasetOptions(DatasetOptions):
     """Grey images."""
 
@@ -75,6 +77,7 @@ class ToyDatasetOptions(DatasetOptions):
     length: PositiveInt = Field(8, description='How many.')
 
 
+@register('stage', 'toy')
 class ToyOptions(Options):
     """Counts patches."""
 
@@ -115,15 +118,6 @@ def brightness(rgb):
 """,
 }
 EDITS = [
-    # 2
-    (
-        'config/sections/__init__.py',
-        '\n__all__ = [',
-        '\nfrom basicsr_distill.config.sections.toy import ToyDatasetOptions, ToyOptions\n\n'
-        "__all__ = [\n    'ToyDatasetOptions', 'ToyOptions',",
-    ),
-    ('config/registry.py', 'LabelledPatchDatasetOptions)', 'LabelledPatchDatasetOptions, ToyDatasetOptions)'),
-    ('config/registry.py', '    bind,\n', '    bind,\n    ToyDatasetOptions,\n    ToyOptions,\n'),
     # 3: a key
     (
         'config/sections/extract.py',
@@ -166,7 +160,6 @@ EDITS = [
         'from basicsr_distill.selection.toy_choice import choose_last\nfrom basicsr_distill.stages.select.pool',
     ),
     # 6
-    ('config/registry.py', "'select': SelectOptions,", "'select': SelectOptions, 'toy': ToyOptions,"),
     ('config/__init__.py', "'select', 'finetune'", "'select', 'toy', 'finetune'"),
     ('config/recipe.py', '    select: SelectOptions | None\n', "    select: SelectOptions | None\n    toy: 'Any'\n"),
     (

@@ -11,7 +11,7 @@ import yaml
 from support import REPOSITORY
 
 from basicsr_distill.config.benchmark_file import BenchmarkFile
-from basicsr_distill.config.sections import ExtractOptions
+from basicsr_distill.config.sections.extract import ExtractOptions
 from basicsr_distill.stages.extract.stage import run
 
 

@@ -8,7 +8,8 @@ from basicsr.utils.registry import ARCH_REGISTRY
 from diffusers import DiTTransformer2DModel
 from torch import Tensor, nn
 
-from basicsr_distill.config.sections import MinimaxDiTNetworkOptions, ScratchDiTOptions, bind
+from basicsr_distill.config.sections.base import bind
+from basicsr_distill.config.sections.dit import MinimaxDiTNetworkOptions, ScratchDiTOptions
 from basicsr_distill.diffusion.difffit import attach_difffit, fold_difffit
 from basicsr_distill.diffusion.dit import (
     init_label_rows,

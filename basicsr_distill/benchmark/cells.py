@@ -12,7 +12,7 @@ import yaml
 from basicsr_distill.benchmark.sets import LIST_NAME, PlannedSet
 from basicsr_distill.config.benchmark_file import BenchmarkFile
 from basicsr_distill.config.recipe import Recipe
-from basicsr_distill.config.sections import METRIC_SECTIONS, BenchmarkOptions
+from basicsr_distill.config.sections.benchmark import METRIC_SECTIONS, BenchmarkOptions
 from basicsr_distill.errors import InputError
 from basicsr_distill.io.files import sha256_file, write_atomic
 from basicsr_distill.stages.record import StagePlan, read_stage

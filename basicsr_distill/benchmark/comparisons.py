@@ -6,7 +6,7 @@ from typing import TypeAlias
 from basicsr_distill.benchmark.results import Results, Row, row_of
 from basicsr_distill.benchmark.sets import PlannedSet
 from basicsr_distill.benchmark.statistics import Gain, Verdict, compare, judge, summarize
-from basicsr_distill.config.sections import LOWER_IS_BETTER, BenchmarkOptions
+from basicsr_distill.config.sections.benchmark import LOWER_IS_BETTER, BenchmarkOptions
 
 # A value for each set of a row, by the seed that drew it; None is the seed of a set that is not drawn.
 Values: TypeAlias = Mapping[Row, Mapping[int | None, float]]

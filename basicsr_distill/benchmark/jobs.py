@@ -16,7 +16,7 @@ from pathlib import Path
 from queue import SimpleQueue
 from typing import Any, Protocol
 
-from basicsr_distill.config.sections import JobOptions
+from basicsr_distill.config.sections.benchmark import JobOptions
 from basicsr_distill.errors import InputError
 from basicsr_distill.runtime.parallel import default_workers
 

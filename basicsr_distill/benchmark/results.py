@@ -12,7 +12,7 @@ from basicsr_distill.benchmark.cells import Cell, is_measured, metric_section
 from basicsr_distill.benchmark.costs import read_cost
 from basicsr_distill.benchmark.sets import PlannedSet, fingerprint_contents, images_of
 from basicsr_distill.config.benchmark_file import BenchmarkFile
-from basicsr_distill.config.sections import DistilledPatchDatasetOptions
+from basicsr_distill.config.sections.datasets import DistilledPatchDatasetOptions
 from basicsr_distill.data._pairs import crop_side, find_pairs
 from basicsr_distill.errors import InputError
 from basicsr_distill.io.headers import ImageHeader, read_headers

@@ -47,7 +47,7 @@ from basicsr_distill.benchmark.tables import shown
 from basicsr_distill.benchmark.trial import print_plan
 from basicsr_distill.config.benchmark_file import BenchmarkFile
 from basicsr_distill.config.recipe import Recipe
-from basicsr_distill.config.sections import DistilledPatchDatasetOptions
+from basicsr_distill.config.sections.datasets import DistilledPatchDatasetOptions
 from basicsr_distill.data._pairs import find_pairs
 from basicsr_distill.errors import InputError
 from basicsr_distill.io.files import write_atomic

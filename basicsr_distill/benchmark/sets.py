@@ -10,7 +10,9 @@ import numpy as np
 
 from basicsr_distill.config.benchmark_file import BenchmarkFile
 from basicsr_distill.config.recipe import Recipe
-from basicsr_distill.config.sections import DEFAULT_SCALE, DistilledPatchDatasetOptions, SetOptions
+from basicsr_distill.config.sections.base import DEFAULT_SCALE
+from basicsr_distill.config.sections.benchmark import SetOptions
+from basicsr_distill.config.sections.datasets import DistilledPatchDatasetOptions
 from basicsr_distill.data._pairs import find_pairs
 from basicsr_distill.errors import InputError
 from basicsr_distill.io.images import FoundImage, fingerprint_images

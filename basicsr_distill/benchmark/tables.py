@@ -18,16 +18,11 @@ from basicsr_distill.benchmark.results import Results, Row
 from basicsr_distill.benchmark.sets import PlannedSet
 from basicsr_distill.benchmark.statistics import LEVEL, SETS_OF_A_CLAIM, Gain, Summary, Verdict, summarize
 from basicsr_distill.config.recipe import Recipe
-from basicsr_distill.config.sections import (
-    LOWER_IS_BETTER,
-    BenchmarkOptions,
-    GSDDTrainOptions,
-    LatentPatchDatasetOptions,
-    MinimaxDiTNetworkOptions,
-    MinimaxDiTTrainOptions,
-    TargetOptions,
-    Vgg19Options,
-)
+from basicsr_distill.config.sections.benchmark import LOWER_IS_BETTER, BenchmarkOptions
+from basicsr_distill.config.sections.datasets import LatentPatchDatasetOptions
+from basicsr_distill.config.sections.dit import MinimaxDiTNetworkOptions, MinimaxDiTTrainOptions
+from basicsr_distill.config.sections.gsdd import GSDDTrainOptions, Vgg19Options
+from basicsr_distill.config.sections.select import TargetOptions
 from basicsr_distill.stages.licences import (
     Weights,
     codec_weights,

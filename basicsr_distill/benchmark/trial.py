@@ -16,7 +16,7 @@ from basicsr_distill.benchmark.jobs import Job, LocalLauncher, last_line
 from basicsr_distill.benchmark.sets import PlannedSet, images_of
 from basicsr_distill.config.benchmark_file import BenchmarkFile
 from basicsr_distill.config.recipe import Recipe
-from basicsr_distill.config.sections import JobOptions
+from basicsr_distill.config.sections.benchmark import JobOptions
 from basicsr_distill.data._pairs import crop_side
 from basicsr_distill.io.headers import ImageHeader, read_headers
 from basicsr_distill.io.images import file_bytes, write_png

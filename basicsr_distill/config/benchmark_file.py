@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from basicsr_distill.config.recipe import check_name
-from basicsr_distill.config.sections import BenchmarkFileOptions, BenchmarkOptions, bind
+from basicsr_distill.config.sections.base import bind
+from basicsr_distill.config.sections.benchmark import BenchmarkFileOptions, BenchmarkOptions
 from basicsr_distill.config.yaml_files import read_option_file
 
 

@@ -13,7 +13,9 @@ from typing import Any
 
 from basicsr_distill.config import registry
 from basicsr_distill.config.recipe import ExperimentSections, Recipe, Section
-from basicsr_distill.config.sections import LoaderOptions, Options, ValidationOptions
+from basicsr_distill.config.sections.base import Options
+from basicsr_distill.config.sections.datasets import LoaderOptions
+from basicsr_distill.config.sections.experiment import ValidationOptions
 from basicsr_distill.errors import InputError
 
 _DEBUG_FREQ = 8
@@ -55,7 +57,11 @@ def to_experiment(
             'BasicSR (model_type, datasets, network_g, train).'
         )
     opt: dict[str, Any] = deepcopy(
-        {key: value for key, value in recipe.options.items() if key not in registry.STAGES and value is not None}
+        {
+            key: value
+            for key, value in recipe.options.items()
+            if key not in registry.models('stage') and value is not None
+        }
     )
     opt.update(
         name=recipe.name, is_train=is_train, auto_resume=auto_resume, root_path=str(root), num_gpu=sections.root.num_gpu

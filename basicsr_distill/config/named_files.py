@@ -6,8 +6,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 from basicsr_distill.config.recipe import Recipe, Section
-from basicsr_distill.config.sections import Options
-from basicsr_distill.config.sections.base import Text
+from basicsr_distill.config.sections.base import Options, Text
 from basicsr_distill.errors import InputError
 
 # A text of an option file: its key, what it means, itself, and the section that it stands in.

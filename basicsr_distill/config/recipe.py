@@ -13,21 +13,14 @@ from pathlib import Path
 from typing import Any
 
 from basicsr_distill.config import STAGE_ORDER, registry
-from basicsr_distill.config.sections import (
-    DEFAULT_SCALE,
-    ClusterOptions,
-    ExtractOptions,
-    LoggerOptions,
-    MinimaxDiTNetworkOptions,
-    Options,
-    RootOptions,
-    SampleOptions,
-    SelectOptions,
-    TileOptions,
-    ValidationOptions,
-    bind,
-    nearest_name,
-)
+from basicsr_distill.config.sections.base import DEFAULT_SCALE, Options, bind, nearest_name
+from basicsr_distill.config.sections.cluster import ClusterOptions
+from basicsr_distill.config.sections.dit import MinimaxDiTNetworkOptions
+from basicsr_distill.config.sections.experiment import LoggerOptions, RootOptions, ValidationOptions
+from basicsr_distill.config.sections.extract import ExtractOptions
+from basicsr_distill.config.sections.sample import SampleOptions
+from basicsr_distill.config.sections.select import SelectOptions
+from basicsr_distill.config.sections.validation import TILED_MODELS, TileOptions
 from basicsr_distill.config.yaml_files import read_option_file
 from basicsr_distill.errors import InputError
 
@@ -100,13 +93,13 @@ class Recipe:
         root = bind(RootOptions, dict(options), str(path))
         stages = {
             name: bind(model, options[name], f'{path}: {name}')
-            for name, model in registry.STAGES.items()
+            for name, model in registry.models('stage').items()
             if options.get(name) is not None
         }
         is_experiment = any(options.get(key) is not None for key in _EXPERIMENT_KEYS)
         experiment = _experiment(path, options, root) if is_experiment else None
         # Of our own models and of stages everything is known; what stock models read is looked up in their sources.
-        if experiment is None or experiment.model_type in registry.TRAIN_SECTIONS:
+        if experiment is None or experiment.model_type in registry.models('train'):
             _refuse_strangers(path, options, root)
         name = root.name
         if name is None and is_experiment:
@@ -119,7 +112,7 @@ class Recipe:
             name,
             root.scale or DEFAULT_SCALE,
             experiment=experiment,
-            **{stage: stages.get(stage) for stage in registry.STAGES},
+            **{stage: stages.get(stage) for stage in registry.models('stage')},
         )  # type: ignore[arg-type]
 
     @property
@@ -159,7 +152,7 @@ class Recipe:
                         f"{self.path}: key 'model_type' is missing: the stage {stage} needs model_type, "
                         'datasets, network_g and train.'
                     )
-                nearest = difflib.get_close_matches(section, set(self.options) - set(registry.STAGES), n=1)
+                nearest = difflib.get_close_matches(section, set(self.options) - set(registry.models('stage')), n=1)
                 raise InputError(
                     f'{self.path}: section {section!r} is missing'
                     f'{f"; is {nearest[0]!r} meant to be it?" if nearest else "."}'
@@ -221,7 +214,7 @@ def _experiment(path: Path, options: Mapping[str, Any], root: RootOptions) -> Ex
             raise InputError(f'{path}: key {key!r} is missing or not a {"word" if kind is str else "section"}.')
     model_type = str(root.model_type)
     networks = {
-        key: _typed(registry.NETWORKS, value, f'{path}: {key}')
+        key: _typed(registry.models('network'), value, f'{path}: {key}')
         for key, value in options.items()
         if key.startswith('network_') and value is not None
     }
@@ -268,19 +261,20 @@ def _datasets(path: Path, root: RootOptions) -> dict[str, Section]:
         if phase.split('_')[0] == 'train' and 'batch_size_per_gpu' not in section:
             raise InputError(f"{path}: datasets.{phase}: key 'batch_size_per_gpu' is missing.")
     return {
-        phase: _typed(registry.DATASETS, section, f'{path}: datasets.{phase}') for phase, section in datasets.items()
+        phase: _typed(registry.models('dataset'), section, f'{path}: datasets.{phase}')
+        for phase, section in datasets.items()
     }
 
 
 def _train(path: Path, root: RootOptions, model_type: str) -> Section | None:
     if root.train is None:
         return None
-    if model := registry.TRAIN_SECTIONS.get(model_type):
+    if model := registry.models('train').get(model_type):
         return bind(model, root.train, f'{path}: train')
     return {
         key: section
         if section is None or not _has_type(key)
-        else _typed(registry.LOSSES, section, f'{path}: train.{key}')
+        else _typed(registry.models('loss'), section, f'{path}: train.{key}')
         for key, section in root.train.items()
     }
 
@@ -294,14 +288,12 @@ def _metrics(path: Path, val: ValidationOptions | None, model_type: str) -> dict
     if val is None:
         return {}
     if val.tile is not None:
-        if model_type not in registry.TILED_MODELS:
-            raise InputError(
-                f'{path}: val.tile: {model_type} knows no tiles; use one of {", ".join(registry.TILED_MODELS)}.'
-            )
+        if model_type not in TILED_MODELS:
+            raise InputError(f'{path}: val.tile: {model_type} knows no tiles; use one of {", ".join(TILED_MODELS)}.')
         bind(TileOptions, val.tile, f'{path}: val.tile')
     # A metric is switched off by --force_yml val:metrics:NAME=none.
     return {
-        name: _typed(registry.METRICS, metric, f'{path}: val.metrics.{name}')
+        name: _typed(registry.models('metric'), metric, f'{path}: val.metrics.{name}')
         for name, metric in (val.metrics or {}).items()
         if metric is not None
     }
@@ -329,18 +321,19 @@ def _check_paths(path: Path, section: Mapping[str, Any], networks: Mapping[str, 
 
 
 def _refuse_strangers(path: Path, options: Mapping[str, Any], root: RootOptions) -> None:
-    known = {*registry.STAGES, *RootOptions.model_fields, 'network_g'}
+    stages = registry.models('stage')
+    known = {*stages, *RootOptions.model_fields, 'network_g'}
     for key in options:
         if key not in known:
             raise InputError(f'{path}: unknown key {key!r}; did you mean {nearest_name(key, known)!r}?')
     for key in (root.val.model_extra or {}) if root.val else {}:
         nearest = nearest_name(key, ValidationOptions.model_fields)
         raise InputError(f'{path}: val: unknown key {key!r}; did you mean {nearest!r}?')
-    if not any(options.get(key) is not None for key in (*registry.STAGES, *_EXPERIMENT_KEYS)):
+    if not any(options.get(key) is not None for key in (*stages, *_EXPERIMENT_KEYS)):
         raise InputError(
             f"{path}: key 'model_type' is missing; an option file is an experiment of BasicSR "
             '(model_type, datasets, network_g, train) or has one of the sections '
-            f'{", ".join(registry.STAGES)}.'
+            f'{", ".join(stages)}.'
         )
 
 

@@ -1,63 +1,52 @@
-"""The one table of components whose sections have a model: ``type`` in an option file -> the model of its keys.
+"""The one registry of section models: the kind and the ``type`` of a section in an option file -> the model of its keys.
 
-A component that is in it takes its keys without defaults of its own; they are written once, in the model. Components
-that are not (networks of SR, everything of BasicSR) are checked against their signatures, see ``training.keys``.
+A model registers itself where it is defined, and every module of ``config/sections`` is looked into. A component with a
+model takes its keys without defaults of its own; they are written once, in the model. Components without one (networks
+of SR, losses and metrics of BasicSR) are checked against their signatures, see ``training.keys``.
 """
 
-from collections.abc import Mapping
-from typing import Any
+import importlib
+import pkgutil
+from collections import defaultdict
+from collections.abc import Callable, Mapping
+from functools import cache
+from typing import Any, Literal, TypeVar
 
-from basicsr_distill.config.sections import (
-    AutoencoderKlCodecOptions,
-    AutoencoderTinyCodecOptions,
-    BlockPcaCodecOptions,
-    ClusterOptions,
-    DistilledPatchDatasetOptions,
-    DiversityLossOptions,
-    ExtractOptions,
-    GSDDTrainOptions,
-    HighFrequencyLossOptions,
-    LabelledPatchDatasetOptions,
-    LatentImagesOptions,
-    LatentPatchDatasetOptions,
-    LpipsMetricOptions,
-    MinimaxDiTNetworkOptions,
-    MinimaxDiTTrainOptions,
-    OpenClipEncoderOptions,
-    Options,
-    RepresentativenessLossOptions,
-    SampleOptions,
-    SelectOptions,
-    TextureEncoderOptions,
-    bind,
-)
-from basicsr_distill.config.sections.base import type_names
+from basicsr_distill.config import STAGE_ORDER, sections
+from basicsr_distill.config.sections.base import Options, bind, type_names
 
+# ``stage`` is a section of a recipe beside BasicSR's root keys, ``train`` the section of that name, by ``model_type``.
+Kind = Literal['stage', 'dataset', 'network', 'loss', 'metric', 'train']
 Models = Mapping[str, type[Options]]
+_Model = TypeVar('_Model', bound=type[Options])
+
+_models: dict[Kind, dict[str, type[Options]]] = defaultdict(dict)
 
 
-def _by_type(*models: type[Options]) -> Models:
-    return {name: model for model in models for name in type_names(model)}
+def register(kind: Kind, *names: str) -> Callable[[_Model], _Model]:
+    """Register a section model for sections of a kind.
+
+    Args:
+        kind: where such sections stand.
+        names: those that lead to the model; the values of its field ``type`` when absent.
+    """
+
+    def add(model: _Model) -> _Model:
+        for name in names or type_names(model):
+            assert name not in _models[kind], f'{kind} {name} has a model'
+            _models[kind][name] = model
+        return model
+
+    return add
 
 
-# Sections of a recipe beside BasicSR's root keys.
-STAGES: Models = {
-    'extract': ExtractOptions,
-    'cluster': ClusterOptions,
-    'select': SelectOptions,
-    'sample': SampleOptions,
-}
-
-DATASETS = _by_type(DistilledPatchDatasetOptions, LatentPatchDatasetOptions, LabelledPatchDatasetOptions)
-NETWORKS = _by_type(MinimaxDiTNetworkOptions, LatentImagesOptions)
-LOSSES = _by_type(RepresentativenessLossOptions, DiversityLossOptions, HighFrequencyLossOptions)
-METRICS = _by_type(LpipsMetricOptions)
-CODECS = _by_type(BlockPcaCodecOptions, AutoencoderKlCodecOptions, AutoencoderTinyCodecOptions)
-ENCODERS = _by_type(OpenClipEncoderOptions, TextureEncoderOptions)
-# The train section of a model; other models' are checked against their sources.
-TRAIN_SECTIONS: Models = {'MinimaxDiTModel': MinimaxDiTTrainOptions, 'GSDDModel': GSDDTrainOptions}
-# Models that know val.tile.
-TILED_MODELS = ('TiledSRModel', 'TiledSwinIRModel', 'HITModel')
+@cache
+def models(kind: Kind) -> Models:
+    """Section models of a kind by the names that lead to them; stages in the order of the method."""
+    for module in sorted(found.name for found in pkgutil.iter_modules(sections.__path__)):
+        importlib.import_module(f'{sections.__name__}.{module}')
+    known = _models[kind]
+    return {name: known[name] for name in (STAGE_ORDER if kind == 'stage' else sorted(known)) if name in known}
 
 
 def bind_dataset(opt: Mapping[str, Any]) -> Any:
@@ -67,4 +56,4 @@ def bind_dataset(opt: Mapping[str, Any]) -> Any:
         InputError: a key is unknown, missing or wrong.
     """
     own = {key: value for key, value in opt.items() if key not in ('phase', 'scale')}
-    return bind(DATASETS[opt['type']], own, f'datasets.{opt.get("name")}')
+    return bind(models('dataset')[opt['type']], own, f'datasets.{opt.get("name")}')

@@ -5,12 +5,15 @@ dataset, a network of SR) may hold any key: those are checked when a command rea
 """
 
 import json
-from typing import Any
+from typing import Any, get_args
 
 from pydantic.json_schema import models_json_schema
 
 from basicsr_distill.config import registry
-from basicsr_distill.config.sections import BenchmarkFileOptions, Options, RootOptions, TileOptions, ValidationOptions
+from basicsr_distill.config.sections.base import Options
+from basicsr_distill.config.sections.benchmark import BenchmarkFileOptions
+from basicsr_distill.config.sections.experiment import RootOptions, ValidationOptions
+from basicsr_distill.config.sections.validation import TileOptions
 
 _DIALECT = 'http://json-schema.org/draft-07/schema#'
 _REFERENCE = '#/definitions/{model}'
@@ -33,8 +36,8 @@ def schema(kind: str) -> dict[str, Any]:
     """
     if kind == 'benchmark':
         return _benchmark_schema()
-    stages = registry.STAGES if kind == 'recipe' else {}
-    tables = (registry.DATASETS, registry.NETWORKS, registry.LOSSES, registry.METRICS, registry.TRAIN_SECTIONS)
+    stages = registry.models('stage') if kind == 'recipe' else {}
+    tables = [registry.models(kind) for kind in get_args(registry.Kind) if kind != 'stage']
     models = {model.__name__: model for table in (stages, *tables) for model in table.values()}
     models |= {model.__name__: model for model in (RootOptions, TileOptions)}
     wanted: list[tuple[Any, Any]] = [(models[name], 'validation') for name in sorted(models)]
@@ -45,10 +48,10 @@ def schema(kind: str) -> dict[str, Any]:
     for name, model in stages.items():
         properties[name] = _or_null(_reference(model)) | {'description': model.__doc__}
     properties['datasets'] |= _or_null(
-        {'type': 'object', 'additionalProperties': _or_null(_by_type(registry.DATASETS, ('type', 'name')))}
+        {'type': 'object', 'additionalProperties': _or_null(_by_type(registry.models('dataset'), ('type', 'name')))}
     )
     definitions[ValidationOptions.__name__]['properties'] |= {
-        'metrics': _or_null({'type': 'object', 'additionalProperties': _or_null(_by_type(registry.METRICS))}),
+        'metrics': _or_null({'type': 'object', 'additionalProperties': _or_null(_by_type(registry.models('metric')))}),
         'tile': _or_null(_reference(TileOptions)),
     }
     made = {
@@ -57,10 +60,10 @@ def schema(kind: str) -> dict[str, Any]:
         'type': 'object',
         'properties': properties,
         # Stock models read keys of their own at the root.
-        'patternProperties': {'^network_': _or_null(_by_type(registry.NETWORKS))},
+        'patternProperties': {'^network_': _or_null(_by_type(registry.models('network')))},
         'allOf': [
             {'if': _is('model_type', name), 'then': {'properties': {'train': _or_null(_reference(model))}}}
-            for name, model in registry.TRAIN_SECTIONS.items()
+            for name, model in registry.models('train').items()
         ],
         'definitions': dict(sorted(definitions.items())),
     }

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from basicsr_distill.config.sections import DistilledPatchDatasetOptions
+from basicsr_distill.config.sections.datasets import DistilledPatchDatasetOptions
 from basicsr_distill.errors import InputError
 from basicsr_distill.io.files import safe_join
 from basicsr_distill.io.images import find_images, image_shape, read_rgb

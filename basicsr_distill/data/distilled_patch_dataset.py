@@ -16,7 +16,7 @@ from torch.utils.data import Dataset, get_worker_info
 from torchvision.transforms.functional import normalize
 
 from basicsr_distill.config.registry import bind_dataset
-from basicsr_distill.config.sections import DistilledPatchDatasetOptions
+from basicsr_distill.config.sections.datasets import DistilledPatchDatasetOptions
 from basicsr_distill.data._pairs import crop_side, find_pairs, read_pair, shape_of_pair
 from basicsr_distill.errors import InputError
 from basicsr_distill.runtime.parallel import default_workers, ordered_map

@@ -8,7 +8,7 @@ from basicsr.utils.registry import DATASET_REGISTRY
 from torch.utils.data import Dataset
 
 from basicsr_distill.config.registry import bind_dataset
-from basicsr_distill.config.sections import LabelledPatchDatasetOptions
+from basicsr_distill.config.sections.gsdd import LabelledPatchDatasetOptions
 from basicsr_distill.errors import InputError
 from basicsr_distill.io.files import safe_join
 from basicsr_distill.io.images import read_rgb

@@ -15,11 +15,8 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from basicsr_distill.config.registry import bind_dataset
-from basicsr_distill.config.sections import (
-    AutoencoderKlCodecOptions,
-    BlockPcaCodecOptions,
-    LatentPatchDatasetOptions,
-)
+from basicsr_distill.config.sections.codecs import AutoencoderKlCodecOptions, BlockPcaCodecOptions
+from basicsr_distill.config.sections.datasets import LatentPatchDatasetOptions
 from basicsr_distill.diffusion.codec import FITTED_NAME, Codec, build_codec, save_fitted, unfitted_block_pca
 from basicsr_distill.errors import InputError
 from basicsr_distill.io.arrays import read_array

@@ -12,7 +12,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from basicsr_distill.config.sections import AutoencoderKlCodecOptions, AutoencoderTinyCodecOptions, BlockPcaCodecOptions
+from basicsr_distill.config.sections.codecs import (
+    AutoencoderKlCodecOptions,
+    AutoencoderTinyCodecOptions,
+    BlockPcaCodecOptions,
+)
 from basicsr_distill.diffusion.block_pca import BlockPca
 from basicsr_distill.errors import InputError
 from basicsr_distill.runtime.precision import DTYPES

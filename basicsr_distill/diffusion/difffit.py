@@ -20,7 +20,7 @@ def attach_difffit(dit: DiTTransformer2DModel, conditioner: CombinedTimestepLabe
     Scaled are the outputs of query, key, value, attention projection, attention branch and MLP branch, per channel. For
     XL/2 1,739,552 of 675 million parameters are trained.
 
-    >>> from basicsr_distill.config.sections import ScratchDiTOptions
+    >>> from basicsr_distill.config.sections.dit import ScratchDiTOptions
     >>> from basicsr_distill.diffusion.dit import scratch_dit, share_conditioner
     >>> options = ScratchDiTOptions(num_layers=2, num_attention_heads=1, attention_head_dim=8, sample_size=4)
     >>> dit = scratch_dit(options, num_labels=3)
@@ -42,7 +42,7 @@ def attach_difffit(dit: DiTTransformer2DModel, conditioner: CombinedTimestepLabe
 def fold_difffit(dit: DiTTransformer2DModel) -> None:
     """Multiply the scales into weights and biases and take them and their hooks away; outputs stay within rounding.
 
-    >>> from basicsr_distill.config.sections import ScratchDiTOptions
+    >>> from basicsr_distill.config.sections.dit import ScratchDiTOptions
     >>> from basicsr_distill.diffusion.dit import scratch_dit, share_conditioner
     >>> options = ScratchDiTOptions(num_layers=2, num_attention_heads=1, attention_head_dim=8, sample_size=4)
     >>> dit = scratch_dit(options, num_labels=3)

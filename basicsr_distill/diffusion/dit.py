@@ -16,7 +16,7 @@ from diffusers.models.embeddings import CombinedTimestepLabelEmbeddings
 from diffusers.utils import is_accelerate_available
 from torch import Tensor, nn
 
-from basicsr_distill.config.sections import ScratchDiTOptions
+from basicsr_distill.config.sections.dit import ScratchDiTOptions
 from basicsr_distill.errors import InputError
 
 _NORM_EPS = 1e-6

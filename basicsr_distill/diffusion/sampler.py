@@ -9,7 +9,7 @@ import torch
 from diffusers import DDIMScheduler, DDPMScheduler, DPMSolverMultistepScheduler, UniPCMultistepScheduler
 from torch import Tensor
 
-from basicsr_distill.config.sections import SamplerSettings
+from basicsr_distill.config.sections.sample import SamplerSettings
 from basicsr_distill.diffusion.guidance import Denoise
 from basicsr_distill.diffusion.process import BETA_END, BETA_START, NUM_TIMESTEPS
 

@@ -13,7 +13,7 @@ from PIL import Image
 from skimage.feature import local_binary_pattern
 from torch import Tensor
 
-from basicsr_distill.config.sections import OpenClipEncoderOptions, TextureEncoderOptions
+from basicsr_distill.config.sections.encoders import OpenClipEncoderOptions, TextureEncoderOptions
 from basicsr_distill.errors import InputError
 from basicsr_distill.runtime.precision import DTYPES
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from basicsr.losses import build_loss
 from torch import Tensor, nn
 
-from basicsr_distill.config.sections import MinimaxDiTTrainOptions
+from basicsr_distill.config.sections.dit import MinimaxDiTTrainOptions
 from basicsr_distill.diffusion.objective import NoisedBatch, Prediction, denoising_terms, noise_batch
 from basicsr_distill.losses.minimax_loss import MinimaxLoss
 

@@ -16,7 +16,8 @@ from basicsr.utils.registry import MODEL_REGISTRY
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from basicsr_distill.config.sections import GSDDTrainOptions, RandomConvOptions, Vgg19Options, bind
+from basicsr_distill.config.sections.base import bind
+from basicsr_distill.config.sections.gsdd import GSDDTrainOptions, RandomConvOptions, Vgg19Options
 from basicsr_distill.data.labelled_patch_dataset import LabelledPatchDataset
 from basicsr_distill.diffusion.validation import save_grid
 from basicsr_distill.errors import InputError

@@ -14,7 +14,9 @@ from basicsr.utils.registry import MODEL_REGISTRY
 from torch import Tensor
 
 from basicsr_distill.config.registry import bind_dataset
-from basicsr_distill.config.sections import LatentPatchDatasetOptions, MinimaxDiTTrainOptions, bind
+from basicsr_distill.config.sections.base import bind
+from basicsr_distill.config.sections.datasets import LatentPatchDatasetOptions
+from basicsr_distill.config.sections.dit import MinimaxDiTTrainOptions
 from basicsr_distill.diffusion.codec import Codec, build_codec
 from basicsr_distill.diffusion.ema import averaged_weights, make_average, update_average
 from basicsr_distill.diffusion.process import linear_alpha_bar

@@ -8,7 +8,8 @@ from basicsr.models.swinir_model import SwinIRModel
 from basicsr.utils.registry import MODEL_REGISTRY
 from torch import Tensor
 
-from basicsr_distill.config.sections import TileOptions, bind
+from basicsr_distill.config.sections.base import bind
+from basicsr_distill.config.sections.validation import TileOptions
 from basicsr_distill.ops.tiling import apply_in_tiles
 
 # A whole number of windows of every network here: 8 (SwinIR), 16, 24 (SRFormer), 64 (HiT-SR's largest).

@@ -5,7 +5,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from basicsr_distill.config.sections import PsnrMetric
+from basicsr_distill.config.sections.base import PsnrMetric
 from basicsr_distill.ops.bicubic import bicubic_downsample, bicubic_upsample
 from basicsr_distill.ops.psnr import FLAT_MSE, scored_planes
 from basicsr_distill.runtime.parallel import one_thread_per_operation

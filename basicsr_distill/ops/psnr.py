@@ -18,7 +18,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from basicsr_distill.config.sections import PsnrMetric
+from basicsr_distill.config.sections.base import PsnrMetric
 from basicsr_distill.ops.bicubic import axis_matrix
 from basicsr_distill.runtime.parallel import one_thread_per_operation
 

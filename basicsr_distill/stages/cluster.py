@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from sklearn.decomposition import PCA
 from threadpoolctl import threadpool_limits
 
-from basicsr_distill.config.sections import ClusterOptions
+from basicsr_distill.config.sections.cluster import ClusterOptions
 from basicsr_distill.errors import InputError
 from basicsr_distill.io.arrays import read_array
 from basicsr_distill.io.figures import save_feature_map, save_montage

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from basicsr_distill.config.sections import BlockPcaCodecOptions, CodecOptions
+from basicsr_distill.config.sections.codecs import BlockPcaCodecOptions, CodecOptions
 from basicsr_distill.diffusion.codec import build_codec, to_uint8, unfitted_block_pca
 from basicsr_distill.errors import InputError
 from basicsr_distill.io.images import read_rgb

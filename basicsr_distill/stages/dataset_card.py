@@ -7,7 +7,8 @@ from typing import Any
 from huggingface_hub import DatasetCardData
 
 from basicsr_distill import __version__
-from basicsr_distill.config.sections import BlockPcaCodecOptions, PrototypeInitOptions, SampleOptions
+from basicsr_distill.config.sections.codecs import BlockPcaCodecOptions
+from basicsr_distill.config.sections.sample import PrototypeInitOptions, SampleOptions
 from basicsr_distill.stages.licences import (
     NON_COMMERCIAL,
     UNKNOWN,

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from basicsr_distill.config.sections import EncoderOptions
+from basicsr_distill.config.sections.encoders import EncoderOptions
 from basicsr_distill.errors import InputError
 from basicsr_distill.features.encoders import build_encoder
 from basicsr_distill.io.arrays import read_array, read_arrays

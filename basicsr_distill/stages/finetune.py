@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
+from basicsr_distill.config import registry
 from basicsr_distill.config.experiment import Experiment, to_experiment
 from basicsr_distill.config.recipe import Recipe
-from basicsr_distill.config.registry import STAGES
 from basicsr_distill.errors import InputError
 from basicsr_distill.io.inputs import training_inputs
 from basicsr_distill.runtime import distributed
@@ -62,7 +62,11 @@ def _plan(recipe: Recipe) -> tuple[Experiment, StagePlan]:
         key: fingerprint_stage(Path(train_set[key]) if key == 'dataroot' else Path(train_set[key]).parent)
         for key in ('dataroot', 'labels_file')
     } | training_inputs(recipe)
-    trained = {key: value for key, value in recipe.options.items() if key not in _FREE_KEYS and key not in STAGES}
+    trained = {
+        key: value
+        for key, value in recipe.options.items()
+        if key not in _FREE_KEYS and key not in registry.models('stage')
+    }
     opt['num_gpu'] = resolve_num_gpu(opt['num_gpu'])
     trained['global_batch'] = train_set['batch_size_per_gpu'] * max(distributed.world_size(), opt['num_gpu'], 1)
     return experiment, StagePlan(Path(opt['path']['experiments_root']), 'finetune', trained, inputs)

@@ -4,13 +4,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from basicsr_distill.config.sections import (
+from basicsr_distill.config.sections.codecs import (
     AutoencoderKlCodecOptions,
     AutoencoderTinyCodecOptions,
     BlockPcaCodecOptions,
-    OpenClipEncoderOptions,
-    TextureEncoderOptions,
 )
+from basicsr_distill.config.sections.encoders import OpenClipEncoderOptions, TextureEncoderOptions
 from basicsr_distill.diffusion.export import original_weights
 
 # Hub id or file name -> licence, as the Hugging Face hub spells it. As published by their authors.

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from basicsr_distill.config.experiment import to_experiment
 from basicsr_distill.config.recipe import Recipe
-from basicsr_distill.config.sections import ExtractOptions
+from basicsr_distill.config.sections.extract import ExtractOptions
 from basicsr_distill.errors import InputError
 from basicsr_distill.runtime import distributed
 from basicsr_distill.runtime.interrupts import uninterrupted_imports

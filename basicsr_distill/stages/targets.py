@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from basicsr_distill.config.sections import TargetOptions
+from basicsr_distill.config.sections.select import TargetOptions
 from basicsr_distill.config.yaml_files import read_option_file
 from basicsr_distill.errors import InputError
 from basicsr_distill.io.weights import load_weights

@@ -27,7 +27,9 @@ from basicsr.utils.registry import (
 
 from basicsr_distill.config import registry
 from basicsr_distill.config.recipe import ExperimentSections, Recipe
-from basicsr_distill.config.sections import DatasetOptions, Options, RootOptions, ValidationOptions, nearest_name
+from basicsr_distill.config.sections.base import Options, nearest_name
+from basicsr_distill.config.sections.datasets import DatasetOptions
+from basicsr_distill.config.sections.experiment import RootOptions, ValidationOptions
 from basicsr_distill.errors import InputError
 
 # By the names that BasicSR's ``setup_schedulers`` knows.
@@ -69,8 +71,8 @@ def check_components(recipe: Recipe) -> None:
         return
     model = _find(recipe.path, 'model_type', sections.model_type, MODEL_REGISTRY)
     read = words(model)
-    if read is not None and sections.model_type not in registry.TRAIN_SECTIONS:
-        root = {*RootOptions.model_fields, *registry.STAGES, *_UNREAD_ROOT_KEYS}
+    if read is not None and sections.model_type not in registry.models('train'):
+        root = {*RootOptions.model_fields, *registry.models('stage'), *_UNREAD_ROOT_KEYS}
         root_words = {word for word in read if '_' in word}  # what models read at the root; much else is between quotes
         elsewhere = _read_by_any(MODEL_REGISTRY)
         _refuse_unknown(recipe.path, '', recipe.options, root | root_words, elsewhere)

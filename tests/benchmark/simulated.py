@@ -9,7 +9,7 @@ import numpy as np
 from basicsr_distill.benchmark.cells import Cell
 from basicsr_distill.benchmark.results import CellResult, Results, SetFacts
 from basicsr_distill.benchmark.sets import PlannedSet
-from basicsr_distill.config.sections import BenchmarkOptions
+from basicsr_distill.config.sections.benchmark import BenchmarkOptions
 
 SPREAD_OF_SETS, SPREAD_OF_TRAININGS = 0.05, 0.01
 # (set seed, training seed) -> value; the set seed is None where nothing is drawn.

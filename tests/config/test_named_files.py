@@ -6,15 +6,12 @@ from typing import Any
 import pytest
 
 from basicsr_distill.config.named_files import named_files
-from basicsr_distill.config.sections import (
-    ExtractOptions,
-    HighFrequencyLossOptions,
-    LatentPatchDatasetOptions,
-    MinimaxDiTNetworkOptions,
-    SampleOptions,
-    SelectOptions,
-    TargetOptions,
-)
+from basicsr_distill.config.sections.datasets import LatentPatchDatasetOptions
+from basicsr_distill.config.sections.dit import MinimaxDiTNetworkOptions
+from basicsr_distill.config.sections.extract import ExtractOptions
+from basicsr_distill.config.sections.losses import HighFrequencyLossOptions
+from basicsr_distill.config.sections.sample import SampleOptions
+from basicsr_distill.config.sections.select import SelectOptions, TargetOptions
 from basicsr_distill.errors import InputError
 
 FILES = (

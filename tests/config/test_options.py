@@ -8,7 +8,7 @@ import pytest
 import yaml
 from pydantic import Field
 
-from basicsr_distill.config.sections import Options, bind
+from basicsr_distill.config.sections.base import Options, bind
 from basicsr_distill.config.yaml_files import MAX_FILE_BYTES, load_option_file, parse_yaml
 from basicsr_distill.errors import InputError
 

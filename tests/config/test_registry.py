@@ -9,21 +9,16 @@ from basicsr.utils.registry import ARCH_REGISTRY, DATASET_REGISTRY, LOSS_REGISTR
 from pydantic import Field
 
 from basicsr_distill.config import STAGE_ORDER, registry
-from basicsr_distill.config.sections import BenchmarkFileOptions, Options, RootOptions, TileOptions
-from basicsr_distill.config.sections.base import NamedFile, OutputFolder, Text, Threshold, Word, models_in
+from basicsr_distill.config.sections.base import NamedFile, Options, OutputFolder, Text, Threshold, Word, models_in
+from basicsr_distill.config.sections.benchmark import BenchmarkFileOptions
+from basicsr_distill.config.sections.codecs import CodecOptions
+from basicsr_distill.config.sections.encoders import EncoderOptions
+from basicsr_distill.config.sections.experiment import RootOptions
+from basicsr_distill.config.sections.validation import TileOptions
 from basicsr_distill.diffusion import codec
 from basicsr_distill.features import encoders
 
-TABLES = (
-    registry.DATASETS,
-    registry.NETWORKS,
-    registry.LOSSES,
-    registry.METRICS,
-    registry.CODECS,
-    registry.ENCODERS,
-    registry.TRAIN_SECTIONS,
-    registry.STAGES,
-)
+TABLES = [registry.models(kind) for kind in get_args(registry.Kind)]
 # What a component gets by the data or from its caller, and what its caller makes of a key.
 GIVEN = {'num_labels', 'latent_dim', 'img', 'img2'}
 USED_BY_THE_MODEL = {'pixel_codec'}
@@ -88,9 +83,9 @@ def test_a_new_key_that_does_not_say_so_is_found() -> None:
 
 
 def components() -> Iterator[Any]:
-    tables = ((registry.NETWORKS, ARCH_REGISTRY), (registry.LOSSES, LOSS_REGISTRY), (registry.METRICS, METRIC_REGISTRY))
-    for table, host in tables:
-        yield from (pytest.param(model, host.get(name), id=name) for name, model in table.items())
+    hosts: dict[registry.Kind, Any] = {'network': ARCH_REGISTRY, 'loss': LOSS_REGISTRY, 'metric': METRIC_REGISTRY}
+    for kind, host in hosts.items():
+        yield from (pytest.param(model, host.get(name), id=name) for name, model in registry.models(kind).items())
 
 
 @pytest.mark.parametrize(('model', 'component'), components())
@@ -103,19 +98,17 @@ def test_a_component_takes_the_keys_of_its_model_and_has_no_default(
     assert [name for name, parameter in parameters.items() if parameter.default is not parameter.empty] == []
 
 
-@pytest.mark.parametrize(
-    ('table', 'host'), [(registry.DATASETS, DATASET_REGISTRY), (registry.TRAIN_SECTIONS, MODEL_REGISTRY)]
-)
-def test_what_binds_its_own_section_takes_the_section_alone(table: registry.Models, host: Any) -> None:
-    for name in table:
+@pytest.mark.parametrize(('kind', 'host'), [('dataset', DATASET_REGISTRY), ('train', MODEL_REGISTRY)])
+def test_what_binds_its_own_section_takes_the_section_alone(kind: registry.Kind, host: Any) -> None:
+    for name in registry.models(kind):
         assert list(inspect.signature(host.get(name)).parameters) == ['opt']
 
 
 def test_codecs_and_encoders_take_their_options_whole() -> None:
-    for table, build in ((registry.CODECS, codec.build_codec), (registry.ENCODERS, encoders.build_encoder)):
+    for union, build in ((CodecOptions, codec.build_codec), (EncoderOptions, encoders.build_encoder)):
         annotation = inspect.signature(build).parameters['options'].annotation
-        assert set(models_in(annotation)) == set(table.values())
+        assert set(models_in(annotation)) == set(models_in(union))
 
 
 def test_the_stages_are_in_the_order_of_the_method() -> None:
-    assert [stage for stage in STAGE_ORDER if stage != 'finetune'] == list(registry.STAGES)
+    assert [stage for stage in STAGE_ORDER if stage != 'finetune'] == list(registry.models('stage'))

@@ -11,7 +11,7 @@ import torch
 from latent_recipe import dataset_section, make_stages
 from safetensors.torch import load_file
 
-from basicsr_distill.config.sections import BlockPcaCodecOptions
+from basicsr_distill.config.sections.codecs import BlockPcaCodecOptions
 from basicsr_distill.data import latent_patch_dataset
 from basicsr_distill.data.latent_patch_dataset import LatentPatchDataset
 from basicsr_distill.diffusion.codec import build_codec

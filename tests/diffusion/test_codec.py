@@ -7,7 +7,11 @@ import skimage.data
 import torch
 from sklearn.decomposition import PCA
 
-from basicsr_distill.config.sections import AutoencoderKlCodecOptions, AutoencoderTinyCodecOptions, BlockPcaCodecOptions
+from basicsr_distill.config.sections.codecs import (
+    AutoencoderKlCodecOptions,
+    AutoencoderTinyCodecOptions,
+    BlockPcaCodecOptions,
+)
 from basicsr_distill.diffusion.block_pca import BlockPca
 from basicsr_distill.diffusion.codec import FITTED_NAME, build_codec, save_fitted
 from basicsr_distill.errors import InputError

@@ -6,7 +6,7 @@ import torch
 from diffusers import DiTTransformer2DModel
 from latent_recipe import make_dit
 
-from basicsr_distill.config.sections import ScratchDiTOptions
+from basicsr_distill.config.sections.dit import ScratchDiTOptions
 from basicsr_distill.diffusion.difffit import attach_difffit, fold_difffit
 from basicsr_distill.diffusion.dit import (
     convert_original,

@@ -4,7 +4,7 @@ import diffusers
 import pytest
 import torch
 
-from basicsr_distill.config.sections import SamplerSettings
+from basicsr_distill.config.sections.sample import SamplerSettings
 from basicsr_distill.diffusion.process import linear_alpha_bar
 from basicsr_distill.diffusion.sampler import guided, image_generator, sample_latents
 

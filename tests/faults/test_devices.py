@@ -24,7 +24,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from basicsr_distill.archs.minimax_dit_arch import build_dit
 from basicsr_distill.config.experiment import to_experiment
 from basicsr_distill.config.recipe import Recipe
-from basicsr_distill.config.sections import BlockPcaCodecOptions, MinimaxDiTNetworkOptions, SamplerSettings
+from basicsr_distill.config.sections.codecs import BlockPcaCodecOptions
+from basicsr_distill.config.sections.dit import MinimaxDiTNetworkOptions
+from basicsr_distill.config.sections.sample import SamplerSettings
 from basicsr_distill.diffusion.block_pca import BlockPca
 from basicsr_distill.diffusion.codec import _Autoencoder, unfitted_block_pca
 from basicsr_distill.diffusion.sampler import image_generator, sample_latents

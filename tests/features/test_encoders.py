@@ -10,12 +10,9 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
-from basicsr_distill.config.sections import (
-    ClusterOptions,
-    ExtractOptions,
-    OpenClipEncoderOptions,
-    TextureEncoderOptions,
-)
+from basicsr_distill.config.sections.cluster import ClusterOptions
+from basicsr_distill.config.sections.encoders import OpenClipEncoderOptions, TextureEncoderOptions
+from basicsr_distill.config.sections.extract import ExtractOptions
 from basicsr_distill.errors import InputError
 from basicsr_distill.features import encoders
 from basicsr_distill.features.encoders import build_encoder, encode_images

@@ -8,7 +8,7 @@ import torch
 from basicsr.utils.matlab_functions import imresize
 from support import keys_of
 
-from basicsr_distill.config.sections import HighFrequencyLossOptions
+from basicsr_distill.config.sections.losses import HighFrequencyLossOptions
 from basicsr_distill.losses.high_frequency_loss import HighFrequencyLoss
 
 

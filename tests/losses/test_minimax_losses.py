@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from support import keys_of
 
-from basicsr_distill.config.sections import DiversityLossOptions, RepresentativenessLossOptions
+from basicsr_distill.config.sections.losses import DiversityLossOptions, RepresentativenessLossOptions
 from basicsr_distill.losses.diversity_loss import DiversityLoss
 from basicsr_distill.losses.memory import LatentMemory
 from basicsr_distill.losses.representativeness_loss import RepresentativenessLoss

@@ -13,7 +13,7 @@ from basicsr.metrics import calculate_metric
 from numpy.typing import NDArray
 from support import keys_of, save_rgb
 
-from basicsr_distill.config.sections import LpipsMetricOptions
+from basicsr_distill.config.sections.validation import LpipsMetricOptions
 from basicsr_distill.errors import InputError
 from basicsr_distill.features.backbones import backbone_file
 from basicsr_distill.metrics.lpips_metric import calculate_lpips, load_lpips

@@ -8,7 +8,7 @@ from basicsr.utils.matlab_functions import imresize
 from numpy.typing import NDArray
 from scipy.ndimage import laplace
 
-from basicsr_distill.config.sections import PsnrMetric
+from basicsr_distill.config.sections.base import PsnrMetric
 from basicsr_distill.ops import loss_maps
 from basicsr_distill.ops.loss_maps import bicubic_error_cells, laplacian_cells
 

@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 from dying import die_at_replacement
 
-from basicsr_distill.config.sections import ClusterOptions, ExtractOptions
+from basicsr_distill.config.sections.cluster import ClusterOptions
+from basicsr_distill.config.sections.extract import ExtractOptions
 from basicsr_distill.errors import InputError
 from basicsr_distill.features.encoders import TextureEncoder
 from basicsr_distill.io.images import read_rgb
@@ -95,7 +96,7 @@ _RANKS = """
 import sys
 from pathlib import Path
 from basicsr_distill.runtime import distributed
-from basicsr_distill.config.sections import ClusterOptions
+from basicsr_distill.config.sections.cluster import ClusterOptions
 from basicsr_distill.stages import cluster, features
 cluster._PATCHES_PER_PART = 32
 distributed.init('pytorch')

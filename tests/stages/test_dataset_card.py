@@ -6,15 +6,14 @@ from typing import Any
 import pytest
 import yaml
 
-from basicsr_distill.config.sections import (
+from basicsr_distill.config.sections.base import bind
+from basicsr_distill.config.sections.codecs import (
     AutoencoderKlCodecOptions,
     AutoencoderTinyCodecOptions,
     BlockPcaCodecOptions,
-    OpenClipEncoderOptions,
-    SampleOptions,
-    TextureEncoderOptions,
-    bind,
 )
+from basicsr_distill.config.sections.encoders import OpenClipEncoderOptions, TextureEncoderOptions
+from basicsr_distill.config.sections.sample import SampleOptions
 from basicsr_distill.io.manifest import write_json
 from basicsr_distill.stages.dataset_card import CardFacts, dataset_card
 

@@ -9,7 +9,7 @@ import torch
 from support import keys_of
 from torch.utils.data import Dataset
 
-from basicsr_distill.config.sections import LoaderOptions
+from basicsr_distill.config.sections.datasets import LoaderOptions
 from basicsr_distill.training.loader import PositionSampler, SeededDataset, build_train_loader
 
 

@@ -34,7 +34,7 @@ from basicsr_distill.benchmark.tables import (
     worst_table,
 )
 from basicsr_distill.config.benchmark_file import BenchmarkFile
-from basicsr_distill.config.sections import BenchmarkOptions
+from basicsr_distill.config.sections.benchmark import BenchmarkOptions
 from basicsr_distill.io.figures import as_svg, data_uri
 from basicsr_distill.io.files import write_atomic
 from basicsr_distill.io.images import encode_png, find_images

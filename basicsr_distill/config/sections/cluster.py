@@ -4,10 +4,12 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from basicsr_distill.config.registry import register
 from basicsr_distill.config.sections.base import Count, Options, OutputFolder, PositiveInt
 from basicsr_distill.config.sections.encoders import EncoderOptions, OpenClipEncoderOptions
 
 
+@register('stage', 'cluster')
 class ClusterOptions(Options):
     """Features of the patches and a label for each."""
 

@@ -4,6 +4,7 @@ from typing import Literal
 
 from pydantic import Field
 
+from basicsr_distill.config.registry import register
 from basicsr_distill.config.sections.base import (
     Count,
     DataFolder,
@@ -46,6 +47,7 @@ class DatasetOptions(LoaderOptions):
     )
 
 
+@register('dataset')
 class DistilledPatchDatasetOptions(DatasetOptions):
     """PairedImageDataset's keys, and what a distilled set adds."""
 
@@ -79,6 +81,7 @@ class DistilledPatchDatasetOptions(DatasetOptions):
     )
 
 
+@register('dataset')
 class LatentPatchDatasetOptions(DatasetOptions):
     """Patches as latents, encoded once."""
 

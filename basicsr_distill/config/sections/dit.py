@@ -4,6 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, NonNegativeFloat, PositiveFloat, model_validator
 
+from basicsr_distill.config.registry import register
 from basicsr_distill.config.sections.base import (
     Fraction,
     FreeSection,
@@ -42,6 +43,7 @@ class ScratchDiTOptions(Options):
         return self
 
 
+@register('network')
 class MinimaxDiTNetworkOptions(Options):
     """The denoiser: pretrained weights or ``from_scratch``, and which of its parameters are trained."""
 
@@ -74,6 +76,7 @@ class MinimaxDiTNetworkOptions(Options):
         return self
 
 
+@register('train', 'MinimaxDiTModel')
 class MinimaxDiTTrainOptions(Options):
     """The ``train`` section of MinimaxDiTModel."""
 

@@ -5,6 +5,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, WithJsonSchema, field_validator, model_validator
 
+from basicsr_distill.config.registry import register
 from basicsr_distill.config.sections.base import (
     DEFAULT_SCALE,
     OFF,
@@ -172,6 +173,7 @@ def _listed(value: Any) -> Any:
     return [value] if isinstance(value, dict) else value
 
 
+@register('stage', 'extract')
 class ExtractOptions(Options):
     """Patches of photographs that lose much when they are shrunk and enlarged again."""
 

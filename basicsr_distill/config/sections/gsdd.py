@@ -4,10 +4,12 @@ from typing import Annotated, Literal
 
 from pydantic import Field, NonNegativeFloat, model_validator
 
+from basicsr_distill.config.registry import register
 from basicsr_distill.config.sections.base import Count, DataFolder, FreeSection, NamedFile, Options, PositiveInt
 from basicsr_distill.config.sections.datasets import DatasetOptions
 
 
+@register('network')
 class LatentImagesOptions(Options):
     """Small images that are themselves what is trained."""
 
@@ -17,6 +19,7 @@ class LatentImagesOptions(Options):
     size_px: PositiveInt = Field(description='Side of a latent: that of a patch divided by scale.')
 
 
+@register('dataset')
 class LabelledPatchDatasetOptions(DatasetOptions):
     """Patches with their labels."""
 
@@ -46,6 +49,7 @@ class Vgg19Options(Options):
 ExtractorOptions = Annotated[RandomConvOptions | Vgg19Options, Field(discriminator='type')]
 
 
+@register('train', 'GSDDModel')
 class GSDDTrainOptions(Options):
     """The ``train`` section of GSDDModel."""
 

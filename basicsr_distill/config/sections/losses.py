@@ -4,6 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, NonNegativeFloat
 
+from basicsr_distill.config.registry import register
 from basicsr_distill.config.sections.base import DEFAULT_SCALE, OFF, Options, PositiveInt
 from basicsr_distill.config.sections.codecs import AutoencoderTinyCodecOptions
 
@@ -17,6 +18,7 @@ class _MinimaxLossOptions(Options):
     )
 
 
+@register('loss')
 class RepresentativenessLossOptions(_MinimaxLossOptions):
     """Eq. (3): a generated latent resembles every real one of its label."""
 
@@ -24,6 +26,7 @@ class RepresentativenessLossOptions(_MinimaxLossOptions):
     loss_weight: NonNegativeFloat = Field(0.002, description='Factor of the term; 0 switches it off.')
 
 
+@register('loss')
 class DiversityLossOptions(_MinimaxLossOptions):
     """Eq. (4): generated latents of a label differ from earlier ones."""
 
@@ -31,6 +34,7 @@ class DiversityLossOptions(_MinimaxLossOptions):
     loss_weight: NonNegativeFloat = Field(0.008, description='Factor of the term; 0 switches it off.')
 
 
+@register('loss')
 class HighFrequencyLossOptions(Options):
     """Eq. (5): generated latents keep what bicubic resizing would lose."""
 

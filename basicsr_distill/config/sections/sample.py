@@ -4,6 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, NonNegativeFloat, model_validator
 
+from basicsr_distill.config.registry import register
 from basicsr_distill.config.sections.base import (
     DEFAULT_SCALE,
     Count,
@@ -98,6 +99,7 @@ class RefineOptions(Options):
     steps: PositiveInt = Field(10, description='Steps of denoising them.')
 
 
+@register('stage', 'sample')
 class SampleOptions(SamplerSettings):
     """Images drawn for every label and published as a distilled set."""
 

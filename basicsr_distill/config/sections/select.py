@@ -4,6 +4,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
+from basicsr_distill.config.registry import register
 from basicsr_distill.config.sections.base import (
     DEFAULT_SCALE,
     Count,
@@ -60,6 +61,7 @@ class ScoreFileOptions(Options):
     lowest_first: bool = Field(False, description='Choose the lowest.')
 
 
+@register('stage', 'select')
 class SelectOptions(Options):
     """Real patches chosen as a training set: what a drawn set has to beat."""
 

@@ -4,7 +4,11 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
+from basicsr_distill.config.registry import register
 from basicsr_distill.config.sections.base import Count, NamedFile, Options, PositiveInt
+
+# Models that know val.tile.
+TILED_MODELS = ('TiledSRModel', 'TiledSwinIRModel', 'HITModel')
 
 
 class TileOptions(Options):
@@ -20,6 +24,7 @@ class TileOptions(Options):
         return self
 
 
+@register('metric')
 class LpipsMetricOptions(Options):
     """A metric of type ``calculate_lpips``."""
 

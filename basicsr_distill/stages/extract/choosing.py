@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from basicsr_distill.config.sections import ExtractOptions
+from basicsr_distill.config.sections.extract import ExtractOptions
 from basicsr_distill.errors import InputError
 from basicsr_distill.selection.duplicates import repeated
 from basicsr_distill.selection.thresholds import hardest_db, histogram_text, threshold_db

@@ -7,9 +7,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from basicsr_distill.config.sections import (
+from basicsr_distill.config.sections.base import Options
+from basicsr_distill.config.sections.extract import (
     FilterLimits,
-    Options,
     SourceFilterOptions,
     UpscaledLimits,
     WindowFilterOptions,

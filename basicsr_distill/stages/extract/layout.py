@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from basicsr_distill.config.sections import BestWindows, ExtractOptions
+from basicsr_distill.config.sections.extract import BestWindows, ExtractOptions
 from basicsr_distill.ops.loss_maps import bicubic_error_cells, laplacian_cells
 from basicsr_distill.selection.windows import best_windows, grid_windows, poisson_windows
 from basicsr_distill.stages.sharding import own_parts

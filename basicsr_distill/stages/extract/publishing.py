@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 
-from basicsr_distill.config.sections import ExtractOptions
+from basicsr_distill.config.sections.extract import ExtractOptions
 from basicsr_distill.io.figures import save_psnr_histogram
 from basicsr_distill.io.images import FoundImage
 from basicsr_distill.io.manifest import (

@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from basicsr_distill import __version__
-from basicsr_distill.config.sections import ExtractOptions
+from basicsr_distill.config.sections.extract import ExtractOptions
 from basicsr_distill.errors import InputError
 from basicsr_distill.io.arrays import read_arrays
 from basicsr_distill.io.figures import COLOURS, as_svg, data_uri

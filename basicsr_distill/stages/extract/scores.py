@@ -12,7 +12,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from basicsr_distill.config.sections import ExtractOptions, ScoreLimits, nearest_name
+from basicsr_distill.config.sections.base import nearest_name
+from basicsr_distill.config.sections.extract import ExtractOptions, ScoreLimits
 from basicsr_distill.errors import InputError
 from basicsr_distill.io.arrays import read_array
 from basicsr_distill.io.files import replacing

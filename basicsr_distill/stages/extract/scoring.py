@@ -12,7 +12,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from basicsr_distill.config.sections import ExtractOptions, PsnrMetric
+from basicsr_distill.config.sections.base import PsnrMetric
+from basicsr_distill.config.sections.extract import ExtractOptions
 from basicsr_distill.io.arrays import read_arrays
 from basicsr_distill.io.images import FoundImage, UnreadableImageError, decode_rgb, file_bytes, read_bytes
 from basicsr_distill.ops.psnr import psnr_after_bicubic

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from basicsr_distill.config.sections import ExtractOptions
+from basicsr_distill.config.sections.extract import ExtractOptions
 from basicsr_distill.errors import InputError
 from basicsr_distill.io.images import FoundImage, decode_rgb, is_whole_png, read_bytes, write_png
 from basicsr_distill.io.manifest import IMAGES_FOLDER

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from basicsr_distill.config.sections import SampleOptions
+from basicsr_distill.config.sections.sample import SampleOptions
 from basicsr_distill.errors import InputError
 from basicsr_distill.io.images import read_rgb
 from basicsr_distill.ops.psnr import psnr_after_bicubic

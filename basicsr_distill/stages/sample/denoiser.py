@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from basicsr_distill.archs.minimax_dit_arch import MinimaxDiT, load_trained
-from basicsr_distill.config.sections import SampleOptions
+from basicsr_distill.config.sections.sample import SampleOptions
 from basicsr_distill.data.latent_patch_dataset import LatentPatchDataset
 from basicsr_distill.diffusion.codec import Codec, build_codec
 from basicsr_distill.diffusion.own_error import denoising_errors

@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from basicsr_distill.config.sections import PrototypeInitOptions, SampleOptions
+from basicsr_distill.config.sections.sample import PrototypeInitOptions, SampleOptions
 from basicsr_distill.data.latent_patch_dataset import LatentPatchDataset
 from basicsr_distill.diffusion.codec import to_uint8
 from basicsr_distill.diffusion.sampler import image_generator, sample_latents

@@ -6,7 +6,8 @@ from pathlib import Path
 import torch
 
 from basicsr_distill.config.experiment import Experiment
-from basicsr_distill.config.sections import GSDDTrainOptions, LatentImagesOptions, SampleOptions
+from basicsr_distill.config.sections.gsdd import GSDDTrainOptions, LatentImagesOptions
+from basicsr_distill.config.sections.sample import SampleOptions
 from basicsr_distill.diffusion.codec import to_uint8
 from basicsr_distill.errors import InputError
 from basicsr_distill.io.images import write_png

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from basicsr_distill.config.sections import PrototypeInitOptions, SampleOptions
+from basicsr_distill.config.sections.sample import PrototypeInitOptions, SampleOptions
 from basicsr_distill.data.latent_patch_dataset import LatentPatchDataset
 from basicsr_distill.selection.medoids import choose_medoids
 from basicsr_distill.stages.sample.source import Source

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from basicsr_distill.config.sections import SampleOptions
+from basicsr_distill.config.sections.sample import SampleOptions
 from basicsr_distill.io.figures import save_montage
 from basicsr_distill.io.files import sha256_file, write_atomic
 from basicsr_distill.io.images import read_rgb

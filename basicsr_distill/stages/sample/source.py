@@ -9,14 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from basicsr_distill.config.experiment import Experiment
-from basicsr_distill.config.sections import (
-    ClusterOptions,
-    EncoderOptions,
-    LabelledPatchDatasetOptions,
-    LatentImagesOptions,
-    LatentPatchDatasetOptions,
-    MinimaxDiTNetworkOptions,
-)
+from basicsr_distill.config.sections.cluster import ClusterOptions
+from basicsr_distill.config.sections.datasets import LatentPatchDatasetOptions
+from basicsr_distill.config.sections.dit import MinimaxDiTNetworkOptions
+from basicsr_distill.config.sections.encoders import EncoderOptions
+from basicsr_distill.config.sections.gsdd import LabelledPatchDatasetOptions, LatentImagesOptions
 from basicsr_distill.data.labelled_patch_dataset import LabelledPatchDataset
 from basicsr_distill.data.latent_patch_dataset import LatentPatchDataset
 from basicsr_distill.errors import InputError

@@ -7,7 +7,7 @@ The images of a GSDD training are rendered instead of drawn (:mod:`gsdd`).
 from pathlib import Path
 
 from basicsr_distill.config.experiment import Experiment
-from basicsr_distill.config.sections import SampleOptions
+from basicsr_distill.config.sections.sample import SampleOptions
 from basicsr_distill.features.encoders import Encoder, build_encoder, encode_images
 from basicsr_distill.io.inputs import file_inputs
 from basicsr_distill.runtime import distributed

@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from basicsr_distill.config.sections import SampleOptions
+from basicsr_distill.config.sections.sample import SampleOptions
 from basicsr_distill.data.latent_patch_dataset import LatentPatchDataset
 from basicsr_distill.diffusion.guidance import Denoise, latent_bounds, towards_modes, within_bounds
 from basicsr_distill.diffusion.modes import latent_modes

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from basicsr_distill.config.sections import ScoreFileOptions, SelectOptions
+from basicsr_distill.config.sections.select import ScoreFileOptions, SelectOptions
 from basicsr_distill.errors import InputError
 from basicsr_distill.io.score_files import read_score_file
 from basicsr_distill.selection.choices import Indices

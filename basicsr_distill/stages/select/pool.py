@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from basicsr_distill.config.sections import ClusterOptions, SelectOptions
+from basicsr_distill.config.sections.cluster import ClusterOptions
+from basicsr_distill.config.sections.select import SelectOptions
 from basicsr_distill.errors import InputError
 from basicsr_distill.features.joined import join_features
 from basicsr_distill.io.images import read_rgb

@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from basicsr_distill.config.sections import BlockPcaCodecOptions, SelectOptions
+from basicsr_distill.config.sections.codecs import BlockPcaCodecOptions
+from basicsr_distill.config.sections.select import SelectOptions
 from basicsr_distill.io.files import write_atomic
 from basicsr_distill.io.manifest import MANIFEST_NAME, META_INFO_NAME, SelectRow
 from basicsr_distill.selection.choices import NESTED_METHODS

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from support import REPOSITORY
 
 from basicsr_distill.cli import main
-from basicsr_distill.config.sections import ExtractOptions
+from basicsr_distill.config.sections.extract import ExtractOptions
 from basicsr_distill.errors import InputError
 from basicsr_distill.ops.noise import noise_sigma
 from basicsr_distill.stages.extract.report import write_report

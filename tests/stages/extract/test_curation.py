@@ -10,7 +10,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from basicsr_distill.config.sections import ExtractOptions
+from basicsr_distill.config.sections.extract import ExtractOptions
 from basicsr_distill.errors import InputError
 from basicsr_distill.io.manifest import PatchRow, read_table
 from basicsr_distill.ops.loss_maps import bicubic_error_cells, laplacian_cells

@@ -15,7 +15,7 @@ import pytest
 import skimage.data
 from dying import die_at_replacement
 
-from basicsr_distill.config.sections import ExtractOptions
+from basicsr_distill.config.sections.extract import ExtractOptions
 from basicsr_distill.errors import InputError
 from basicsr_distill.io import images
 from basicsr_distill.io.manifest import PatchRow, read_table
@@ -266,7 +266,7 @@ _RANKS = """
 import sys
 from pathlib import Path
 from basicsr_distill.runtime import distributed
-from basicsr_distill.config.sections import ExtractOptions
+from basicsr_distill.config.sections.extract import ExtractOptions
 from basicsr_distill.stages.extract import layout
 from basicsr_distill.stages.extract import stage as extract
 layout._IMAGES_PER_PART = 1
@@ -586,7 +586,7 @@ import sys
 from pathlib import Path
 from basicsr_distill.runtime import distributed
 from basicsr_distill.errors import InputError
-from basicsr_distill.config.sections import ExtractOptions
+from basicsr_distill.config.sections.extract import ExtractOptions
 from basicsr_distill.stages.extract import layout
 from basicsr_distill.stages.extract import stage as extract
 layout._IMAGES_PER_PART = 4

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import skimage.data
 
-from basicsr_distill.config.sections import ExtractOptions
+from basicsr_distill.config.sections.extract import ExtractOptions
 from basicsr_distill.errors import InputError
 from basicsr_distill.stages.extract import layout
 from basicsr_distill.stages.extract.stage import run

@@ -20,7 +20,9 @@ from support import REPOSITORY
 from basicsr_distill.archs.minimax_dit_arch import load_trained
 from basicsr_distill.config.experiment import to_experiment
 from basicsr_distill.config.recipe import Recipe
-from basicsr_distill.config.sections import BlockPcaCodecOptions, SampleOptions, SamplerSettings, bind
+from basicsr_distill.config.sections.base import bind
+from basicsr_distill.config.sections.codecs import BlockPcaCodecOptions
+from basicsr_distill.config.sections.sample import SampleOptions, SamplerSettings
 from basicsr_distill.diffusion.codec import build_codec
 from basicsr_distill.diffusion.export import export_dit, original_weights
 from basicsr_distill.diffusion.sampler import image_generator, sample_latents

@@ -14,7 +14,8 @@ from latent_recipe import make_stages, recipe, write_recipe
 
 from basicsr_distill.config.experiment import to_experiment
 from basicsr_distill.config.recipe import Recipe
-from basicsr_distill.config.sections import SampleOptions, bind
+from basicsr_distill.config.sections.base import bind
+from basicsr_distill.config.sections.sample import SampleOptions
 from basicsr_distill.data.latent_patch_dataset import LatentPatchDataset
 from basicsr_distill.diffusion.codec import build_codec
 from basicsr_distill.diffusion.modes import latent_modes
