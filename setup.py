@@ -70,6 +70,7 @@ setup(
             'pytest>=8',
             'jsonschema>=4',
             'pytest-timeout>=2.3',
+            'pytest-xdist>=3.6',
             'ruff>=0.6',
             'mypy>=1.11',
             'import-linter>=2.1',

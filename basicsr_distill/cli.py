@@ -205,10 +205,10 @@ def _process_group(launcher: str) -> Iterator[None]:
     with uninterrupted_imports():
         from basicsr_distill.runtime import distributed
 
-    distributed.init(launcher)
-    if launcher != 'none':
-        _joined.append(launcher)
     try:
+        distributed.init(launcher)
+        if launcher != 'none':
+            _joined.append(launcher)
         yield
     except RuntimeError as error:
         if distributed.is_lost_rank(error):

@@ -56,7 +56,7 @@ def write_features(path: Path, points: int, dimensions: int) -> NDArray[np.float
         part = features[first : first + _ROWS]
         part[:] = generator.standard_normal(part.shape, np.float32)
     features.flush()
-    return np.load(path, mmap_mode='r')
+    return np.load(path, mmap_mode='r', allow_pickle=False)
 
 
 def main() -> None:

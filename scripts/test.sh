@@ -1,12 +1,17 @@
 #!/usr/bin/env bash
-# Everything that must hold before a change lands: lint, types, architecture, tests. Arguments go to pytest:
-#   bash scripts/test.sh                 what CI runs
-#   bash scripts/test.sh -m slow         the long tests
+# Lint, types, architecture and tests:
+#   bash scripts/test.sh                  what a change needs while it is made: five minutes on two cores
+#   bash scripts/test.sh --all            everything that must hold before it lands, kills, ranks and full disks included: what CI runs
+#   bash scripts/test.sh tests/ops -k psnr      arguments go to pytest, without lint and types; -m slow: the longest tests
 set -euo pipefail
 source "$(dirname "$0")/environment.sh"
-[ $# -gt 0 ] || set -- -m 'not slow'
+case "${1:-}" in
+  '') marked='not slow and not long' ;;
+  --all) marked='not slow'; shift ;;
+  *) exec python -m pytest "$@" ;;
+esac
 ruff check .
-ruff format --check .
+ruff format --check --quiet .
 mypy
 lint-imports
-exec python -m pytest "$@"
+exec python -m pytest -n auto --dist worksteal -m "$marked" "$@"

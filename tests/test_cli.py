@@ -131,6 +131,7 @@ def test_a_name_that_the_locale_lacks_is_one_sentence(tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.long
 def test_kill_minus_nine_and_auto_resume_end_in_the_same_weights(hr_folder: Path, tmp_path: Path) -> None:
     for name in ('whole', 'killed'):
         options = train_options(hr_folder, name, total_iter=200, num_worker_per_gpu=1)
@@ -160,6 +161,7 @@ def test_kill_minus_nine_and_auto_resume_end_in_the_same_weights(hr_folder: Path
         assert all(torch.equal(whole[key][name], value) for name, value in killed[key].items())
 
 
+@pytest.mark.long
 def test_a_signal_to_the_whole_group_still_ends_in_a_checkpoint(hr_folder: Path, tmp_path: Path) -> None:
     """Job schedulers signal the data workers too."""
     options = train_options(hr_folder, 'long', total_iter=1_000_000, num_worker_per_gpu=2)

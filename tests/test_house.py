@@ -9,12 +9,11 @@ import pytest
 from support import REPOSITORY
 
 PACKAGE = REPOSITORY / 'basicsr_distill'
-MAX_CLASS, MAX_FUNCTION = 150, 50
+MAX_CLASS, MAX_FUNCTION = 170, 60
 # Beginning of the comment, over a longer unit, that says why it stays whole.
 REASON = '# Long: '
 # Where a component's file may lie, and how it is named there.
 COMPONENTS = {'archs': '_arch', 'data': '_dataset', 'losses': '_loss', 'metrics': '_metric', 'models': '_model'}
-UNSAFE_MODULES = {'pickle', 'dill', 'cloudpickle', 'shelve', 'marshal'}
 
 Module = tuple[Path, ast.Module]
 
@@ -104,19 +103,72 @@ def test_registered_components_lie_where_they_are_looked_for(room: str) -> None:
             assert path.stem.endswith(COMPONENTS[room]), path
 
 
-def calls(tree: ast.Module) -> Iterator[tuple[str, ast.Call]]:
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Call):
-            yield ast.unparse(node.func), node
+FORBIDDEN_CALLS = {'eval', 'exec', 'compile', '__import__'}
+FORBIDDEN_MODULES = {'pickle', 'cPickle', 'dill', 'cloudpickle', 'shelve', 'marshal', 'joblib'}
+FORBIDDEN_ATTRIBUTES = {
+    ('yaml', 'load'),
+    ('yaml', 'unsafe_load'),
+    ('yaml', 'full_load'),
+    ('os', 'system'),
+    ('os', 'popen'),
+}
+SOURCES = [
+    *sorted(REPOSITORY.glob('basicsr_distill/**/*.py')),
+    *sorted(REPOSITORY.glob('scripts/*.py')),
+    REPOSITORY / 'setup.py',
+]
 
 
-def test_nothing_from_outside_is_executed() -> None:
-    """No eval, exec, pickle or unsafe YAML; torch.load reads weights only."""
-    for path, tree in MODULES:
-        assert not UNSAFE_MODULES & {name.split('.')[0] for name in imports(tree)}
-        for name, call in calls(tree):
-            assert name not in ('eval', 'exec', 'yaml.load', 'yaml.unsafe_load', 'yaml.full_load'), path
-            if name in ('torch.load', 'np.load'):
-                key, safe = ('weights_only', True) if name == 'torch.load' else ('allow_pickle', False)
-                given = {keyword.arg: getattr(keyword.value, 'value', None) for keyword in call.keywords}
-                assert given.get(key) is safe, f'{path}: {ast.unparse(call)}'
+def faults_of(source: str) -> list[str]:
+    """What a module does that none may."""
+    found = []
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, (ast.Import, ast.ImportFrom)):
+            names = [node.module or ''] if isinstance(node, ast.ImportFrom) else [alias.name for alias in node.names]
+            found += [f'{node.lineno}: import {name}' for name in names if name.split('.')[0] in FORBIDDEN_MODULES]
+        if not isinstance(node, ast.Call):
+            continue
+        keywords = {keyword.arg: keyword.value for keyword in node.keywords}
+        function = node.func
+        if isinstance(function, ast.Name) and function.id in FORBIDDEN_CALLS:
+            found.append(f'{node.lineno}: {function.id}')
+        if isinstance(function, ast.Attribute) and isinstance(function.value, ast.Name):
+            whole = (function.value.id, function.attr)
+            if whole in FORBIDDEN_ATTRIBUTES:
+                found.append(f'{node.lineno}: {".".join(whole)}')
+            if whole == ('torch', 'load') and not _is(keywords.get('weights_only'), True):
+                found.append(f'{node.lineno}: torch.load without weights_only=True')
+            if whole in (('np', 'load'), ('numpy', 'load')) and not _is(keywords.get('allow_pickle'), False):
+                found.append(f'{node.lineno}: np.load without allow_pickle=False')
+            if whole[0] == 'subprocess' and _is(keywords.get('shell'), True):
+                found.append(f'{node.lineno}: a shell')
+    return found
+
+
+def _is(node: ast.expr | None, value: object) -> bool:
+    return isinstance(node, ast.Constant) and node.value is value
+
+
+def test_no_module_runs_what_it_reads() -> None:
+    found = {str(path): faults_of(path.read_text(encoding='utf-8')) for path in SOURCES}
+    assert not {path: faults for path, faults in found.items() if faults}
+
+
+@pytest.mark.parametrize(
+    'line',
+    [
+        'eval("1")',
+        'import pickle',
+        'from pickle import loads',
+        'torch.load(path)',
+        'torch.load(path, weights_only=False)',
+        'yaml.load(text)',
+        'exec(text)',
+        'np.load(path)',
+        'np.load(path, allow_pickle=True)',
+        'os.system("ls")',
+        'subprocess.run("ls", shell=True)',
+    ],
+)
+def test_the_walk_finds_each_of_them(line: str) -> None:
+    assert len(faults_of(line)) == 1

@@ -15,6 +15,8 @@ from basicsr_distill.config.yaml_files import read_option_file
 from basicsr_distill.errors import InputError
 from basicsr_distill.training import train as train_loop
 
+pytestmark = pytest.mark.long  # only `bash scripts/test.sh --all` and CI run it
+
 GUIDE = REPOSITORY / 'docs' / 'SWAP_IN.md'
 
 

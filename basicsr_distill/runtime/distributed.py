@@ -181,8 +181,11 @@ def broadcast_failure() -> Iterator[None]:
 
 
 def is_lost_rank(error: RuntimeError) -> bool:
-    """Whether an error says that another rank has gone: gloo and NCCL tell it by their messages alone."""
-    return dist.is_initialized() and (isinstance(error, dist.DistError) or 'gloo' in str(error))
+    """Whether an error says that another rank has gone: gloo and NCCL say it in their messages alone."""
+    if dist.is_initialized():
+        return isinstance(error, dist.DistError) or 'gloo' in str(error)
+    # While the ranks meet, other errors are possible, an address in use among them.
+    return isinstance(error, dist.DistNetworkError) and 'Connection reset' in str(error)
 
 
 def wrap(net: nn.Module, find_unused_parameters: bool) -> DistributedDataParallel:

@@ -19,6 +19,7 @@ from basicsr_distill.training.signals import StopRequest, stop_requests
 from basicsr_distill.training.validation import validate, without_worker_trace
 
 
+# Long: the steps of one loop, which share its state.
 class TrainingLoop:
     """From an iteration to ``total_iter``.
 

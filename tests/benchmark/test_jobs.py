@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 from benchmark_toy import make_toy, rows_without_times, start
 
+pytestmark = pytest.mark.long  # only `bash scripts/test.sh --all` and CI run it
+
 SEEDS_OF_KILLS = [0, *[pytest.param(seed, marks=pytest.mark.slow) for seed in (1, 2)]]
 
 

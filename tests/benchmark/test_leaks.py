@@ -34,6 +34,7 @@ def test_tests_that_are_trained_on_are_refused_before_any_work(
     assert not (toy / 'experiments').exists()
 
 
+@pytest.mark.long
 def test_the_report_says_that_nothing_was_found(toy: Path) -> None:
     assert main(['benchmark', '-opt', 'toy.yml', *FEW]) == 0
     line = 'random, full: 1 images of photos, held against held: none shows a scene of theirs.'

@@ -118,6 +118,7 @@ def test_a_dry_run_counts_cells_and_costs(
     assert [path for path in sorted(tmp_path.rglob('*')) if path not in before] == [tmp_path / 'table.yml']
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     'table',
     ['table3_OST', *[pytest.param(name, marks=pytest.mark.slow) for name in ('table1_OST', 'table2_OST')]],

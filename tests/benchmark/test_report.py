@@ -167,6 +167,7 @@ ONE_SEED = ['--force_yml', 'benchmark:budget:full_total_iter=~', 'benchmark:seed
 IMPOSSIBLE = '{select: {method: medoids, band: [0.5, 0.500001]}}'
 
 
+@pytest.mark.long
 def test_a_row_that_cannot_be_made_stands_in_the_tables_with_its_cause(toy: Path) -> None:
     assert (
         main(['benchmark', '-opt', 'toy.yml', *ONE_SEED, f'benchmark:sets={{odd: {IMPOSSIBLE}, full: {{full: true}}}}'])

@@ -55,6 +55,7 @@ def test_a_toy_from_file_to_report(toy: Path, capsys: pytest.CaptureFixture[str]
     assert len(list(root.glob('cells/*4iter/test/stage.json'))) == 2
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ('change', 'message'),
     [
@@ -80,6 +81,7 @@ def test_what_is_wrong_is_refused_before_any_work(
     assert not (toy / 'experiments').exists()
 
 
+@pytest.mark.long
 def test_a_failed_cell_is_reported_and_the_rest_goes_on(toy: Path, caplog: pytest.LogCaptureFixture) -> None:
     name = 'random__3_s0__edsr_t0'
     in_the_way = toy / 'experiments' / 'toy' / 'cells' / name / 'train' / 'experiments'
@@ -100,6 +102,7 @@ def test_a_failed_cell_is_reported_and_the_rest_goes_on(toy: Path, caplog: pytes
     assert 'What failed' not in (root / 'report.md').read_text()
 
 
+@pytest.mark.long
 def test_a_set_that_cannot_be_made_costs_its_cells_alone(toy: Path, caplog: pytest.LogCaptureFixture) -> None:
     few = ['--force_yml', 'benchmark:budget:full_total_iter=~', 'benchmark:counts=[3, 99]', 'benchmark:seeds=[0]']
     assert main(['benchmark', '-opt', 'toy.yml', *few]) == 1
@@ -108,6 +111,7 @@ def test_a_set_that_cannot_be_made_costs_its_cells_alone(toy: Path, caplog: pyte
     assert 'failed: set random__99_s0' in caplog.text and '99' in (toy / 'experiments/toy/report.html').read_text()
 
 
+@pytest.mark.long
 def test_another_test_image_reruns_every_cell_and_says_so(toy: Path, caplog: pytest.LogCaptureFixture) -> None:
     few = ['--force_yml', 'benchmark:budget:full_total_iter=~', 'benchmark:seeds=[0]']
     assert main(['benchmark', '-opt', 'toy.yml', *few]) == 0
@@ -123,6 +127,7 @@ def test_another_test_image_reruns_every_cell_and_says_so(toy: Path, caplog: pyt
     assert len(after) == 2 and all(one != other for one, other in zip(before, after))
 
 
+@pytest.mark.long
 def test_a_changed_cell_that_still_runs_somewhere_is_not_removed(toy: Path, caplog: pytest.LogCaptureFixture) -> None:
     few = ['--force_yml', 'benchmark:seeds=[0]', 'benchmark:budget:full_total_iter=~']
     assert main(['benchmark', '-opt', 'toy.yml', *few]) == 0
@@ -134,6 +139,7 @@ def test_a_changed_cell_that_still_runs_somewhere_is_not_removed(toy: Path, capl
     assert {row['set'] for row in csv.DictReader((toy / 'experiments/toy/results.csv').open())} == {'full'}
 
 
+@pytest.mark.long
 def test_a_dry_run_times_the_crop_that_is_trained_on(toy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The test's photograph has 64 x 96 pixels, the patches 128."""
     seen = []

@@ -14,6 +14,8 @@ from support import REPOSITORY, save_rgb
 
 from basicsr_distill.cli import main
 
+pytestmark = pytest.mark.long  # only `bash scripts/test.sh --all` and CI run it
+
 FEW = ['--force_yml', 'benchmark:seeds=[0]', 'benchmark:budget:full_total_iter=~']
 
 

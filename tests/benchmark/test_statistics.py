@@ -178,6 +178,7 @@ def simulate(draw: Draw) -> tuple[float | None, float, float]:
     return held / intervals if intervals else None, claiming / NULLS, better / NULLS
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     'draw',
     [
@@ -198,6 +199,7 @@ def test_intervals_hold_the_truth_and_equal_rows_stay_equal(draw: Draw) -> None:
     assert claiming <= FALSE_CLAIMS
 
 
+@pytest.mark.long
 @pytest.mark.parametrize('real', [4, 8])
 def test_eight_equal_rows_with_several_real_ones(real: int) -> None:
     """The interval holds the gain over whichever of them is the best, so it is wide rather than narrow."""
@@ -213,6 +215,7 @@ def test_three_sets_claim_nothing_whatever_the_difference() -> None:
     assert simulate(drawn_rows(1, 1, 3, gain=20 * SPREAD_OF_SETS))[1] == 0
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ('draw', 'found'),
     [(drawn_rows(1, 1, 5, gain=3 * SPREAD_OF_SETS), 0.8), (drawn_rows(1, 7, 10, gain=3 * SPREAD_OF_SETS), 0.95)],

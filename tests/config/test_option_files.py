@@ -242,6 +242,7 @@ def _is_slow(stem: str) -> bool:
     return 'blind' in stem and 'distilled' not in stem
 
 
+@pytest.mark.long
 @pytest.mark.parametrize('path', train_files())
 def test_train_file_trains_validates_and_resumes(path: Path, workplace: Path) -> None:
     options = shrink(read_option_file(path))
@@ -263,6 +264,7 @@ def test_train_file_trains_validates_and_resumes(path: Path, workplace: Path) ->
     assert 'Resuming training from iteration 2.' in log
 
 
+@pytest.mark.long
 @pytest.mark.parametrize('path', files('test/**/*.yml'))
 def test_test_file_measures(path: Path, workplace: Path) -> None:
     options = shrink(read_option_file(path))

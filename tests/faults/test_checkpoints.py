@@ -18,6 +18,8 @@ from support import REPOSITORY
 from basicsr_distill.config.yaml_files import read_option_file
 from basicsr_distill.io.weights import load_weights
 
+pytestmark = pytest.mark.long  # only `bash scripts/test.sh --all` and CI run it
+
 # A file of each model, and what makes it another model.
 MODELS: dict[str, tuple[str, dict[str, Any]]] = {
     'SRModel': ('EDSR_Mx4_OST_distilled', {}),

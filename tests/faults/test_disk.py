@@ -10,6 +10,8 @@ import pytest
 from dying import digests, limit_files, run
 from small_project import COMMANDS, ready_and_expected
 
+pytestmark = pytest.mark.long  # only `bash scripts/test.sh --all` and CI run it
+
 # The largest file that may be written: less than the first that counts.
 LIMITS_BYTES = {
     'extract': 600,

@@ -84,6 +84,7 @@ def check_image(data: bytes) -> str:
     return 'decoded'
 
 
+@pytest.mark.long
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize('number', [3_000, pytest.param(100_000, marks=pytest.mark.slow)])
 def test_images(number: int) -> None:
@@ -170,6 +171,7 @@ def mutated_texts(number: int) -> Iterator[bytes]:
         yield text.encode('utf-8')
 
 
+@pytest.mark.long
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize('number', [500, pytest.param(10_000, marks=pytest.mark.slow)])
 def test_option_files(number: int, tmp_path: Path) -> None:

@@ -10,6 +10,8 @@ import pytest
 from dying import die_at_replacement, digests, run, start
 from small_project import COMMANDS, ready_for, run_all
 
+pytestmark = pytest.mark.long  # only `bash scripts/test.sh --all` and CI run it
+
 KILLS = [5, pytest.param(50, marks=pytest.mark.slow)]
 
 

@@ -13,6 +13,8 @@ from small_project import COMMANDS, ready_and_expected
 
 from basicsr_distill.io.weights import load_weights
 
+pytestmark = pytest.mark.long  # only `bash scripts/test.sh --all` and CI run it
+
 NAMES = ['extract', 'cluster', 'select', 'finetune', 'sample', 'train']
 RANKS = [2, pytest.param(4, marks=pytest.mark.slow)]
 LIMITS_BYTES = {'extract': 600, 'cluster': 3000, 'select': 600, 'finetune': 20_000, 'sample': 1500, 'train': 10_000}

@@ -205,6 +205,7 @@ def test_main_spec_is_set_only_where_workers_would_import_nothing(monkeypatch, s
     assert spawn.get_preparation_data('worker').get('init_main_from_name') == expected
 
 
+@pytest.mark.long
 def test_spawned_worker_dies_without_the_main_spec_and_lives_with_it():
     result = python("""
         import multiprocessing

@@ -562,6 +562,7 @@ def test_old_rrdb_names_are_mapped(tmp_path):
     assert all(torch.equal(value, weights[name]) for name, value in model.net_g.state_dict().items())
 
 
+@pytest.mark.long
 def test_two_ranks_train_validate_and_save_on_a_cpu(tmp_path):
     script = tmp_path / 'script.py'
     script.write_text(

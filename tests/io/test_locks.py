@@ -108,6 +108,7 @@ def test_a_file_system_without_locks_gets_a_marker(
         pass
 
 
+@pytest.mark.long
 def test_without_fcntl_everything_imports_and_locks(tmp_path: Path) -> None:
     """As on Windows, which has neither fcntl nor process groups nor fork."""
     script = tmp_path / 'script.py'

@@ -337,6 +337,7 @@ def test_keys_of_drawing_are_refused(root, more, message):
         distill(Recipe.load(path), ('sample',))
 
 
+@pytest.mark.long
 def test_kill_minus_nine_and_the_same_command_end_in_equal_latents(root):
     command = [sys.executable, '-m', 'basicsr_distill', 'train', '--auto_resume', '-opt']
     environment = {**os.environ, 'PYTHONPATH': str(REPOSITORY)}

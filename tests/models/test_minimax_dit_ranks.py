@@ -8,6 +8,8 @@ import pytest
 import torch
 from latent_recipe import make_stages, recipe, write_recipe
 
+pytestmark = pytest.mark.long  # only `bash scripts/test.sh --all` and CI run it
+
 REPOSITORY = Path(__file__).parents[2]
 
 

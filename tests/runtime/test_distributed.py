@@ -205,6 +205,7 @@ def run_two_processes(script):
     return [process.communicate(timeout=120)[0].strip() for process in processes]
 
 
+@pytest.mark.long
 def test_what_one_rank_cannot_do_all_ranks_raise(tmp_path):
     script = tmp_path / 'script.py'
     script.write_text(
@@ -238,6 +239,7 @@ def test_what_one_rank_cannot_do_all_ranks_raise(tmp_path):
     assert run_two_processes(script) == [expected, expected]
 
 
+@pytest.mark.long
 def test_two_processes_meet(tmp_path):
     script = tmp_path / 'script.py'
     script.write_text(
@@ -258,6 +260,7 @@ def test_two_processes_meet(tmp_path):
     assert outputs == [f'0 2 True {both}', f'1 2 False {both}']
 
 
+@pytest.mark.long
 def test_a_lock_and_the_state_to_resume_from_are_one_rank_s_word(tmp_path):
     script = tmp_path / 'script.py'
     script.write_text(

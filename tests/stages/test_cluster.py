@@ -105,6 +105,7 @@ distributed.cleanup()
 """
 
 
+@pytest.mark.long
 def test_the_result_does_not_depend_on_ranks(patches: Path, tmp_path: Path, tree_digests) -> None:
     folder = cluster.run(options(patches), patches)
     one = tree_digests(folder)
@@ -134,6 +135,7 @@ def _die_before_replacement(number: int, given: ClusterOptions, patches: Path) -
     os._exit(0)
 
 
+@pytest.mark.long
 def test_killed_between_any_two_writes_it_ends_with_the_same_tree(
     patches: Path, tree_digests, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -222,6 +222,7 @@ def launcher_lines() -> list[str]:
     return sorted(set(lines))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize('line', launcher_lines())
 def test_the_lines_for_several_ranks_end_in_0_on_a_fresh_recipe(in_folder: Path, line: str) -> None:
     """Also by the older launcher, which puts --local-rank before the command; there, every stage is done."""

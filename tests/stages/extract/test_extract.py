@@ -298,6 +298,7 @@ EVERY_FILTER = {
 }
 
 
+@pytest.mark.long
 @pytest.mark.parametrize('changes', [{'deduplicate': 'exact'}, EVERY_FILTER], ids=['plain', 'every filter'])
 def test_the_result_does_not_depend_on_ranks_locale_or_timezone(
     photo_folder: Path, tmp_path: Path, tree_digests, changes: dict[str, object]
@@ -334,6 +335,7 @@ def _die_at_replacement(number: int, given: ExtractOptions) -> None:
     os._exit(0)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize('threshold', ['q30', 27.0])
 def test_killed_between_any_two_writes_it_ends_with_the_same_tree(
     photo_folder: Path, tree_digests, monkeypatch: pytest.MonkeyPatch, threshold: float | str
@@ -599,6 +601,7 @@ distributed.cleanup()
 """
 
 
+@pytest.mark.long
 def test_a_refusal_on_one_rank_is_a_refusal_on_all(photo_folder: Path, tmp_path: Path) -> None:
     (photo_folder / 'z.jpg').write_bytes(b'no picture')  # alone in the second rank's part
     (tmp_path / 'ranks.py').write_text(_STRICT_RANKS)

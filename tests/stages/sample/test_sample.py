@@ -304,6 +304,7 @@ def test_an_exported_denoiser_draws_the_same(trained, tmp_path):
         load_trained(trained.opt['network_g'], checkpoint, 'params_old')
 
 
+@pytest.mark.long
 def test_two_ranks_draw_the_same_set(trained, tmp_path):
     whole = sample.run(options(tmp_path / 'whole', oversample=2), trained)
     root = Path(trained.opt['path']['models']).parents[2]

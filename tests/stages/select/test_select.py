@@ -297,6 +297,7 @@ def test_an_interrupted_run_goes_on_and_ends_with_the_same_files(root, tmp_path,
         run(root, tmp_path / 'b' / 'set', clusters=False, num_images=7)
 
 
+@pytest.mark.long
 def test_two_ranks_choose_the_same_set(root, tmp_path):
     given = recipe(root, tmp_path / 'one', clusters=False, encoder=[TEXTURE, TEXTURE])
     distill(given, ('select',))
