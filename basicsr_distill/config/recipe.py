@@ -112,8 +112,8 @@ class Recipe:
             name,
             root.scale or DEFAULT_SCALE,
             experiment=experiment,
-            **{stage: stages.get(stage) for stage in registry.models('stage')},
-        )  # type: ignore[arg-type]
+            **{stage: stages.get(stage) for stage in registry.models('stage')},  # type: ignore[arg-type]
+        )
 
     @property
     def stages(self) -> tuple[str, ...]:

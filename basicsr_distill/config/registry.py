@@ -1,4 +1,4 @@
-"""The one registry of section models: the kind and the ``type`` of a section in an option file -> the model of its keys.
+"""The one registry of section models: kind and ``type`` of a section in an option file -> the model of its keys.
 
 A model registers itself where it is defined, and every module of ``config/sections`` is looked into. A component with a
 model takes its keys without defaults of its own; they are written once, in the model. Components without one (networks

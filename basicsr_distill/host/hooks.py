@@ -190,7 +190,7 @@ class _ComponentLoader(_WrappedLoader):
 
 
 def _functional_tensor() -> dict[str, object]:
-    """Stand in for the module that torchvision 0.17 removed: basicsr/data/degradations.py:8 imports a function of it."""
+    """Stand in for a module that torchvision 0.17 removed; basicsr/data/degradations.py:8 imports a function of it."""
     from torchvision.transforms.functional import rgb_to_grayscale
 
     return {'rgb_to_grayscale': rgb_to_grayscale}

@@ -15,6 +15,7 @@ from basicsr.utils import AvgTimer, MessageLogger, get_root_logger
 from basicsr_distill.errors import InputError
 from basicsr_distill.runtime import distributed
 from basicsr_distill.runtime.progress import Silence, progress
+from basicsr_distill.training.checkpoint import CheckpointWriter
 from basicsr_distill.training.signals import StopRequest, stop_requests
 from basicsr_distill.training.validation import validate, without_worker_trace
 
@@ -47,7 +48,7 @@ class TrainingLoop:
         self.model = model
         self.val_loaders = val_loaders
         self.tb_logger = tb_logger
-        self.record = record
+        self.checkpoints = CheckpointWriter(model, record)
         self.as_stage = as_stage
         self.logger = get_root_logger()
         self.total = opt['train']['total_iter']
@@ -134,12 +135,7 @@ class TrainingLoop:
         _check_finite(self.model.get_current_log(), iteration)
         _check_weights(self.model, iteration)
         self.logger.info('Saving models and training state at iteration %d.', iteration)
-        self._describe_state(validation_due)
-        self.model.save(self._epoch(iteration), iteration)
-
-    def _describe_state(self, validation_due: bool) -> None:
-        """What the next training state says beside what the model knows."""
-        self.model.loop_state = {'options': self.record, 'validation_due': validation_due}
+        self.checkpoints.save(self._epoch(iteration), iteration, validation_due)
 
     def _validate(self, iteration: int, stop: StopRequest, saved: bool) -> None:
         """Validate; what a metric cannot compute is logged, any other failure comes after a checkpoint."""
@@ -172,18 +168,16 @@ class TrainingLoop:
             _check_weights(self.model, self.total)
         epoch = math.ceil(self.total * self.batch_size / self.epoch_size)
         if validates:
-            self._describe_state(validation_due=True)
-            self.model.save(epoch, self.total)
+            self.checkpoints.save(epoch, self.total, validation_due=True)
             if signum := stop.agreed(self.opt['dist']):
                 self._leave(signum, 'before the last validation')
             self._validate(self.total, stop, saved=True)
-        self.model.save(epoch=-1, current_iter=-1)  # BasicSR's way to write net_*_latest.pth
+        self.checkpoints.save_latest()
         # The training state is written last: where it stands and no validation is due, the experiment is complete.
-        self._describe_state(validation_due=False)
         if validates:
-            self.model.save_training_state(epoch, self.total)
+            self.checkpoints.mark_validated(epoch, self.total)
         else:
-            self.model.save(epoch, self.total)
+            self.checkpoints.save(epoch, self.total)
         self.logger.info('End of training at iteration %d.', self.total)
         if signum := stop.agreed(self.opt['dist']):
             self._leave(signum, 'after the last checkpoint')

@@ -11,7 +11,7 @@ from basicsr_distill.errors import InputError
 from basicsr_distill.io.weights import load_weights
 from basicsr_distill.runtime import distributed
 from basicsr_distill.runtime.rng import restore_rng
-from basicsr_distill.training.checkpoint import newest_valid_state
+from basicsr_distill.training.checkpoint import newest_valid_state, restore_model
 
 
 def resume_state(path: Path, opt: dict[str, Any]) -> dict[str, Any] | None:
@@ -68,7 +68,7 @@ def resume_training(path: Path, opt: dict[str, Any], model: Any, state: dict[str
         InputError: the state is of other options.
     """
     try:
-        model.resume_training(state)
+        restore_model(model, state)
     except (InputError, ValueError, KeyError, RuntimeError) as error:
         raise InputError(
             f'{path}: path.resume_state: {opt["path"]["resume_state"]} does not fit these options ({error}); '

@@ -1,7 +1,6 @@
 """Validation that a metric cannot end: BasicSR's own, with the image and the metric named that fail."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,14 +19,12 @@ class Measurement:
     """One data set being validated: which image is at hand, and what could not be computed."""
 
     dataset: str
-    metrics: dict[str, Any]
     image: str = ''
     failures: dict[str, list[str]] = field(default_factory=dict)  # metric -> 'image (reason)'
 
-    def fail(self, section: dict[str, Any], error: Exception) -> None:
-        """Note that the metric of this section of the options could not be computed."""
-        name = next((name for name, metric in self.metrics.items() if metric is section), section.get('type', 'metric'))
-        self.failures.setdefault(name, []).append(f'{self.image or "an image"} ({type(error).__name__}: {error})')
+    def fail(self, metric: str, error: Exception) -> None:
+        """Note that a metric could not be computed of the image at hand."""
+        self.failures.setdefault(metric, []).append(f'{self.image or "an image"} ({type(error).__name__}: {error})')
 
     def describe(self) -> Iterator[str]:
         """A clause for each metric that failed."""
@@ -36,30 +33,23 @@ class Measurement:
             yield f'{name} on {self.dataset} cannot be computed for {images[0]}{more}'
 
 
-_current: list[Measurement] = []
+class WatchedMetric(dict[str, Any]):
+    """The section of a metric in the options, whose failures are noted instead of raised."""
 
+    def __init__(self, name: str, section: dict[str, Any], measurement: Measurement) -> None:
+        super().__init__(section)
+        self.name = name
+        self.measurement = measurement
 
-def measured(calculate: Any, data: dict[str, Any], section: dict[str, Any]) -> Any:
-    """A metric's value; during :func:`measuring` NaN where it raises: then the mean is NaN and never the best."""
-    if not _current:
-        return calculate(data, section)
-    try:
-        return calculate(data, section)
-    except _NOT_THE_METRICS:
-        raise
-    except Exception as error:  # whatever the metric trips over
-        _current[-1].fail(section, error)
-        return float('nan')
-
-
-@contextmanager
-def measuring(measurement: Measurement) -> Iterator[None]:
-    """Let metrics fail into ``measurement``."""
-    _current.append(measurement)
-    try:
-        yield
-    finally:
-        _current.pop()
+    def calculate(self, calculate: Any, data: dict[str, Any]) -> Any:
+        """Return the metric's value, or NaN where it raises: then the mean is NaN and never the best."""
+        try:
+            return calculate(data, dict(self))
+        except _NOT_THE_METRICS:
+            raise
+        except Exception as error:  # whatever the metric trips over
+            self.measurement.fail(self.name, error)
+            return float('nan')
 
 
 class WatchedImages:
@@ -105,15 +95,19 @@ def validate(opt: dict[str, Any], model: Any, loader: Any, iteration: Any, tb_lo
     Returns:
         What could not be computed.
     """
-    measurement = Measurement(loader.dataset.opt['name'], (opt.get('val') or {}).get('metrics') or {})
-    state = capture_rng()
+    measurement = Measurement(loader.dataset.opt['name'])
+    state, section = capture_rng(), model.opt.get('val') or {}
+    metrics = section.get('metrics')
+    if metrics:
+        section['metrics'] = {name: WatchedMetric(name, metric, measurement) for name, metric in metrics.items()}
     try:
-        with measuring(measurement):
-            model.validation(WatchedImages(loader, measurement), iteration, tb_logger, opt['val']['save_img'])
+        model.validation(WatchedImages(loader, measurement), iteration, tb_logger, opt['val']['save_img'])
     except Exception:
         if measurement.image:
             get_root_logger().error('Validation on %s failed at %s.', measurement.dataset, measurement.image)
         raise
     finally:
+        if metrics:
+            section['metrics'] = metrics
         restore_rng(state)
     return measurement

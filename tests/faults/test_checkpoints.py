@@ -17,6 +17,7 @@ from support import REPOSITORY
 
 from basicsr_distill.config.yaml_files import read_option_file
 from basicsr_distill.io.weights import load_weights
+from basicsr_distill.training.checkpoint import CheckpointWriter, restore_model
 
 pytestmark = pytest.mark.long  # only `bash scripts/test.sh --all` and CI run it
 
@@ -111,9 +112,9 @@ def test_frozen_parts_and_running_means_are_remembered(tmp_path: Path) -> None:
     model = build_model(deepcopy(options))
     model.net_g.conv_first.weight.requires_grad_(False)
     model.mean_path_length = torch.tensor(0.25)
-    model.save_training_state(0, 1)
+    CheckpointWriter(model, {}).mark_validated(0, 1)
     other = build_model(deepcopy(options))
-    other.resume_training(load_weights(tmp_path / '1.state'))
+    restore_model(other, load_weights(tmp_path / '1.state'))
     assert other.mean_path_length == 0.25
     assert [name for name, parameter in other.net_g.named_parameters() if not parameter.requires_grad] == [
         'conv_first.weight'

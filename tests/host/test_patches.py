@@ -37,6 +37,7 @@ from basicsr_distill.host import hooks
 from basicsr_distill.io.weights import load_weights
 from basicsr_distill.runtime import distributed
 from basicsr_distill.runtime.rng import restore_rng
+from basicsr_distill.training.checkpoint import CheckpointWriter, restore_model
 
 REPOSITORY = Path(__file__).parents[2]
 HOST_FOLDER = Path(basicsr.__file__).parent
@@ -408,8 +409,9 @@ def test_failed_save_is_an_error(tmp_path, monkeypatch):
     model = trained(tmp_path, 1)
     model.opt['path']['models'] = model.opt['path']['training_states'] = str(tmp_path / 'absent')
     monkeypatch.setattr(time, 'sleep', lambda seconds: None)
-    original_of('basicsr.models.base_model:BaseModel.save_network')(model, model.net_g, 'net_g', 1)
-    original_of('basicsr.models.base_model:BaseModel.save_training_state')(model, 0, 1)
+    BaseModel.save_network(model, model.net_g, 'net_g', 1)
+    BaseModel.save_training_state(model, 0, 1)
+    CheckpointWriter(model, {})
     for save in (lambda: model.save_network(model.net_g, 'net_g', 1), lambda: model.save_training_state(0, 1)):
         with pytest.raises(OSError, match=r'cannot write .*absent'):
             save()
@@ -417,12 +419,11 @@ def test_failed_save_is_an_error(tmp_path, monkeypatch):
 
 def test_saved_networks_are_those_of_the_host(tmp_path):
     model = trained(tmp_path, 1)
-    for label, save in (
-        ('old', original_of('basicsr.models.base_model:BaseModel.save_network')),
-        ('new', BaseModel.save_network),
-    ):
-        save(model, [torch.nn.DataParallel(model.net_g), model.net_g_ema], label, 5, ['params', 'params_ema'])
-        save(model, model.net_g, label, -1)
+    for label in ('old', 'new'):
+        if label == 'new':
+            CheckpointWriter(model, {})
+        model.save_network([torch.nn.DataParallel(model.net_g), model.net_g_ema], label, 5, ['params', 'params_ema'])
+        model.save_network(model.net_g, label, -1)
     for number in ('5', 'latest'):
         old, new = (load_weights(tmp_path / 'models' / f'{label}_{number}.pth') for label in ('old', 'new'))
         assert old.keys() == new.keys()
@@ -436,8 +437,8 @@ def test_resumed_training_equals_uninterrupted(tmp_path):
     model = trained(tmp_path, 2)
     model.extra_state = lambda: {'memory': torch.arange(3), 'count': 2}
     model.best_metric_results = {'Set5': {'psnr': {'better': 'higher', 'val': np.float64(31.5), 'iter': 2}}}
-    model.save(1, 2)
-    original_of('basicsr.models.base_model:BaseModel.save_training_state')(model, 1, 3)
+    CheckpointWriter(model, {}).save(1, 2)
+    BaseModel.save_training_state(model, 1, 3)
     lost = load_weights(tmp_path / 'training_states' / '3.state').keys()
     assert not {'rng', 'best_metric_results', 'model_state'} & lost
     for iteration in (3, 4):
@@ -450,7 +451,7 @@ def test_resumed_training_equals_uninterrupted(tmp_path):
     resumed.load_extra_state = extra.append
     state = load_weights(tmp_path / 'training_states' / '2.state')
     assert (state['epoch'], state['iter'], len(state['rng'])) == (1, 2, 1)
-    resumed.resume_training(state)
+    restore_model(resumed, state)
     assert resumed.best_metric_results == {'Set5': {'psnr': {'better': 'higher', 'val': 31.5, 'iter': 2}}}
     assert extra[0]['count'] == 2 and torch.equal(extra[0]['memory'], torch.arange(3))
     restore_rng(state['rng'][0])
@@ -465,14 +466,14 @@ def test_resumed_training_equals_uninterrupted(tmp_path):
 def test_resuming_with_other_options(tmp_path):
     model = trained(tmp_path, 1)
     model.best_metric_results = {'Set5': {'ssim': {'better': 'higher', 'val': 0.9, 'iter': 1}}}
-    model.save(0, 1)
+    CheckpointWriter(model, {}).save(0, 1)
     state = load_weights(tmp_path / 'training_states' / '1.state')
     other = trained(tmp_path, 0)
-    other.resume_training(state)
+    restore_model(other, state)
     assert other.best_metric_results == {}  # the options ask for PSNR
     state['optimizers'] *= 2
     with pytest.raises(InputError, match='holds 2 optimizers, the options make 1'):
-        other.resume_training(state)
+        restore_model(other, state)
 
 
 @pytest.mark.parametrize('layout', ['params', 'bare', 'module', 'safetensors', 'ema only'])
@@ -591,7 +592,7 @@ def test_two_ranks_train_validate_and_save_on_a_cpu(tmp_path):
         for iteration in (1, 2):
             test_patches.step(model, iteration)
             model.validation(Images([image] * 3), iteration, None, False)
-        model.save(0, 2)
+        test_patches.CheckpointWriter(model, {}).save(0, 2)
         total = sum(parameter.double().sum() for parameter in model.net_g.parameters()).item()
         assert len(set(distributed.gather(total))) == 1, 'the ranks drifted apart'
         distributed.barrier()

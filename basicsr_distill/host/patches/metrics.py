@@ -3,7 +3,7 @@
 from typing import Any
 
 from basicsr_distill.host.patches.table import HostFunction, patch
-from basicsr_distill.training.validation import measured
+from basicsr_distill.training.validation import WatchedMetric
 
 
 @patch(
@@ -13,7 +13,7 @@ from basicsr_distill.training.validation import measured
 )
 def _calculate_metric(original: HostFunction) -> HostFunction:
     def calculate_metric(data: dict[str, Any], opt: dict[str, Any]) -> Any:
-        """The metric's value; in our loops NaN where it cannot be computed."""
-        return measured(original, data, opt)
+        """The metric's value; NaN where it is watched and cannot be computed."""
+        return opt.calculate(original, data) if isinstance(opt, WatchedMetric) else original(data, opt)
 
     return calculate_metric
