@@ -13,7 +13,7 @@ from typing import Any
 
 from basicsr_distill.config import registry
 from basicsr_distill.config.recipe import ExperimentSections, Recipe, Section
-from basicsr_distill.config.sections.base import Options
+from basicsr_distill.config.sections.base import HostOptions, Options
 from basicsr_distill.config.sections.datasets import LoaderOptions
 from basicsr_distill.config.sections.experiment import ValidationOptions
 from basicsr_distill.errors import InputError
@@ -89,7 +89,7 @@ def to_experiment(
 
 def _plain(section: Section) -> dict[str, Any]:
     """A section with the defaults of its model, where it has one, as plain values."""
-    return section.model_dump() if isinstance(section, Options) else deepcopy(dict(section))
+    return section.to_plain() if isinstance(section, Options) else deepcopy(dict(section))
 
 
 def _paths(recipe: Recipe, name: str, is_train: bool, root: Path) -> dict[str, Any]:
@@ -124,7 +124,7 @@ def _datasets(recipe: Recipe, opt: Mapping[str, Any], is_train: bool) -> dict[st
         dataset = {**LoaderOptions().model_dump(), **_plain(section), 'phase': name.split('_')[0]}
         if dataset['phase'] not in phases:
             raise InputError(f'{recipe.path}: datasets.{name}: this command takes the phases {" and ".join(phases)}.')
-        if isinstance(section, Options) or 'scale' in opt:
+        if 'scale' in opt or not isinstance(section, (HostOptions, Mapping)):
             dataset['scale'] = recipe.scale
         if dataset['type'] == 'LatentPatchDataset' and is_train:
             dataset['latents_dir'] = os.path.join(opt['path']['experiments_root'], 'latents')
@@ -151,21 +151,7 @@ def _resolve_roots(path: Path, name: str, dataset: dict[str, Any]) -> None:
 def _train(path: Path, sections: ExperimentSections) -> dict[str, Any]:
     if sections.train is None:
         raise InputError(f"{path}: section 'train' is missing.")
-    if isinstance(sections.train, Options):
-        return sections.train.model_dump()
-    train = {
-        key: _plain(value) if isinstance(value, (Options, dict)) else deepcopy(value)
-        for key, value in sections.train.items()
-    }
-    for name in ('optim_g', 'scheduler'):
-        if not isinstance(train.get(name), dict):
-            raise InputError(f'{path}: train: section {name!r} is missing.')
-    if 'total_iter' not in train:
-        raise InputError(f"{path}: train: key 'total_iter' is missing.")
-    total = train['total_iter']
-    if isinstance(total, bool) or not isinstance(total, (int, float)) or not total >= 1 or total % 1:
-        raise InputError(f'{path}: train.total_iter: {total!r} is not a whole number of at least 1.')
-    return {'warmup_iter': -1, **train, 'total_iter': int(total)}  # published files write 5e5 too
+    return {'warmup_iter': -1, **sections.train.to_plain()}
 
 
 def _validation(sections: ExperimentSections, is_train: bool) -> dict[str, Any] | None:

@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from basicsr_distill.config import STAGE_ORDER, registry
-from basicsr_distill.config.sections.base import DEFAULT_SCALE, Options, bind, nearest_name
+from basicsr_distill.config.sections.base import DEFAULT_SCALE, HostOptions, Options, bind, nearest_name
 from basicsr_distill.config.sections.cluster import ClusterOptions
 from basicsr_distill.config.sections.dit import MinimaxDiTNetworkOptions
-from basicsr_distill.config.sections.experiment import LoggerOptions, RootOptions, ValidationOptions
+from basicsr_distill.config.sections.experiment import LoggerOptions, OtherTrainOptions, RootOptions, ValidationOptions
 from basicsr_distill.config.sections.extract import ExtractOptions
 from basicsr_distill.config.sections.sample import SampleOptions
 from basicsr_distill.config.sections.select import SelectOptions
@@ -45,7 +45,7 @@ class ExperimentSections:
     datasets: Mapping[str, Section]
     networks: Mapping[str, Section]
     path: Mapping[str, Any]
-    train: Section | None
+    train: Options | None
     val: ValidationOptions | None
     metrics: Mapping[str, Section]
     logger: LoggerOptions
@@ -90,17 +90,18 @@ class Recipe:
         Raises:
             InputError: names the file and the key.
         """
-        root = bind(RootOptions, dict(options), str(path))
-        stages = {
+        root_model: Any = registry.models('root').get(str(options.get('model_type')), RootOptions)
+        root: RootOptions = bind(root_model, dict(options), str(path))
+        stages: dict[str, Any] = {
             name: bind(model, options[name], f'{path}: {name}')
             for name, model in registry.models('stage').items()
             if options.get(name) is not None
         }
         is_experiment = any(options.get(key) is not None for key in _EXPERIMENT_KEYS)
         experiment = _experiment(path, options, root) if is_experiment else None
-        # Of our own models and of stages everything is known; what stock models read is looked up in their sources.
+        # A model that someone else has registered may read more.
         if experiment is None or experiment.model_type in registry.models('train'):
-            _refuse_strangers(path, options, root)
+            _reject_unknown_keys(path, options, root)
         name = root.name
         if name is None and is_experiment:
             raise InputError(f"{path}: key 'name' is missing or not a word.")
@@ -266,22 +267,21 @@ def _datasets(path: Path, root: RootOptions) -> dict[str, Section]:
     }
 
 
-def _train(path: Path, root: RootOptions, model_type: str) -> Section | None:
+def _train(path: Path, root: RootOptions, model_type: str) -> Options | None:
     if root.train is None:
         return None
-    if model := registry.models('train').get(model_type):
-        return bind(model, root.train, f'{path}: train')
-    return {
-        key: section
-        if section is None or not _has_type(key)
-        else _typed(registry.models('loss'), section, f'{path}: train.{key}')
-        for key, section in root.train.items()
+    train = bind(registry.models('train').get(model_type, OtherTrainOptions), root.train, f'{path}: train')
+    if not isinstance(train, HostOptions):
+        return train
+    components = {
+        key: _typed(registry.models('loss'), section, f'{path}: train.{key}')
+        for key, section in train
+        if section is not None and (key.endswith('_opt') or key.startswith('optim_') or key == 'scheduler')
     }
-
-
-def _has_type(key: str) -> bool:
-    """Whether a key of a stock train section is itself a section with a ``type``."""
-    return key.endswith('_opt') or key.startswith('optim_') or key == 'scheduler'
+    # Losses with a model get its defaults.
+    return train.model_copy(
+        update={key: section.to_plain() for key, section in components.items() if isinstance(section, Options)}
+    )
 
 
 def _metrics(path: Path, val: ValidationOptions | None, model_type: str) -> dict[str, Section]:
@@ -320,9 +320,9 @@ def _check_paths(path: Path, section: Mapping[str, Any], networks: Mapping[str, 
             raise InputError(f'{path}: path.{key}: {value!r} is not {words}.')
 
 
-def _refuse_strangers(path: Path, options: Mapping[str, Any], root: RootOptions) -> None:
+def _reject_unknown_keys(path: Path, options: Mapping[str, Any], root: RootOptions) -> None:
     stages = registry.models('stage')
-    known = {*stages, *RootOptions.model_fields, 'network_g'}
+    known = {*stages, *type(root).model_fields}
     for key in options:
         if key not in known:
             raise InputError(f'{path}: unknown key {key!r}; did you mean {nearest_name(key, known)!r}?')

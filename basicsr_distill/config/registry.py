@@ -2,7 +2,8 @@
 
 A model registers itself where it is defined, and every module of ``config/sections`` is looked into. A component with a
 model takes its keys without defaults of its own; they are written once, in the model. Components without one (networks
-of SR, losses and metrics of BasicSR) are checked against their signatures, see ``training.keys``.
+of SR, losses and metrics of BasicSR) are checked against their signatures, see ``training.keys``; models and data sets
+without one, which someone else has registered, read what they like.
 """
 
 import importlib
@@ -15,8 +16,9 @@ from typing import Any, Literal, TypeVar
 from basicsr_distill.config import STAGE_ORDER, sections
 from basicsr_distill.config.sections.base import Options, bind, type_names
 
-# ``stage`` is a section of a recipe beside BasicSR's root keys, ``train`` the section of that name, by ``model_type``.
-Kind = Literal['stage', 'dataset', 'network', 'loss', 'metric', 'train']
+# ``stage`` is a section of a recipe beside BasicSR's root keys. By ``model_type`` there are ``train``, the section of
+# that name, and ``root``, the keys beside all sections where a model reads more than others.
+Kind = Literal['stage', 'dataset', 'network', 'loss', 'metric', 'train', 'root']
 Models = Mapping[str, type[Options]]
 _Model = TypeVar('_Model', bound=type[Options])
 

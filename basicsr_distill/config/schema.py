@@ -1,7 +1,8 @@
 """The JSON schema of option files: what an editor completes, explains and underlines.
 
-Made from the section models, so that it cannot say anything else. A section whose type has no model here (a stock
-dataset, a network of SR) may hold any key: those are checked when a command reads the file.
+Made from the section models, so that it cannot say anything else. A section whose type has no model here (a network of
+SR, a loss of BasicSR) may hold any key: those are checked when a command reads the file. The schema of recipes leaves
+BasicSR's own models and data sets out.
 """
 
 import json
@@ -10,7 +11,7 @@ from typing import Any, get_args
 from pydantic.json_schema import models_json_schema
 
 from basicsr_distill.config import registry
-from basicsr_distill.config.sections.base import Options
+from basicsr_distill.config.sections.base import HostOptions, Options
 from basicsr_distill.config.sections.benchmark import BenchmarkFileOptions
 from basicsr_distill.config.sections.experiment import RootOptions, ValidationOptions
 from basicsr_distill.config.sections.validation import TileOptions
@@ -37,21 +38,26 @@ def schema(kind: str) -> dict[str, Any]:
     if kind == 'benchmark':
         return _benchmark_schema()
     stages = registry.models('stage') if kind == 'recipe' else {}
-    tables = [registry.models(kind) for kind in get_args(registry.Kind) if kind != 'stage']
-    models = {model.__name__: model for table in (stages, *tables) for model in table.values()}
-    models |= {model.__name__: model for model in (RootOptions, TileOptions)}
+    host: tuple[type[Options], ...] = (HostOptions, RootOptions) if kind == 'recipe' else ()
+    tables: dict[str, registry.Models] = {
+        name: {key: model for key, model in registry.models(name).items() if not issubclass(model, host)}
+        for name in get_args(registry.Kind)
+    }
+    described = [*stages.values(), *(model for name in tables if name != 'stage' for model in tables[name].values())]
+    models = {model.__name__: model for model in (*described, RootOptions, TileOptions)}
     wanted: list[tuple[Any, Any]] = [(models[name], 'validation') for name in sorted(models)]
     _, generated = models_json_schema(wanted, ref_template=_REFERENCE)
     definitions: dict[str, Any] = generated['$defs']
     root = definitions.pop(RootOptions.__name__)
     properties = root['properties']
+    own_roots = {model.__name__: definitions.pop(model.__name__) for model in {*tables['root'].values()}}
     for name, model in stages.items():
         properties[name] = _or_null(_reference(model)) | {'description': model.__doc__}
     properties['datasets'] |= _or_null(
-        {'type': 'object', 'additionalProperties': _or_null(_by_type(registry.models('dataset'), ('type', 'name')))}
+        {'type': 'object', 'additionalProperties': _or_null(_by_type(tables['dataset'], ('type', 'name')))}
     )
     definitions[ValidationOptions.__name__]['properties'] |= {
-        'metrics': _or_null({'type': 'object', 'additionalProperties': _or_null(_by_type(registry.models('metric')))}),
+        'metrics': _or_null({'type': 'object', 'additionalProperties': _or_null(_by_type(tables['metric']))}),
         'tile': _or_null(_reference(TileOptions)),
     }
     made = {
@@ -59,11 +65,24 @@ def schema(kind: str) -> dict[str, Any]:
         'description': _DESCRIPTIONS[kind],
         'type': 'object',
         'properties': properties,
-        # Stock models read keys of their own at the root.
-        'patternProperties': {'^network_': _or_null(_by_type(registry.models('network')))},
+        # Other models read keys of their own at the root.
+        'patternProperties': {'^network_': _or_null(_by_type(tables['network']))},
         'allOf': [
             {'if': _is('model_type', name), 'then': {'properties': {'train': _or_null(_reference(model))}}}
-            for name, model in registry.models('train').items()
+            for name, model in tables['train'].items()
+        ]
+        + [
+            {
+                'if': _is('model_type', name),
+                'then': {
+                    'properties': {
+                        key: rule
+                        for key, rule in own_roots[model.__name__]['properties'].items()
+                        if key not in properties
+                    }
+                },
+            }
+            for name, model in tables['root'].items()
         ],
         'definitions': dict(sorted(definitions.items())),
     }

@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 from basicsr_distill.config.sections.datasets import DistilledPatchDatasetOptions
 from basicsr_distill.errors import InputError
 from basicsr_distill.io.files import safe_join
+from basicsr_distill.io.headers import pair_fault
 from basicsr_distill.io.images import find_images, image_shape, read_rgb
 from basicsr_distill.io.manifest import HR_FOLDER, MANIFEST_NAME, SetRow, read_table
-from basicsr_distill.io.pairs import pair_fault
 from basicsr_distill.ops.bicubic import make_lr
 
 # What BasicSR writes behind a name in its lists, as ``name (h,w,c)``.

@@ -1,226 +1,123 @@
-"""Sizes of image files from their headers, a hundred thousand in seconds and again from a cache.
+"""Sizes of image files from their headers, as Pillow reads them, and whether two sizes can be those of a pair.
 
-PNG and JPEG headers are read here, from one block of the file; Pillow reads those of other formats and of files with an
-EXIF orientation. Sizes are those of the decoded picture. Both kinds are also looked at from their end: a file that does
-not end as its format does is decoded, so that a truncated one is found now. Damage in the middle is found by decoding
-alone.
+Damage in the middle of a file is found by decoding alone, and said then.
 """
 
-import hashlib
-import json
-import os
-import struct
-import tempfile
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
-from functools import lru_cache, partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from PIL import Image, UnidentifiedImageError
 
 from basicsr_distill.io.images import MAX_PIXELS, UnreadableImageError, read_rgb
 
-# Reading fewer takes less time than a cache saves, and leaves no file behind.
-MIN_CACHED_FILES = 1000
-
-_CACHE_VERSION = 1
-_BLOCK_BYTES = 4096
-_THREADS = 8
-_CHUNK_FILES = 512
-_PNG_SIGNATURE = b'\x89PNG\r\n\x1a\n'
-_PNG_END = b'IEND\xaeB`\x82'
-_PNG_MODES = {0: 'L', 2: 'RGB', 3: 'P', 4: 'LA', 6: 'RGBA'}
-_JPEG_SIGNATURE = b'\xff\xd8\xff'
-_JPEG_END = b'\xff\xd9'
-_JPEG_MODES = {1: 'L', 3: 'RGB', 4: 'CMYK'}
+_THREADS = 4  # what waits for a disk; Pillow itself holds Python's lock
 _EXIF_ORIENTATION = 0x0112
+# How files of a format end; one that ends otherwise has lost its end, or has something behind it.
+_ENDS = {'PNG': b'IEND\xaeB`\x82', 'JPEG': b'\xff\xd9', 'MPO': b'\xff\xd9'}
+_END_BYTES = 8
+# Benchmarks crop HR images to a multiple of 12, which is one of 2, 3 and 4, and often publish the uncropped ones.
+_COMMON_MULTIPLE = 12
 
 
 class ImageHeader(NamedTuple):
-    """width, height: of the decoded picture, pixels.  mode: as Pillow names it, with ``;16`` for 16 bits of a PNG."""
+    """What a file says of its picture, EXIF orientation applied."""
 
-    width: int
-    height: int
-    mode: str
-
-    @property
-    def has_alpha(self) -> bool:
-        return 'A' in self.mode or 'a' in self.mode
-
-    @property
-    def is_deep(self) -> bool:
-        """More than 8 bits a channel."""
-        return '16' in self.mode or self.mode in ('I', 'F')
-
-
-def read_header(path: Path) -> ImageHeader:
-    """Header of one image file.
-
-    Raises:
-        UnreadableImageError: missing, empty, not an image, too large, or truncated.
-    """
-    try:
-        descriptor = os.open(path, os.O_RDONLY | getattr(os, 'O_BINARY', 0))
-        try:
-            head, size = os.pread(descriptor, _BLOCK_BYTES, 0), os.fstat(descriptor).st_size
-            end = head[-12:] if size <= _BLOCK_BYTES else os.pread(descriptor, 12, size - 12)
-        finally:
-            os.close(descriptor)
-    except FileNotFoundError:
-        raise UnreadableImageError(str(path), 'missing', 'no such file') from None
-    except OSError as error:
-        raise UnreadableImageError(str(path), 'unreadable', f'cannot be read ({error.strerror})') from error
-    if not head:
-        raise UnreadableImageError(str(path), 'empty', 'the file is empty')
-    header = _png_header(head) or _jpeg_header(head) or _pillow_header(path)
-    if header.width * header.height > MAX_PIXELS:
-        raise UnreadableImageError(
-            str(path), 'too_large', f'{header.width}x{header.height} pixels are more than {MAX_PIXELS}'
-        )
-    if (head.startswith(_PNG_SIGNATURE) and not end.endswith(_PNG_END)) or (
-        head.startswith(_JPEG_SIGNATURE) and not end.endswith(_JPEG_END)
-    ):
-        read_rgb(path)  # bytes behind the picture are allowed, a missing part of it is not
-    return header
-
-
-def _png_header(head: bytes) -> ImageHeader | None:
-    if not head.startswith(_PNG_SIGNATURE) or head[12:16] != b'IHDR' or len(head) < 33:
-        return None
-    width, height, bits, colour = struct.unpack('>IIBB', head[16:26])
-    position = 33
-    while (kind := head[position + 4 : position + 8]) != b'IDAT':
-        if kind == b'eXIf' or len(kind) < 4:
-            return None
-        position += 12 + int.from_bytes(head[position : position + 4], 'big')
-    return _shared(width, height, _PNG_MODES.get(colour, 'P') + (';16' if bits == 16 else ''))
-
-
-def _jpeg_header(head: bytes) -> ImageHeader | None:
-    if not head.startswith(_JPEG_SIGNATURE):
-        return None
-    position = 2
-    while position + 10 <= len(head) and head[position] == 0xFF:
-        marker, length = head[position + 1], int.from_bytes(head[position + 2 : position + 4], 'big')
-        if marker == 0xE1 and head[position + 4 : position + 8] == b'Exif':
-            return None
-        if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
-            height, width, channels = struct.unpack('>HHB', head[position + 5 : position + 10])
-            return _shared(width, height, _JPEG_MODES.get(channels, 'RGB')) if height else None
-        position += 2 + length
-    return None
-
-
-def _pillow_header(path: Path) -> ImageHeader:
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter('ignore')
-            with Image.open(path) as image:
-                width, height = image.size
-                turned = image.getexif().get(_EXIF_ORIENTATION, 1) in range(5, 9)
-                return _shared(*((height, width) if turned else (width, height)), image.mode)
-    except Image.DecompressionBombError:
-        raise UnreadableImageError(str(path), 'too_large', 'its header claims a decompression bomb') from None
-    except UnidentifiedImageError:
-        raise UnreadableImageError(str(path), 'not_an_image', 'not an image') from None
-    except Exception as error:  # a hostile header makes Pillow raise nearly anything
-        raise UnreadableImageError(str(path), 'broken', f'its header is broken ({error})') from None
-
-
-@lru_cache(maxsize=1 << 16)
-def _shared(width: int, height: int, mode: str) -> ImageHeader:
-    """One object for each size that occurs: sets of patches have one size."""
-    return ImageHeader(width, height, mode)
+    width: int  # pixels
+    height: int  # pixels
+    has_alpha: bool = False
+    is_deep: bool = False  # more than 8 bits a channel
 
 
 def read_headers(paths: Sequence[str]) -> list[ImageHeader | UnreadableImageError]:
-    """Headers of many files, in order; what :func:`read_header` raises stands in the place of a file that is not right.
-
-    Of folders with :data:`MIN_CACHED_FILES` files and more they are kept, by name, size and time of change, in
-    ``$XDG_CACHE_HOME/basicsr_distill/headers`` (``~/.cache`` when unset); the folders themselves are not written to.
-    """
-    by_folder: dict[str, list[int]] = {}
-    for index, path in enumerate(paths):
-        by_folder.setdefault(os.path.dirname(path), []).append(index)
-    found: list[ImageHeader | UnreadableImageError] = [None] * len(paths)  # type: ignore[list-item]
-    with ThreadPoolExecutor(_THREADS) as threads:
-        for folder, indices in by_folder.items():
-            is_cached = len(indices) >= MIN_CACHED_FILES
-            known = _load_cache(folder) if is_cached else {}
-            chunks = [indices[start : start + _CHUNK_FILES] for start in range(0, len(indices), _CHUNK_FILES)]
-            fresh: _Entries = {}
-            for chunk, (headers, new) in zip(chunks, threads.map(partial(_read_chunk, paths, known), chunks)):
-                fresh.update(new)
-                for index, header in zip(chunk, headers):
-                    found[index] = header
-            if is_cached and fresh:
-                _save_cache(folder, {**known, **fresh})
-    return found
+    """Read the headers of many files, in order; what is wrong with a file stands in the place of its header."""
+    with ThreadPoolExecutor(_THREADS) as threads, warnings.catch_warnings():
+        warnings.simplefilter('ignore')  # of large pictures, whose limit is MAX_PIXELS, and of odd tags
+        return list(threads.map(_header_or_fault, paths))
 
 
-# Name -> size, time of change (ns), width, height, mode.
-_Entries = dict[str, tuple[int, int, int, int, str]]
-
-
-def _read_chunk(
-    paths: Sequence[str], known: _Entries, chunk: Iterable[int]
-) -> tuple[list[ImageHeader | UnreadableImageError], _Entries]:
-    headers: list[ImageHeader | UnreadableImageError] = []
-    fresh: _Entries = {}
-    for index in chunk:
-        path = paths[index]
-        name = os.path.basename(path)
-        try:
-            stat = os.stat(path)
-            entry = known.get(name)
-            if entry is not None and entry[0] == stat.st_size and entry[1] == stat.st_mtime_ns:
-                headers.append(_shared(*entry[2:]))
-                continue
-            header = read_header(Path(path))
-            fresh[name] = (stat.st_size, stat.st_mtime_ns, *header)
-            headers.append(header)
-        except UnreadableImageError as error:
-            headers.append(error)
-        except OSError:
-            headers.append(UnreadableImageError(path, 'missing', 'no such file'))
-    return headers, fresh
-
-
-def _cache_file(folder: str) -> Path:
-    root = Path(os.environ.get('XDG_CACHE_HOME') or os.path.expanduser('~/.cache'))
-    digest = hashlib.sha256(os.fsencode(os.path.realpath(folder))).hexdigest()
-    return root / 'basicsr_distill' / 'headers' / f'{digest[:32]}.json'
-
-
-def _load_cache(folder: str) -> _Entries:
-    """What is known of a folder; nothing where the cache is absent, damaged or of another version."""
+def _header_or_fault(path: str) -> ImageHeader | UnreadableImageError:
     try:
-        content = json.loads(_cache_file(folder).read_bytes())
-        if content['version'] != _CACHE_VERSION or content['folder'] != os.path.realpath(folder):
-            return {}
-        return {
-            name: (size, time, width, height, str(mode))
-            for name, (size, time, width, height, mode) in content['files'].items()
-            if width > 0 < height
-        }
-    except (OSError, ValueError, TypeError, KeyError, AttributeError):
-        return {}
+        return _read_header(path)
+    except UnreadableImageError as error:
+        return error
 
 
-def _save_cache(folder: str, entries: _Entries) -> None:
-    """A cache that cannot be written is no reason to stop; each writer has a temporary file of its own."""
-    path = _cache_file(folder)
-    content = json.dumps({'version': _CACHE_VERSION, 'folder': os.path.realpath(folder), 'files': entries})
-    with suppress(OSError):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile('w', dir=path.parent, delete=False, encoding='utf-8') as file:
-            try:
-                file.write(content)
-                file.close()
-                os.replace(file.name, path)
-            except BaseException:
-                os.unlink(file.name)
-                raise
+def _read_header(path: str) -> ImageHeader:
+    """Read one header.
+
+    Raises:
+        UnreadableImageError: missing, empty, not an image, too large, or without its end.
+    """
+    try:
+        with open(path, 'rb') as file:
+            kind, header = _header_of(path, file)
+            file.seek(-_END_BYTES, 2)
+            end = file.read()
+    except FileNotFoundError:
+        raise UnreadableImageError(path, 'missing', 'no such file') from None
+    except OSError as error:
+        raise UnreadableImageError(path, 'unreadable', f'cannot be read ({error.strerror})') from error
+    if header.width * header.height > MAX_PIXELS:
+        raise UnreadableImageError(
+            path, 'too_large', f'{header.width}x{header.height} pixels are more than {MAX_PIXELS}'
+        )
+    if not end.endswith(_ENDS.get(kind, b'')):
+        read_rgb(Path(path))  # bytes behind the picture are allowed, a missing part of it is not
+    return header
+
+
+def _header_of(path: str, file: Any) -> tuple[str, ImageHeader]:
+    """Return the format of an open file, and its header."""
+    try:
+        with Image.open(file) as image:
+            width, height = image.size
+            # Pillow decodes a whole PNG to find an orientation that is not there.
+            has_exif = image.format != 'PNG' or 'exif' in image.info
+            if has_exif and image.getexif().get(_EXIF_ORIENTATION, 1) in range(5, 9):
+                width, height = height, width
+            is_deep = image.mode[0] in 'IF' or any('16' in str(tile[3]) for tile in image.tile)
+            has_alpha = 'a' in image.mode.lower()
+            return image.format or '', ImageHeader(width, height, has_alpha, is_deep)
+    except Image.DecompressionBombError:
+        raise UnreadableImageError(path, 'too_large', 'its header claims a decompression bomb') from None
+    except UnidentifiedImageError:
+        file.seek(0, 2)
+        fault = ('not_an_image', 'not an image') if file.tell() else ('empty', 'the file is empty')
+        raise UnreadableImageError(path, *fault) from None
+    except Exception as error:  # a hostile header makes Pillow raise nearly anything
+        raise UnreadableImageError(path, 'broken', f'its header is broken ({error})') from None
+
+
+def pair_fault(hr_size: tuple[int, int], lr_size: tuple[int, int], scale: int, is_train: bool) -> str | None:
+    """Say what is wrong with the sizes of a pair, or return None.
+
+    In training the HR image is exactly ``scale`` times the LR image. In a test BasicSR cuts off what is left over at
+    the right and lower edge of the HR image, which is right for the few pixels that cropping to a multiple leaves, and
+    a wrong number without a word for LR images of another scale.
+
+    Args:
+        hr_size: width, height in pixels.
+        lr_size: width, height in pixels.
+        scale: of the experiment.
+        is_train: whether the pair is trained on.
+    """
+    left_over = [hr - lr * scale for hr, lr in zip(hr_size, lr_size)]
+    limit = 1 if is_train else max(scale, _COMMON_MULTIPLE)
+    if all(0 <= rest < limit and (is_train or 4 * rest <= hr) for rest, hr in zip(left_over, hr_size)):
+        return None
+    (hr_width, hr_height), (lr_width, lr_height) = hr_size, lr_size
+    likely = {round(hr / lr) for hr, lr in zip(hr_size, lr_size)}
+    hint = f', it is that of scale {likely.pop()}' if len(likely) == 1 and scale not in likely else ''
+    return (
+        f'is {lr_width}x{lr_height}, which at scale {scale} is not the partner of {hr_width}x{hr_height}{hint}; '
+        f'{"crop HR images to a multiple of the scale and " if is_train and not hint else ""}'
+        'make the LR images anew (scripts/generate_lr_bicubic.py) or correct scale'
+    )
+
+
+def is_doubtful_pair(hr_size: tuple[int, int], lr_size: tuple[int, int], scale: int) -> bool:
+    """Whether a test leaves more of the HR image out than cropping to a multiple of the scale does."""
+    return any(hr - lr * scale >= scale for hr, lr in zip(hr_size, lr_size))

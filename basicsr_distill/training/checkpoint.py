@@ -1,9 +1,9 @@
 """The checkpoints of a training: written whole, complete enough to go on exactly, and found again.
 
 A checkpoint is ``models/net_*_{iter}.pth`` in BasicSR's format and ``training_states/{iter}.state``, written last.
-Beside BasicSR's keys (``epoch``, ``iter``, ``optimizers``, ``schedulers``) a state holds ``rng`` and ``remembered`` (one
-entry a rank), ``frozen`` (parameters that are not trained now), ``best_metric_results``, ``model_state`` (tensors and
-numbers of the model's ``extra_state()``, where it defines one), ``options`` and ``validation_due``.
+Beside BasicSR's keys (``epoch``, ``iter``, ``optimizers``, ``schedulers``) a state holds ``rng`` and ``remembered``
+(one entry a rank), ``frozen`` (parameters that are not trained now), ``best_metric_results``, ``model_state`` (tensors
+and numbers of the model's ``extra_state()``, where it defines one), ``options`` and ``validation_due``.
 """
 
 import logging

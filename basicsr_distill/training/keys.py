@@ -1,14 +1,11 @@
-"""Keys of BasicSR's own components: a misspelt one is refused with the nearest known, before anything is built.
+"""Components of BasicSR without a section model: what their signatures say of keys and values, before any is built.
 
-Networks, losses, metrics, optimizers and schedulers are asked by their signatures. Models and datasets get whole
-sections; what they read is what their sources have between quotes. Sections of our own were bound to their models when
-the file was read.
+Networks, losses, metrics, optimizers and schedulers are asked so. Sections with a model were bound to it when the file
+was read; a model or data set without one takes the whole section, of which its signature says nothing.
 """
 
 import inspect
-import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from functools import cache
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -25,11 +22,8 @@ from basicsr.utils.registry import (
     Registry,
 )
 
-from basicsr_distill.config import registry
 from basicsr_distill.config.recipe import ExperimentSections, Recipe
 from basicsr_distill.config.sections.base import Options, nearest_name
-from basicsr_distill.config.sections.datasets import DatasetOptions
-from basicsr_distill.config.sections.experiment import RootOptions, ValidationOptions
 from basicsr_distill.errors import InputError
 
 # By the names that BasicSR's ``setup_schedulers`` knows.
@@ -42,74 +36,23 @@ SCHEDULERS = {
 _GIVEN = {'self', 'img', 'img2', 'params', 'optimizer'}
 # What BasicSR itself reads from a section.
 _HOST_KEYS = {'type', 'better'}
-# Of BasicSR's FileClient and its backends.
-_IO_KEYS = {
-    'type',
-    'db_paths',
-    'client_keys',
-    'server_list_cfg',
-    'client_cfg',
-    'sys_path',
-    'readonly',
-    'lock',
-    'readahead',
-}
-# Keys of published option files that nothing reads: HiT-SR's task, SRFormer's print_network.
-_UNREAD_DATASET_KEYS = {'task'}
-_UNREAD_ROOT_KEYS = {'print_network'}
-_LOOP_TRAIN_KEYS = {'total_iter', 'warmup_iter', 'scheduler'}
 
 
 def check_components(recipe: Recipe) -> None:
-    """Refuse a component that does not exist, and keys that nothing reads, at every level of an option file.
+    """Refuse components that do not exist, and keys and values that they do not take.
 
     Raises:
-        InputError: names the key and the nearest known one.
+        InputError: names the key, and the nearest known one where it is misspelt.
     """
     sections = recipe.experiment
     if sections is None:
         return
-    model = _find(recipe.path, 'model_type', sections.model_type, MODEL_REGISTRY)
-    read = words(model)
-    if read is not None and sections.model_type not in registry.models('train'):
-        root = {*RootOptions.model_fields, *registry.models('stage'), *_UNREAD_ROOT_KEYS}
-        root_words = {word for word in read if '_' in word}  # what models read at the root; much else is between quotes
-        elsewhere = _read_by_any(MODEL_REGISTRY)
-        _refuse_unknown(recipe.path, '', recipe.options, root | root_words, elsewhere)
-        _refuse_unknown(recipe.path, 'train', dict(sections.train or {}), read | _LOOP_TRAIN_KEYS, elsewhere)
-        if sections.val is not None:
-            known = read | set(ValidationOptions.model_fields)
-            _refuse_unknown(recipe.path, 'val', sections.val.model_dump(), known, elsewhere)
+    find_component(recipe.path, 'model_type', sections.model_type, MODEL_REGISTRY)
     for where, section, components in _sections(sections):
-        component = _find(recipe.path, f'{where}.type', _type(section), components)
-        if isinstance(section, Options):
-            continue
-        if components is DATASET_REGISTRY:
-            _check_dataset(recipe.path, where, section, component)
-        else:
+        component = find_component(recipe.path, f'{where}.type', component_type(section), components)
+        if not isinstance(section, Options) and components is not DATASET_REGISTRY:
             _check_keys(recipe.path, where, section, component)
     _check_schedule(recipe.path, sections)
-
-
-@cache
-def words(component: type) -> set[str] | None:
-    """Words between quotes in the classes that a component is made of; None where a source cannot be had."""
-    try:
-        # typing.Generic, a base of torch's Dataset, has no source from Python 3.12 on.
-        text = ''.join(
-            inspect.getsource(base)
-            for base in component.__mro__
-            if base.__module__.split('.')[0] not in ('builtins', 'torch', 'typing')
-        )
-    except (OSError, TypeError):
-        return None
-    return set(re.findall(r"""['"](\w+)['"]""", text))
-
-
-@cache
-def _read_by_any(components: Registry) -> set[str]:
-    """Words of all components of a kind: published files carry keys that another model or dataset reads."""
-    return {word for _, component in components for word in words(component) or ()}
 
 
 def _sections(sections: ExperimentSections) -> Iterator[tuple[str, Any, Registry]]:
@@ -126,38 +69,23 @@ def _sections(sections: ExperimentSections) -> Iterator[tuple[str, Any, Registry
     yield from ((f'val.metrics.{name}', section, METRIC_REGISTRY) for name, section in sections.metrics.items())
 
 
-def _type(section: Any) -> str:
+def component_type(section: Any) -> str:
+    """Return the ``type`` of a section that must have one."""
     return str(section.type if isinstance(section, Options) else section['type'])  # type: ignore[attr-defined]
 
 
-def _find(path: Path, where: str, name: str, components: Registry) -> Any:
-    """The component of a name as BasicSR finds it: its own doubles carry a suffix."""
+def find_component(path: Path, where: str, name: str, components: Registry) -> Any:
+    """Return the component of a name as BasicSR finds it: its own doubles carry a suffix.
+
+    Raises:
+        InputError: there is none; names the nearest.
+    """
     entries = dict(iter(components))
     component = entries.get(name) or entries.get(f'{name}_basicsr')
     if component is None:
         known = {entry.removesuffix('_basicsr') for entry in entries}
         raise InputError(f'{path}: {where}: {name!r} is not registered; did you mean {nearest_name(name, known)!r}?')
     return component
-
-
-def _refuse_unknown(
-    path: Path, where: str, section: Mapping[str, Any], known: Iterable[str], elsewhere: Iterable[str] = ()
-) -> None:
-    for key in section:
-        if key not in {*known, *elsewhere}:
-            place = f'{where}: ' if where else ''
-            raise InputError(f'{path}: {place}unknown key {key!r}; did you mean {nearest_name(key, known)!r}?')
-
-
-def _check_dataset(path: Path, where: str, section: Mapping[str, Any], dataset: type) -> None:
-    read = words(dataset)
-    if read is not None:
-        known = read | set(DatasetOptions.model_fields) | _UNREAD_DATASET_KEYS
-        _refuse_unknown(path, where, section, known, _read_by_any(DATASET_REGISTRY))
-    backend = section.get('io_backend', {})
-    if not isinstance(backend, dict):
-        raise InputError(f'{path}: {where}.io_backend: must be a mapping of keys to values.')
-    _refuse_unknown(path, f'{where}.io_backend', backend, _IO_KEYS)
 
 
 def _check_schedule(path: Path, sections: ExperimentSections) -> None:
@@ -178,29 +106,43 @@ def _check_schedule(path: Path, sections: ExperimentSections) -> None:
 
 
 def _check_keys(path: Path, where: str, section: Mapping[str, Any], component: Callable[..., Any]) -> None:
-    parameters = inspect.signature(component).parameters.values()
+    parameters = inspect.signature(component).parameters
     names = {
-        parameter.name
-        for parameter in parameters
+        name
+        for name, parameter in parameters.items()
         if parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY)
     } - _GIVEN
-    # BasicSR's components drop what their **kwargs take; another package's may hand it on.
-    hands_on = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters) and (
+    # BasicSR's components drop what their **kwargs take; another package's may forward it.
+    forwards_kwargs = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()) and (
         component.__module__.split('.')[0] not in ('basicsr', 'basicsr_distill')
     )
     unknown = sorted(set(section) - names - _HOST_KEYS)
-    if unknown and not hands_on:
+    if unknown and not forwards_kwargs:
         hint = f'; did you mean {nearest_name(unknown[0], names)!r}?' if names else '.'
         raise InputError(f'{path}: {where}: {section["type"]} takes no key {unknown[0]!r}{hint}')
-    required = sorted(
-        parameter.name
-        for parameter in parameters
-        if parameter.name in names - set(section) and parameter.default is parameter.empty
-    )
+    required = sorted(name for name in names - set(section) if parameters[name].default is inspect.Parameter.empty)
     if required:
         raise InputError(f'{path}: {where}: {section["type"]} needs the key {required[0]!r}.')
+    for key, value in section.items():
+        # A learning rate without a default is a number too.
+        default = 0.0 if key == 'lr' else parameters[key].default if key in names - {'type'} else None
+        if wanted := _mismatch(value, default):
+            raise InputError(f'{path}: {where}.{key}: {value!r} is not {wanted}.')
     if section['type'] == 'PerceptualLoss':
         _check_layers(path, where, section)
+
+
+def _mismatch(value: Any, default: Any) -> str | None:
+    """What a value should be and is not, judged by a default; those of no clear kind say nothing."""
+    if isinstance(default, bool):
+        return None if isinstance(value, bool) or value in (0, 1, None) else 'true or false'
+    if isinstance(default, (int, float)):
+        return 'a number' if isinstance(value, (str, bool, dict)) else None
+    if isinstance(default, str):
+        return None if isinstance(value, str) or value is None else 'a word'
+    if isinstance(default, (list, tuple)):
+        return 'a list' if isinstance(value, (str, bool, dict)) else None
+    return None
 
 
 def _check_layers(path: Path, where: str, section: Mapping[str, Any]) -> None:
@@ -212,7 +154,12 @@ def _check_layers(path: Path, where: str, section: Mapping[str, Any]) -> None:
         raise InputError(
             f'{path}: {where}.vgg_type: {network!r} is not known; did you mean {nearest_name(network, NAMES)!r}?'
         )
-    if not isinstance(section['layer_weights'], dict):
-        raise InputError(f'{path}: {where}.layer_weights: must be a mapping of layers to weights.')
+    weights = section['layer_weights']
+    if not (isinstance(weights, dict) and all(_mismatch(weight, 0.0) is None for weight in weights.values())):
+        raise InputError(f'{path}: {where}.layer_weights: must be a mapping of layers to numbers.')
     known = [*layers, *(layer.replace('conv', 'bn') for layer in layers if network.endswith('_bn') and 'conv' in layer)]
-    _refuse_unknown(path, f'{where}.layer_weights', section['layer_weights'], known)
+    for layer in weights:
+        if layer not in known:
+            raise InputError(
+                f'{path}: {where}.layer_weights: unknown key {layer!r}; did you mean {nearest_name(layer, known)!r}?'
+            )

@@ -125,12 +125,17 @@ def test_published_files_pass(name: str) -> None:
     check(deepcopy(CONFIGURATIONS[name]))
 
 
-def test_keys_that_another_model_or_dataset_reads_may_stay() -> None:
-    """BasicSR's files for StyleGAN2 and Vimeo90K have such."""
+def test_a_model_or_dataset_without_a_section_here_reads_what_it_likes() -> None:
+    """BasicSR's own for video and faces are such."""
     options = deepcopy(CONFIGURATIONS['train_EDSR_Mx4.yml'])
-    options['train'].update(net_d_iters=1, net_d_init_iters=0)
-    options['datasets']['train']['interval_list'] = [1]
+    options.update(model_type='EDVRModel', lq='x')
+    options['train'].update(tsa_iter=50000, dcn_lr_mul=1)
+    options['val']['center_frame_only'] = True
+    options['datasets']['train'].update(type='REDSDataset', interval_list=[1])
     check(options)
+    options['train']['pixel_opt']['typ'] = options['train']['pixel_opt'].pop('type')
+    with pytest.raises(InputError, match=r"x\.yml: train\.pixel_opt: key 'type' is missing"):
+        check(options)
 
 
 # Sections and values of the wrong kind --------------------------------------------------------------------------------

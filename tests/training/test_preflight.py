@@ -28,7 +28,6 @@ Options = dict[str, Any]
 def pairs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, astronaut: NDArray[np.uint8]) -> Path:
     """The working folder, with HR, LR of scales 4 and 8, lmdbs of both, a list, weights and an older experiment."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path / 'cache'))
     names = [f'{number}.png' for number in range(4)]
     for number, name in enumerate(names):
         hr = astronaut[100 * number : 100 * number + 64, 200:264]
@@ -307,7 +306,7 @@ TRAINING: list[tuple[Callable[[], Options], Callable[[Options], None], str]] = [
         'gt_size: 128 is larger than 4 of 4 images, the smallest of which is HR/0.png (64x64)',
     ),
     (training, section(gt_size=30), 'gt_size: 30 is not a multiple of the scale 4; write 28'),
-    (training, section(gt_size='32'), "gt_size: '32' is not a whole number"),
+    (training, section(gt_size='32'), "gt_size: input should be a valid integer, not '32'"),
     (training, without('datasets', 'train', 'gt_size'), "needs the key 'gt_size'"),
     (training, older_flip, 'use_flip'),
     (training, without('datasets', 'train', 'use_rot'), "needs the key 'use_rot'"),
@@ -324,21 +323,29 @@ TRAINING: list[tuple[Callable[[], Options], Callable[[Options], None], str]] = [
     (
         training,
         lambda o: o['network_g'].update(num_in_ch=1),
-        'network_g.num_in_ch: 1, but datasets.train gives 3 channels',
+        'network_g.num_in_ch: 1 does not agree with datasets.train, which gives 3 channels',
     ),
     (
         training,
         lambda o: o['network_g'].update(num_out_ch=1),
-        'network_g.num_out_ch: 1, but datasets.train gives 3 channels',
+        'network_g.num_out_ch: 1 does not agree with datasets.train, which gives 3 channels',
     ),
-    (training, section(color='y'), 'network_g.num_in_ch: 3, but datasets.train gives 1 channel (color: y)'),
+    (
+        training,
+        section(color='y'),
+        'network_g.num_in_ch: 3 does not agree with datasets.train, which gives 1 channel (color: y)',
+    ),
     (
         training,
         lambda o: o['datasets'].update(train={**single(), 'batch_size_per_gpu': 2}),
         'has no HR images to learn from',
     ),
     (training, with_val(single()), 'val.metrics.psnr: calculate_psnr compares with HR images, which datasets.val'),
-    (training, section(io_backend={'type': 'petrel'}), "io_backend: 'petrel' is not known"),
+    (
+        training,
+        section(io_backend={'type': 'petrel'}),
+        "io_backend.type: input should be 'disk', 'lmdb' or 'memcached', not 'petrel'",
+    ),
     (training, section(io_backend='disk'), 'io_backend: must be a mapping'),
     (
         training,
@@ -392,15 +399,29 @@ TRAINING: list[tuple[Callable[[], Options], Callable[[Options], None], str]] = [
         'train.scheduler.milestones: 8 is not a list of numbers',
     ),
     (training, lambda o: o['network_g'].update(num_block='one'), "network_g.num_block: 'one' is not a number"),
+    (training, lambda o: o['train'].update(lr=1), "unknown key 'lr'"),
+    (training, lambda o: o['train'].update(iter=1), "train: unknown key 'iter'; did you mean 'total_iter'"),
+    (training, lambda o: o['train'].update(ema=0.9), "train: unknown key 'ema'; did you mean 'ema_decay'"),
+    (training, lambda o: o.update(lq='X4'), "x.yml: unknown key 'lq'"),
+    (training, lambda o: o['train'].update(net_d_iters=1), "train: unknown key 'net_d_iters'"),
+    (training, section(blur_sigma=[0.2, 3]), "datasets.train: unknown key 'blur_sigma'"),
+    (training, lambda o: o.update(gt_size=32), "x.yml: unknown key 'gt_size'"),
+    (
+        training,
+        lambda o: o['train'].update(ema_decay='0.9'),
+        "train: ema_decay: input should be a valid number, not '0.9'",
+    ),
+    (blind, without('train', 'gan_opt'), 'train: gan_opt: field required'),
+    (blind, without('network_d'), "key 'network_d' is missing"),
     (training, lambda o: o.update(num_gpu='one'), 'x.yml: num_gpu: input should be'),
-    (training, section(mean='half', std='half'), 'cannot take its first image with these values'),
+    (training, section(mean='half', std='half'), "mean: input should be a valid list, not 'half'"),
     (training, lambda o: o['datasets'].update(train=blind()['datasets']['train']), 'gives no LR images to SRModel'),
     (blind, lambda o: o.update(gt_size=404), 'gt_size: 404 is more than the 400 pixels'),
     (blind, lambda o: o.update(gt_size=30), 'gt_size: 30 is not a multiple of the scale 4'),
-    (blind, without('gt_size'), "RealESRGANModel needs the key 'gt_size'"),
-    (blind, without('jpeg_range2'), "RealESRGANModel needs the key 'jpeg_range2'"),
-    (blind, without('gan_gt_usm'), "RealESRGANModel needs the key 'gan_gt_usm'"),
-    (blind, lambda o: o.update(jpeg_range2=30), 'jpeg_range2: 30 is not a list of 2 numbers'),
+    (blind, without('gt_size'), "key 'gt_size' is missing, which RealESRGANModel needs"),
+    (blind, without('jpeg_range2'), "key 'jpeg_range2' is missing, which RealESRGANModel needs"),
+    (blind, without('gan_gt_usm'), "key 'gan_gt_usm' is missing, which RealESRGANModel needs"),
+    (blind, lambda o: o.update(jpeg_range2=30), 'jpeg_range2: input should be a valid list, not 30'),
     (blind, lambda o: o.update(queue_size=3), 'queue_size: 3 is not a multiple of the batch size 2'),
     (blind, lambda o: o.update(datasets=training()['datasets']), 'gives no blur kernels to RealESRGANModel'),
     (blind, without('datasets', 'train', 'use_hflip'), "RealESRGANDataset needs the key 'use_hflip'"),
@@ -435,7 +456,10 @@ TESTING: list[tuple[Callable[[Options], Any], str]] = [
     (lambda o: o['datasets'].update(test_2=single()), 'compares with HR images, which datasets.test_2'),
     (lambda o: o['val']['metrics']['psnr'].update(crop_border='4'), "crop_border: '4' is not a whole number"),
     (lambda o: o.update(scale=2), 'network_g.upscale: 4 does not agree with scale: 2'),
-    (lambda o: o['network_g'].update(num_in_ch=1), 'num_in_ch: 1, but datasets.test_1 gives 3 channels'),
+    (
+        lambda o: o['network_g'].update(num_in_ch=1),
+        'num_in_ch: 1 does not agree with datasets.test_1, which gives 3 channels',
+    ),
     (lambda o: o['network_g'].update(num_feat=6), 'edsr.pth: does not fit EDSR'),
 ]
 

@@ -33,6 +33,7 @@ def _threshold(value: Any) -> float | str:
 
 PositiveInt = Annotated[int, Field(ge=1), BeforeValidator(_no_truth_value)]
 Count = Annotated[int, Field(ge=0), BeforeValidator(_no_truth_value)]
+NumberRange = Annotated[list[float], Field(min_length=2, max_length=2)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 # YAML 1.1 reads a bare `off` as false.
 OFF = BeforeValidator(lambda value: 'off' if value is False else value)
@@ -77,6 +78,18 @@ class Options(BaseModel):
         """The fields that have no effect beside the values of others."""
         return frozenset()
 
+    def to_plain(self) -> dict[str, Any]:
+        """Return the section as BasicSR's components take it: plain values, with every default."""
+        return self.model_dump()
+
+
+class HostOptions(Options, strict=True):
+    """Base of the sections that BasicSR's own components read; values are what YAML says, without conversion."""
+
+    def to_plain(self) -> dict[str, Any]:
+        """Return what was written: BasicSR has its defaults itself, and asks of some keys whether they are there."""
+        return self.model_dump(exclude_unset=True)
+
 
 Section = TypeVar('Section', bound=Options)
 
@@ -105,12 +118,18 @@ def bind(section: type[Section], values: Any, where: str) -> Section:
             raise InputError(
                 f'{where}: unknown key {".".join([*place, unknown])!r}; did you mean {nearest_name(unknown, known)!r}?'
             ) from None
-        message = first['msg'].removeprefix('Value error, ').replace('\n', ' ')
-        if first['type'] in ('dict_type', 'model_type', 'model_attributes_type'):
-            message = 'must be a mapping of keys to values'
-        # A union adds a name for each of its branches, which is no key.
-        keys = '.'.join(part for part in place if '[' not in part)
-        raise InputError(f'{where}: {keys or "section"}: {message[0].lower()}{message[1:]}.') from None
+        keys = ''.join(f'{part}.' for part in place).removesuffix('.')
+        raise InputError(f'{where}: {keys}{": " if keys else ""}{_explain(first)}.') from None
+
+
+def _explain(error: Any) -> str:
+    """Say what is wrong with a value, as one of pydantic's errors has it."""
+    if error['type'] in ('dict_type', 'model_type', 'model_attributes_type'):
+        return 'must be a mapping of keys to values'
+    if error['type'] == 'value_error':
+        return str(error['msg']).removeprefix('Value error, ').replace('\n', ' ')
+    is_plain = isinstance(error['input'], (str, int, float)) and error['type'] != 'missing'
+    return f'{error["msg"][0].lower()}{error["msg"][1:]}' + (f', not {error["input"]!r:.80}' if is_plain else '')
 
 
 def nearest_name(name: str, known: Iterable[str]) -> str:

@@ -2,13 +2,16 @@
 
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from basicsr_distill.config.registry import register
 from basicsr_distill.config.sections.base import (
     Count,
     DataFolder,
+    Fraction,
     FreeSection,
+    HostOptions,
+    NumberRange,
     Options,
     OutputFolder,
     PositiveInt,
@@ -45,6 +48,109 @@ class DatasetOptions(LoaderOptions):
     io_backend: FreeSection = Field(
         {'type': 'disk'}, description="BasicSR's way of reading files; ours reads from disk."
     )
+
+
+class IoBackendOptions(HostOptions):
+    """``io_backend`` of a dataset of BasicSR."""
+
+    type: Literal['disk', 'lmdb', 'memcached'] = Field(description='Folders of files, an lmdb, or a memcached server.')
+    readonly: bool = Field(True, description='Of lmdb.')
+    lock: bool = Field(False, description='Of lmdb.')
+    readahead: bool = Field(False, description='Of lmdb.')
+    server_list_cfg: Word | None = Field(None, description='Of memcached: the list of its servers.')
+    client_cfg: Word | None = Field(None, description='Of memcached: the configuration of the client.')
+    sys_path: Word | None = Field(None, description='Of memcached: a folder for the search path of Python.')
+
+
+class HostDatasetOptions(LoaderOptions, HostOptions):
+    """What the sections of BasicSR's datasets of images have in common."""
+
+    name: Word = Field(description='Name of the set, in logs and of its folder of validation images.')
+    type: Word = Field(description='Registered name of the dataset.')
+    io_backend: IoBackendOptions = Field(description='How files are read: {type: disk}, or {type: lmdb}.')
+    task: Word | None = Field(None, description="Of HiT-SR's option files; unused.")
+    gt_size: PositiveInt | None = Field(
+        None, description='Side of the square HR crops for training, pixels; a multiple of scale.'
+    )
+    use_hflip: bool = Field(False, description='Flip training crops left to right at random; a train set must say.')
+    use_rot: bool = Field(
+        False, description='Turn training crops by multiples of 90 degrees at random; a train set must say.'
+    )
+
+
+class _NormalisedDatasetOptions(HostDatasetOptions):
+    """Adds the normalisation."""
+
+    mean: list[float] | None = Field(None, description='Subtracted from every channel, with std.')
+    std: list[float] | None = Field(None, description='Every channel is divided by it, with mean.')
+
+
+class PairedDatasetOptions(_NormalisedDatasetOptions):
+    """Adds the two sides of pairs."""
+
+    dataroot_gt: DataFolder = Field(description='Folder, or lmdb, of HR images.')
+    dataroot_lq: DataFolder = Field(description='Folder, or lmdb, of their LR partners.')
+    filename_tmpl: Word = Field('{}', description="Name of an LR image by its HR image's, without the suffix: '{}x4'.")
+
+    @field_validator('filename_tmpl')
+    @classmethod
+    def _has_a_place(cls, template: str) -> str:
+        if '{}' not in template:
+            raise ValueError(f'{template!r} holds no {{}}, where the HR name goes')
+        return template
+
+
+@register('dataset')
+class PairedImageDatasetOptions(PairedDatasetOptions):
+    """BasicSR's HR images with LR partners."""
+
+    type: Literal['PairedImageDataset'] = Field(description='HR images with LR partners.')
+    meta_info_file: Source | None = Field(None, description='List of the HR images to use, a name a line.')
+    color: Literal['y'] | None = Field(None, description='y: luma alone.')
+
+
+@register('dataset')
+class RealESRGANPairedDatasetOptions(PairedDatasetOptions):
+    """Real-ESRGAN's HR images with LR partners."""
+
+    type: Literal['RealESRGANPairedDataset'] = Field(description='HR images with LR partners, by a list of both.')
+    meta_info: Source | None = Field(None, description='List of pairs: two paths a line, with a comma between them.')
+
+
+@register('dataset')
+class SingleImageDatasetOptions(_NormalisedDatasetOptions):
+    """BasicSR's LR images without HR partners."""
+
+    type: Literal['SingleImageDataset'] = Field(description='LR images without HR partners, to be super-resolved.')
+    dataroot_lq: DataFolder = Field(description='Folder, or lmdb, of LR images.')
+    meta_info_file: Source | None = Field(None, description='List of the LR images to use, a name a line.')
+    color: Literal['y'] | None = Field(None, description='y: luma alone.')
+
+
+@register('dataset')
+class RealESRGANDatasetOptions(HostDatasetOptions):
+    """Real-ESRGAN's HR images with random blur kernels, of which the model makes LR images."""
+
+    type: Literal['RealESRGANDataset'] = Field(description='HR images with random blur kernels.')
+    dataroot_gt: DataFolder = Field(description='Folder, or lmdb, of HR images.')
+    meta_info: Source | None = Field(None, description='List of the HR images to use, a name a line; not for an lmdb.')
+    blur_kernel_size: PositiveInt = Field(description='Largest side of the kernels of the first blur, pixels.')
+    kernel_list: list[Word] = Field(description='Kinds of kernels of the first blur: iso, aniso, generalized_iso, ...')
+    kernel_prob: list[Fraction] = Field(description='Probability of each kind of the first blur.')
+    blur_sigma: NumberRange = Field(description='Standard deviation of the first blur, pixels: from, to.')
+    betag_range: NumberRange = Field(
+        description='Shape of the generalised Gaussian kernels of the first blur: from, to.'
+    )
+    betap_range: NumberRange = Field(description='Shape of the plateau kernels of the first blur: from, to.')
+    sinc_prob: Fraction = Field(description='Probability of a sinc kernel in the first blur.')
+    blur_kernel_size2: PositiveInt = Field(description='Largest side of the kernels of the second blur, pixels.')
+    kernel_list2: list[Word] = Field(description='Kinds of kernels of the second blur.')
+    kernel_prob2: list[Fraction] = Field(description='Probability of each kind of the second blur.')
+    blur_sigma2: NumberRange = Field(description='Standard deviation of the second blur, pixels: from, to.')
+    betag_range2: NumberRange = Field(description='As betag_range, of the second blur.')
+    betap_range2: NumberRange = Field(description='As betap_range, of the second blur.')
+    sinc_prob2: Fraction = Field(description='Probability of a sinc kernel in the second blur.')
+    final_sinc_prob: Fraction = Field(description='Probability of a sinc kernel at the end.')
 
 
 @register('dataset')

@@ -1,10 +1,18 @@
 """What every BasicSR option file has at its root: the parts that need no component to be understood."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BeforeValidator, Field
 
-from basicsr_distill.config.sections.base import DEFAULT_SCALE, Count, FreeSection, Options, PositiveInt, Word
+from basicsr_distill.config.sections.base import (
+    DEFAULT_SCALE,
+    Count,
+    FreeSection,
+    HostOptions,
+    Options,
+    PositiveInt,
+    Word,
+)
 
 
 def _whole(value: Any) -> Any:
@@ -36,8 +44,23 @@ class LoggerOptions(Options):
     wandb: WandbOptions | None = Field(None, description='Weights & Biases, which needs use_tb_logger.')
 
 
+class TrainOptions(HostOptions):
+    """What the training loop and every model of BasicSR read from ``train``."""
+
+    total_iter: WholeNumber = Field(description='Iterations of the whole training.')
+    warmup_iter: Annotated[int, BeforeValidator(_whole)] = Field(
+        -1, description='Iterations in which the learning rate rises; -1 for none.'
+    )
+    optim_g: FreeSection = Field(description='Optimizer: type of torch.optim, and its arguments.')
+    scheduler: FreeSection = Field(description="Learning rate: type of BasicSR's schedulers, and its arguments.")
+
+
+class OtherTrainOptions(TrainOptions, extra='allow'):
+    """The ``train`` section of a model without one of its own here, which reads what it likes."""
+
+
 class ValidationOptions(Options, extra='allow'):
-    """The ``val`` section; what a model reads beyond this is checked against the model."""
+    """The ``val`` section; more keys are refused but for models that may read what they like."""
 
     val_freq: WholeNumber | None = Field(
         None, description='Iterations between validations; those between checkpoints when absent.'
@@ -51,6 +74,7 @@ class ValidationOptions(Options, extra='allow'):
     tile: FreeSection | None = Field(
         None, description='Super-resolve in overlapping tiles: size_px and overlap_px, LR pixels.'
     )
+    use_chop: bool = Field(False, description="Of HiT-SR's files: HITModel super-resolves in tiles of 256 pixels.")
 
 
 class DistributedOptions(Options):
@@ -61,7 +85,10 @@ class DistributedOptions(Options):
 
 
 class RootOptions(Options, extra='allow'):
-    """Root keys that every file may have; sections with a type, and what a model reads, are checked elsewhere."""
+    """Root keys that every file may have; some models read more, and those without a section here what they like."""
+
+    # Keys that the model looks up in its first iteration.
+    looked_up: ClassVar[tuple[str, ...]] = ()
 
     name: Word | None = Field(None, description='Of the experiment: its folder under experiments/ or results/.')
     model_type: Word | None = Field(None, description='Registered name of the model.')
@@ -74,8 +101,14 @@ class RootOptions(Options, extra='allow'):
     datasets: dict[str, FreeSection | None] | None = Field(
         None, description='The data sets: train, val, val_2, test_1, ...'
     )
+    network_g: FreeSection | None = Field(None, description='The network that is trained: type and its arguments.')
+    print_network: bool | None = Field(None, description="Of SRFormer's files; unused.")
     path: FreeSection | None = Field(None, description='Checkpoints to start from.')
     train: FreeSection | None = Field(None, description='Optimizers, learning rate, losses.')
     val: ValidationOptions | None = Field(None, description='Validation.')
     logger: LoggerOptions | None = Field(None, description='What is logged and saved, and when.')
     dist_params: DistributedOptions | None = Field(None, description='Of published files; unused.')
+
+    def missing_to_train(self) -> list[str]:
+        """Return the keys that are absent and without which no training runs."""
+        return [name for name in self.looked_up if getattr(self, name) is None]

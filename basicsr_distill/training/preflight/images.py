@@ -8,38 +8,41 @@ from typing import Any
 
 import lmdb
 
+from basicsr_distill.config.experiment import Experiment
+from basicsr_distill.config.sections.datasets import HostDatasetOptions, PairedDatasetOptions
 from basicsr_distill.errors import InputError
-from basicsr_distill.io.headers import ImageHeader, UnreadableImageError, read_headers
-from basicsr_distill.io.pairs import is_doubtful_pair, pair_fault
-from basicsr_distill.training.preflight.datasets import STOCK
+from basicsr_distill.io.headers import ImageHeader, is_doubtful_pair, pair_fault, read_headers
+from basicsr_distill.io.images import UnreadableImageError
 
-_PAIRED_CROP = ('PairedImageDataset', 'RealESRGANPairedDataset')
 _Headers = dict[str, ImageHeader]
 _log = logging.getLogger('basicsr')
 
 
-def check_images(path: Path, opt: dict[str, Any], datasets: Mapping[str, Any]) -> None:
-    """Look at every image of the stock datasets once.
+def check_images(experiment: Experiment, datasets: Mapping[str, Any]) -> None:
+    """Look at the header of every image of BasicSR's data sets once.
 
     Args:
+        experiment: about to run.
         datasets: as built by BasicSR, by their names in the file.
 
     Raises:
         InputError: names the first file that cannot be used, and how many there are.
     """
+    sections = experiment.recipe.experiment
+    assert sections is not None
     for name, dataset in datasets.items():
-        section = opt['datasets'][name]
-        if section['type'] not in STOCK:
+        kind, section = sections.datasets[name], experiment.opt['datasets'][name]
+        if not isinstance(kind, HostDatasetOptions):
             continue
-        where = f'{path}: datasets.{name}'
+        where = f'{experiment.path}: datasets.{name}'
         gt, lq = _paths(dataset, 'gt'), _paths(dataset, 'lq')
         gt_headers, lq_headers = _headers_of(where, section, 'gt', gt), _headers_of(where, section, 'lq', lq)
         if gt and lq:
             _check_pairs(where, name == 'train', section['scale'], (gt, gt_headers), (lq, lq_headers))
-        if name == 'train' and section['type'] in _PAIRED_CROP:
+        if name == 'train' and isinstance(kind, PairedDatasetOptions):
             _check_smallest(f'{where}.gt_size', section['gt_size'], gt_headers)
         if name != 'train':
-            _check_borders(path, opt, gt_headers)
+            _check_borders(experiment, gt_headers)
         _warn_of_odd_kinds(where, {**gt_headers, **lq_headers})
 
 
@@ -76,13 +79,13 @@ def _lmdb_headers(where: str, root: Path, keys: list[str]) -> _Headers:
     headers = {}
     for line in (root / 'meta_info.txt').read_text(encoding='utf-8').splitlines():
         try:
-            height, width, channels = (int(part) for part in line.split('(')[1].split(')')[0].split(','))
+            height, width, _ = (int(part) for part in line.split('(')[1].split(')')[0].split(','))
         except (IndexError, ValueError):
             raise InputError(
                 f'{where}: {root / "meta_info.txt"}: {line!r} is not name.png (height,width,channels) level; '
                 'make the lmdb anew.'
             ) from None
-        headers[line.split('.')[0]] = ImageHeader(width, height, 'L' if channels == 1 else 'RGB')
+        headers[line.split('.')[0]] = ImageHeader(width, height)
     try:
         with (
             lmdb.open(str(root), readonly=True, lock=False, readahead=False) as database,
@@ -135,8 +138,8 @@ def _check_smallest(where: str, gt_size: int, headers: _Headers) -> None:
         )
 
 
-def _check_borders(path: Path, opt: dict[str, Any], headers: _Headers) -> None:
-    metrics = (opt.get('val') or {}).get('metrics') or {}
+def _check_borders(experiment: Experiment, headers: _Headers) -> None:
+    metrics = (experiment.opt.get('val') or {}).get('metrics') or {}
     name = max(metrics, key=lambda key: metrics[key].get('crop_border', 0), default=None)
     if name is None or not headers:
         return
@@ -144,7 +147,7 @@ def _check_borders(path: Path, opt: dict[str, Any], headers: _Headers) -> None:
     smallest = min(headers, key=lambda file: min(headers[file][:2]))
     if 2 * crop >= min(headers[smallest][:2]):
         raise InputError(
-            f'{path}: val.metrics.{name}.crop_border: {crop} leaves nothing of {smallest} '
+            f'{experiment.path}: val.metrics.{name}.crop_border: {crop} leaves nothing of {smallest} '
             f'({headers[smallest].width}x{headers[smallest].height}); lower it.'
         )
 

@@ -1,20 +1,22 @@
-"""What only trying shows: one image of each stock dataset is taken, and networks, losses and optimizers are built."""
+"""What only trying shows: each of BasicSR's data sets gives an image, everything is built, the networks take images."""
 
 import copy
-from collections.abc import Mapping
-from pathlib import Path
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import torch
 from basicsr.archs import build_network
 from basicsr.losses import build_loss
 from basicsr.models import build_model
+from torch import Tensor, nn
 
 from basicsr_distill.config.experiment import Experiment
+from basicsr_distill.config.sections.datasets import HostDatasetOptions
+from basicsr_distill.config.sections.sr_models import DegradationRootOptions
 from basicsr_distill.errors import InputError
 from basicsr_distill.training.loader import generators_put_back, seed_generators
-from basicsr_distill.training.preflight.datasets import STOCK
-from basicsr_distill.training.preflight.networks import SR_MODELS
+from basicsr_distill.training.preflight.agreement import is_sr_model
 
 _TRIED_PX = (17, 19)
 # What wrong values of options raise; anything else is a fault of the program or of the machine.
@@ -31,14 +33,16 @@ _VALUE_ERRORS = (
 )
 
 
-def take_first_images(path: Path, opt: dict[str, Any], datasets: Mapping[str, Any]) -> None:
-    """Take the first image of each stock dataset as a loader will.
+def take_first_images(experiment: Experiment, datasets: Mapping[str, Any]) -> None:
+    """Take the first image of each of BasicSR's data sets as a loader will.
 
     Raises:
         InputError: names the dataset's section and what BasicSR says.
     """
+    sections = experiment.recipe.experiment
+    assert sections is not None
     for name, dataset in datasets.items():
-        if opt['datasets'][name]['type'] not in STOCK:
+        if not isinstance(sections.datasets[name], HostDatasetOptions):
             continue
         # A copy, since a dataset keeps what it opens, and an lmdb must not be open when workers are forked.
         trial = copy.copy(dataset)
@@ -49,7 +53,7 @@ def take_first_images(path: Path, opt: dict[str, Any], datasets: Mapping[str, An
                 trial[0]
         except _VALUE_ERRORS as error:
             raise InputError(
-                f'{path}: datasets.{name}: {type(dataset).__name__} cannot take its first image with these '
+                f'{experiment.path}: datasets.{name}: {type(dataset).__name__} cannot take its first image with these '
                 f'values ({_one_line(error)}).'
             ) from error
 
@@ -66,46 +70,84 @@ def build_checked_model(experiment: Experiment) -> Any:
     except torch.OutOfMemoryError:
         raise
     except _VALUE_ERRORS as error:
-        raise InputError(f'{path}: {_culprit(opt)}: cannot be built with these values ({_one_line(error)}).') from error
-    if opt['model_type'] in SR_MODELS:
-        _try_network(path, opt, model)
+        raise InputError(
+            f'{path}: {_failing_section(opt)}: cannot be built with these values ({_one_line(error)}).'
+        ) from error
+    if is_sr_model(opt['model_type']):
+        _try_network(experiment, model)
     return model
 
 
-def _try_network(path: Path, opt: dict[str, Any], model: Any) -> None:
-    """Once as validation does, on an image of odd sides, and once on a training patch."""
-    channels = 1 if any(section.get('color') == 'y' for section in opt['datasets'].values()) else 3
-    scale = opt.get('scale', 4)  # the default of DistilledPatchDataset
-    crop = opt['datasets'].get('train', {}).get('gt_size') or opt.get('gt_size')
+def _try_network(experiment: Experiment, model: Any) -> None:
+    """Apply the networks once as validation does, to images of odd sides, and once to training patches."""
+    opt, scale = experiment.opt, experiment.recipe.scale
+    for channels in sorted({_channels(section) for section in opt['datasets'].values()}):
+        lr = torch.zeros(1, channels, *_TRIED_PX, device=model.device)
+        hr_shape = (1, channels, *(scale * side for side in _TRIED_PX))
+        _expect(experiment, 'network_g', partial(_test, model), lr, hr_shape)
+    if not opt['is_train']:
+        return
+    crop, channels = _crop_px(experiment), _channels(opt['datasets']['train'])
+    if crop is not None:
+        side = crop // scale
+        lr = torch.zeros(1, channels, side, side, device=model.device)
+        _expect(experiment, 'network_g', partial(_apply, model.net_g), lr, (1, channels, side * scale, side * scale))
+        if hasattr(model, 'net_d') and opt['datasets']['train']['type'] != 'DistilledPatchDataset':
+            hr = torch.zeros(1, channels, crop, crop, device=model.device)
+            _expect(experiment, 'network_d', partial(_apply, model.net_d), hr, None)
+
+
+def _channels(dataset: dict[str, Any]) -> int:
+    return 1 if dataset.get('color') == 'y' else 3
+
+
+def _crop_px(experiment: Experiment) -> int | None:
+    """Side of the HR crops of training, where the file says it; a distilled set of smaller patches has smaller ones."""
+    sections = experiment.recipe.experiment
+    assert sections is not None
+    if isinstance(sections.root, DegradationRootOptions) and sections.root.high_order_degradation:
+        return sections.root.gt_size
+    return getattr(sections.datasets['train'], 'gt_size', None)
+
+
+def _test(model: Any, lr: Tensor) -> Tensor:
+    model.lq = lr
+    model.test()
+    output: Tensor = model.output
+    del model.lq, model.output
+    return output
+
+
+def _apply(network: nn.Module, images: Tensor) -> Tensor:
+    network.eval()
+    with torch.no_grad():
+        output: Tensor = network(images)
+    network.train()
+    return output
+
+
+def _expect(
+    experiment: Experiment, key: str, apply: Callable[[Tensor], Tensor], images: Tensor, shape: tuple[int, ...] | None
+) -> None:
+    """Apply a network and compare the shape of what it makes, but where None is expected."""
+    kind, given = experiment.opt[key]['type'], tuple(images.shape)
     try:
-        model.lq = torch.zeros(1, channels, *_TRIED_PX, device=model.device)
-        model.test()
-        shapes = [(_TRIED_PX, model.output.shape)]
-        del model.lq, model.output
-        if opt['is_train'] and isinstance(crop, int):
-            side = crop // scale
-            model.net_g.eval()
-            with torch.no_grad():
-                patch = torch.zeros(1, channels, side, side, device=model.device)
-                shapes.append(((side, side), model.net_g(patch).shape))
-            model.net_g.train()
+        result = tuple(apply(images).shape)
     except torch.OutOfMemoryError:
         raise
     except _VALUE_ERRORS as error:
         raise InputError(
-            f'{path}: network_g: {opt["network_g"]["type"]} cannot take an image with these values '
-            f'({_one_line(error)}).'
+            f'{experiment.path}: {key}: {kind} cannot take images of shape {given} with these values '
+            f'({_one_line(error)}); let it agree with its data.'
         ) from error
-    for (height, width), shape in shapes:
-        expected = (1, channels, scale * height, scale * width)
-        if tuple(shape) != expected:
-            raise InputError(
-                f'{path}: network_g: {opt["network_g"]["type"]} makes {tuple(shape)} of an LR image of '
-                f'{(1, channels, height, width)}, not {expected}; let it agree with scale: {scale}.'
-            )
+    if shape is not None and result != shape:
+        raise InputError(
+            f'{experiment.path}: {key}: {kind} makes {result} of LR images of shape {given}, not {shape}; let it '
+            f'agree with scale: {experiment.recipe.scale} and its data.'
+        )
 
 
-def _culprit(opt: dict[str, Any]) -> str:
+def _failing_section(opt: dict[str, Any]) -> str:
     """The section that cannot be built by itself; ``train`` where each can."""
     sections = [
         (key, value, build_network)
