@@ -36,26 +36,48 @@ def make_pairs(root: Path, count: int) -> None:
 def check(root: Path) -> None:
     """Build BasicSR's dataset and look at its files; prints the seconds of both and the peak memory in MB."""
     hooks.require_host()
-    from basicsr.data import build_dataset
-
+    from basicsr_distill.config.experiment import to_experiment
+    from basicsr_distill.config.recipe import Recipe
+    from basicsr_distill.training import preflight
     from basicsr_distill.training.preflight.images import check_images
 
     section = {
         'name': 'pairs',
         'type': 'PairedImageDataset',
-        'phase': 'train',
-        'scale': SCALE,
         'gt_size': 32,
         'dataroot_gt': str(root / 'HR'),
         'dataroot_lq': str(root / 'LR'),
         'filename_tmpl': '{}',
         'io_backend': {'type': 'disk'},
+        'use_hflip': True,
+        'use_rot': True,
+        'batch_size_per_gpu': 16,
+        'num_worker_per_gpu': 0,
     }
+    train = {
+        'total_iter': 1,
+        'optim_g': {'type': 'Adam', 'lr': 1e-4},
+        'scheduler': {'type': 'MultiStepLR', 'milestones': [1]},
+        'pixel_opt': {'type': 'L1Loss'},
+    }
+    network = {'type': 'EDSR', 'num_in_ch': 3, 'num_out_ch': 3}
+    recipe = Recipe.parse(
+        Path('benchmark.yml'),
+        {
+            'name': 'pairs',
+            'model_type': 'SRModel',
+            'scale': SCALE,
+            'datasets': {'train': section},
+            'network_g': network,
+            'train': train,
+        },
+    )
+    experiment = to_experiment(recipe, is_train=True, root=root)
     before_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     start = time.perf_counter()
-    dataset = build_dataset(section)
+    dataset = preflight.build_checked_dataset(experiment, 'train')
     listed = time.perf_counter()
-    check_images(Path('benchmark.yml'), {'datasets': {'train': section}}, {'train': dataset})
+    check_images(experiment, {'train': dataset})
     checked = time.perf_counter()
     peak_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     print(

@@ -43,8 +43,13 @@ def schema(kind: str) -> dict[str, Any]:
         name: {key: model for key, model in registry.models(name).items() if not issubclass(model, host)}
         for name in get_args(registry.Kind)
     }
-    described = [*stages.values(), *(model for name in tables if name != 'stage' for model in tables[name].values())]
-    models = {model.__name__: model for model in (*described, RootOptions, TileOptions)}
+    described: list[type[Options]] = [
+        *stages.values(),
+        *(model for name in tables if name != 'stage' for model in tables[name].values()),
+        RootOptions,
+        TileOptions,
+    ]
+    models = {model.__name__: model for model in described}
     wanted: list[tuple[Any, Any]] = [(models[name], 'validation') for name in sorted(models)]
     _, generated = models_json_schema(wanted, ref_template=_REFERENCE)
     definitions: dict[str, Any] = generated['$defs']

@@ -4,6 +4,7 @@ import logging
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from logging.handlers import MemoryHandler
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +23,9 @@ from basicsr_distill.io.locks import lock_beside, locked
 from basicsr_distill.runtime import distributed
 from basicsr_distill.runtime.device import resolve_num_gpu
 from basicsr_distill.training import keys, preflight
-from basicsr_distill.training.early_messages import hand_over_messages, remember_messages
 
 
-def settle_run(experiment: Experiment, quiet: bool = False) -> None:
+def prepare_run(experiment: Experiment, quiet: bool = False) -> None:
     """Resolve the device and the ranks, and check what needs no building.
 
     Args:
@@ -35,7 +35,7 @@ def settle_run(experiment: Experiment, quiet: bool = False) -> None:
         InputError: a component or its weights are wrong.
     """
     _open_terminal(quiet)
-    remember_messages()
+    _remember_messages()
     opt = experiment.opt
     opt['num_gpu'] = resolve_num_gpu(opt['num_gpu'])
     opt['rank'], opt['world_size'] = distributed.rank(), distributed.world_size()
@@ -91,7 +91,7 @@ def start_log(path: Path, text: str, opt: dict[str, Any], dump: str, command: st
         handler = logging.FileHandler(folder / f'{command}_{opt["name"]}_{get_time_str()}.log', encoding='utf-8')
         handler.setFormatter(logging.Formatter('%(asctime)s %(levelname)s: %(message)s'))
         logger.addHandler(handler)
-        hand_over_messages(handler)
+        _hand_over_messages(handler)
     logger.info(
         'basicsr-distill %s on BasicSR %s (%s), torch %s; %s',
         __version__,
@@ -101,3 +101,25 @@ def start_log(path: Path, text: str, opt: dict[str, Any], dump: str, command: st
         ' '.join(sys.argv),
     )
     logger.info(dump)
+
+
+def _remember_messages() -> None:
+    """Keep what BasicSR's logger says before the experiment's log exists: a warning belongs with the results."""
+    logger = get_root_logger()
+    _remove_memory(logger)
+    # No record is of a level that would empty the memory.
+    logger.addHandler(MemoryHandler(10_000, flushLevel=logging.CRITICAL + 1, flushOnClose=False))
+
+
+def _hand_over_messages(handler: logging.Handler) -> None:
+    """Give what was kept to the handler of the experiment's log."""
+    for memory in _remove_memory(get_root_logger()):
+        for record in memory.buffer:
+            handler.handle(record)
+
+
+def _remove_memory(logger: logging.Logger) -> list[MemoryHandler]:
+    found = [handler for handler in logger.handlers if isinstance(handler, MemoryHandler)]
+    for handler in found:
+        logger.removeHandler(handler)
+    return found

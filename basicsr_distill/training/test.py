@@ -16,7 +16,7 @@ from basicsr_distill.runtime import distributed
 from basicsr_distill.training import preflight
 from basicsr_distill.training.folders import archive, check_writable
 from basicsr_distill.training.image_names import NamedImages
-from basicsr_distill.training.run import locked_experiment, settle_run, start_log
+from basicsr_distill.training.run import locked_experiment, prepare_run, start_log
 from basicsr_distill.training.validation import validate
 
 
@@ -31,7 +31,7 @@ def test(experiment: Experiment) -> None:
             be computed for some image: the others are in ``metrics.json``, where that one is null.
     """
     path, opt = experiment.path, experiment.opt
-    settle_run(experiment)
+    prepare_run(experiment)
     text = path.read_text(encoding='utf-8')
     preflight.check_pretrained(experiment)
     datasets = {name: preflight.build_checked_dataset(experiment, name) for name in sorted(opt['datasets'])}

@@ -24,7 +24,7 @@ from basicsr_distill.training.image_names import NamedImages
 from basicsr_distill.training.loader import build_train_loader
 from basicsr_distill.training.loop import TrainingLoop
 from basicsr_distill.training.resume import restore_generators, resume_state, resume_training
-from basicsr_distill.training.run import locked_experiment, settle_run, start_log
+from basicsr_distill.training.run import locked_experiment, prepare_run, start_log
 from basicsr_distill.training.schedule import check_schedule
 
 
@@ -41,7 +41,7 @@ def train(experiment: Experiment, as_stage: bool = False) -> None:
     """
     path, opt = experiment.path, experiment.opt
     text = path.read_text(encoding='utf-8')  # before the folder that may hold it is moved aside
-    settle_run(experiment, quiet=as_stage)
+    prepare_run(experiment, quiet=as_stage)
     check_schedule(path, opt)
     with locked_experiment(opt['path']['experiments_root']):
         check_writable(path, opt['path']['experiments_root'])
