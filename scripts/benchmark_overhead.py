@@ -100,7 +100,7 @@ def prepare(iterations: int) -> None:
 
 def stage(name: str, with_care: bool, folder: Path) -> float:
     """A stage of the recipe, made anew."""
-    made = {'extract': 'demo/patches', 'finetune': 'experiments/demo'}[name]
+    made = {'extract': 'datasets/demo/patches', 'finetune': 'experiments/demo'}[name]
     shutil.rmtree(folder / made, ignore_errors=True)
     with contextlib.nullcontext() if with_care else careless():
         return seconds(lambda: command('distill', '-opt', 'recipe.yml', '--stage', name))
@@ -112,7 +112,7 @@ def training(total_iter: int, ours: bool) -> float:
     name = f'{"ours" if ours else "theirs"}_{total_iter}'
     options.update(name=name, num_gpu=0)
     options['datasets']['train'].update(
-        dataroot_gt='demo/patches',
+        dataroot_gt='datasets/demo/patches',
         io_backend={'type': 'disk'},
         use_shuffle=True,
         dataset_enlarge_ratio=1,

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # The main job on real photographs, one command a step. Nothing is downloaded but packages; minutes on two CPU cores.
-# Run it again and what is finished is skipped; remove demo/ and experiments/ to start over.
+# Run it again and what is finished is skipped; remove demo/, datasets/demo*/ and experiments/ to start over.
 set -euo pipefail
 source "$(dirname "$0")/environment.sh"
 

@@ -17,6 +17,7 @@ from basicsr_distill.io.manifest import PatchRow, SampleRow, read_table
 from basicsr_distill.ops.bicubic import make_lr
 
 DEMO = Path('demo')
+MADE = Path('datasets', 'demo')  # by the stages of options/distill/demo.yml
 BENCHMARK = Path('experiments', 'demo_benchmark')
 SCALE = 4
 SETS = ('random', 'medoids', 'distilled')
@@ -64,19 +65,19 @@ def show_photo(axes: np.ndarray, photo: Path) -> None:
 
 
 def draw(photos: list[Path]) -> None:
-    lines = (DEMO / 'clusters' / 'labels.csv').read_text().splitlines()[1:]
+    lines = (MADE / 'clusters' / 'labels.csv').read_text().splitlines()[1:]
     labels = {name: int(label) for name, label in (line.rsplit(',', 1) for line in lines)}
-    real = grouped(read_table(DEMO / 'patches' / 'manifest.csv', PatchRow), labels)
-    samples = read_table(DEMO / 'distilled' / 'manifest.csv', SampleRow)
+    real = grouped(read_table(MADE / 'patches' / 'manifest.csv', PatchRow), labels)
+    samples = read_table(MADE / 'distilled' / 'manifest.csv', SampleRow)
     distilled = grouped(samples, {row.name: row.label for row in samples})
 
     heights = [1.25 * len(real), 2.4 * len(photos)]
     figure = plt.figure(figsize=(16, sum(heights)), layout='constrained')
     groups, tests = figure.subfigures(2, 1, height_ratios=heights)
     left, right = groups.subfigures(1, 2)
-    show_groups(left.subplots(len(real), PER_CLUSTER, squeeze=False), DEMO / 'patches' / 'images', real, 'Real patches')
+    show_groups(left.subplots(len(real), PER_CLUSTER, squeeze=False), MADE / 'patches' / 'images', real, 'Real patches')
     show_groups(
-        right.subplots(len(real), PER_CLUSTER, squeeze=False), DEMO / 'distilled' / 'HR', distilled, 'Distilled images'
+        right.subplots(len(real), PER_CLUSTER, squeeze=False), MADE / 'distilled' / 'HR', distilled, 'Distilled images'
     )
     for axes, photo in zip(tests.subplots(len(photos), len(SETS) + 3, squeeze=False), photos):
         show_photo(axes, photo)

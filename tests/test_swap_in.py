@@ -1,6 +1,7 @@
 """docs/SWAP_IN.md: the changes it prints are applied to the published option files, which then train."""
 
 import re
+import shlex
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from basicsr_distill.config.recipe import Recipe
 from basicsr_distill.config.yaml_files import read_option_file
 from basicsr_distill.errors import InputError
 from basicsr_distill.training import train as train_loop
+from basicsr_distill.training.keys import check_components
 
 pytestmark = pytest.mark.long  # only `bash scripts/test.sh --all` and CI run it
 
@@ -99,3 +101,24 @@ def test_old_names_of_keys_are_answered_with_todays(tmp_path: Path) -> None:
     path.write_text(text.replace('use_hflip: true', 'use_flip: true'))
     with pytest.raises(InputError, match="unknown key 'use_flip'; did you mean 'use_hflip'"):
         train_two_iterations(path)
+
+
+def other_sets() -> list[str]:
+    """Commands of the section on other sets."""
+    section = GUIDE.read_text(encoding='utf-8').split('\n## Another set\n')[1]
+    return re.findall(r'^basicsr .*', section, flags=re.MULTILINE)
+
+
+@pytest.mark.parametrize('command', other_sets(), ids=lambda command: command.split('name=')[1].split()[0])
+def test_a_file_of_ours_takes_another_set(command: str) -> None:
+    _, name, _, path, _, *changes = shlex.split(command)
+    options = read_option_file(REPOSITORY / path, changes)
+    recipe = Recipe.parse(Path('other.yml'), options)
+    check_components(recipe)
+    if name == 'distill':
+        assert recipe.sample and recipe.sample.save_dir == f'datasets/{recipe.name}/distilled'
+        return
+    options = shrink(options)
+    make_surroundings(options)
+    train_loop.train(to_experiment(Recipe.parse(Path('other.yml'), options), is_train=True, root=Path.cwd()))
+    assert Path(f'experiments/{options["name"]}/training_states/2.state').is_file()

@@ -5,14 +5,13 @@
 """
 
 import difflib
-import os
 import string
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from basicsr_distill.config import STAGE_ORDER, registry
+from basicsr_distill.config import STAGE_ORDER, derived, registry
 from basicsr_distill.config.sections.base import DEFAULT_SCALE, HostOptions, Options, bind, nearest_name
 from basicsr_distill.config.sections.cluster import ClusterOptions
 from basicsr_distill.config.sections.dit import MinimaxDiTNetworkOptions
@@ -53,22 +52,18 @@ class ExperimentSections:
 
 @dataclass(frozen=True)
 class Recipe:
-    """One option file.
-
-    path: the file.  options: its content as written, ``--force_yml`` applied.  name: of the experiment; the file's own
-    where a file of stages alone gives none.  scale: factor between LR and HR.  extract, cluster, select, sample:
-    sections of the stages, None where absent or null.  experiment: BasicSR's part, None in a file of stages alone.
-    """
+    """One option file."""
 
     path: Path
-    options: Mapping[str, Any]
-    name: str
-    scale: int
+    options: Mapping[str, Any]  # its content, --force_yml applied, with what follows from it (config.derived)
+    name: str  # of the experiment; the file's own where a file of stages alone gives none
+    scale: int  # factor between LR and HR
+    # Sections of the stages, None where absent or null.
     extract: ExtractOptions | None
     cluster: ClusterOptions | None
     select: SelectOptions | None
     sample: SampleOptions | None
-    experiment: ExperimentSections | None
+    experiment: ExperimentSections | None  # BasicSR's part, None in a file of stages alone
 
     @classmethod
     def load(cls, path: Path, force_yml: Sequence[str] = ()) -> 'Recipe':
@@ -90,6 +85,8 @@ class Recipe:
         Raises:
             InputError: names the file and the key.
         """
+        word = options.get('name')
+        options = derived.complete(options, word if isinstance(word, str) else path.stem)
         root_model: Any = registry.models('root').get(str(options.get('model_type')), RootOptions)
         root: RootOptions = bind(root_model, dict(options), str(path))
         stages: dict[str, Any] = {
@@ -111,7 +108,7 @@ class Recipe:
             path,
             options,
             name,
-            root.scale or DEFAULT_SCALE,
+            derived.stated_scale(options) or DEFAULT_SCALE,
             experiment=experiment,
             **{stage: stages.get(stage) for stage in registry.models('stage')},  # type: ignore[arg-type]
         )
@@ -172,24 +169,7 @@ class Recipe:
         Raises:
             InputError: names both keys.
         """
-        made = {}
-        if self.extract:
-            made['dataroot'] = self.extract.save_dir
-        if self.cluster:
-            made['labels_file'] = f'{self.cluster.save_dir}/labels.csv'
-        train_set = self.experiment.datasets.get('train') if self.experiment else None
-        for key, expected in made.items():
-            given = getattr(train_set, key, None)
-            if given is not None and os.path.normpath(given) != os.path.normpath(expected):
-                raise InputError(
-                    f'{self.path}: datasets.train.{key}: is {given}, but this recipe makes {expected}; let them agree.'
-                )
-        stages = {'extract.scale': self.extract, 'select.scale': self.select, 'sample.scale': self.sample}
-        sections = {**stages, 'scale': self}
-        scales = {name: section.scale for name, section in sections.items() if section}
-        if len(set(scales.values())) > 1:
-            listed = ', '.join(f'{name} is {value}' for name, value in scales.items())
-            raise InputError(f'{self.path}: {listed}; let them agree.')
+        derived.check_agreement(self.path, self.options, self.scale)
         self._refuse_idle_guidance()
 
     def _refuse_idle_guidance(self) -> None:

@@ -11,6 +11,7 @@ from typing import Any, get_args
 from pydantic.json_schema import models_json_schema
 
 from basicsr_distill.config import registry
+from basicsr_distill.config.derived import DERIVED_KEYS
 from basicsr_distill.config.sections.base import HostOptions, Options
 from basicsr_distill.config.sections.benchmark import BenchmarkFileOptions
 from basicsr_distill.config.sections.experiment import RootOptions, ValidationOptions
@@ -53,13 +54,17 @@ def schema(kind: str) -> dict[str, Any]:
     wanted: list[tuple[Any, Any]] = [(models[name], 'validation') for name in sorted(models)]
     _, generated = models_json_schema(wanted, ref_template=_REFERENCE)
     definitions: dict[str, Any] = generated['$defs']
+    for name, keys in DERIVED_KEYS.items():
+        if name in definitions:
+            required = definitions[name].get('required', [])
+            definitions[name]['required'] = [key for key in required if key not in keys]
     root = definitions.pop(RootOptions.__name__)
     properties = root['properties']
     own_roots = {model.__name__: definitions.pop(model.__name__) for model in {*tables['root'].values()}}
     for name, model in stages.items():
         properties[name] = _or_null(_reference(model)) | {'description': model.__doc__}
     properties['datasets'] |= _or_null(
-        {'type': 'object', 'additionalProperties': _or_null(_by_type(tables['dataset'], ('type', 'name')))}
+        {'type': 'object', 'additionalProperties': _or_null(_by_type(tables['dataset']))}
     )
     definitions[ValidationOptions.__name__]['properties'] |= {
         'metrics': _or_null({'type': 'object', 'additionalProperties': _or_null(_by_type(tables['metric']))}),
@@ -102,8 +107,19 @@ def _benchmark_schema() -> dict[str, Any]:
 
 
 def schema_text(kind: str) -> str:
-    """The schema as it is printed and kept in ``schemas/``."""
-    return json.dumps(schema(kind), indent=2, ensure_ascii=False) + '\n'
+    """Return the schema as it is printed and kept in ``schemas/``: a line for each key of the root and each definition."""
+    lines = []
+    for key, value in schema(kind).items():
+        if key in ('properties', 'definitions'):
+            parts = ',\n'.join(f'    {_line(name)}: {_line(rule)}' for name, rule in value.items())
+            lines.append(f'  {_line(key)}: {{\n{parts}\n  }}')
+        else:
+            lines.append(f'  {_line(key)}: {_line(value)}')
+    return '{\n' + ',\n'.join(lines) + '\n}\n'
+
+
+def _line(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False)
 
 
 def _untitled(rule: Any) -> Any:
@@ -128,10 +144,10 @@ def _is(key: str, value: str) -> dict[str, Any]:
     return {'properties': {key: {'const': value}}, 'required': [key]}
 
 
-def _by_type(models: registry.Models, required: tuple[str, ...] = ('type',)) -> dict[str, Any]:
+def _by_type(models: registry.Models) -> dict[str, Any]:
     """A section that its ``type`` gives its keys, where that type has a model."""
     return {
         'type': 'object',
-        'required': list(required),
+        'required': ['type'],
         'allOf': [{'if': _is('type', name), 'then': _reference(model)} for name, model in models.items()],
     }

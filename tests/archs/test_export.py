@@ -70,9 +70,7 @@ def test_a_trained_network_is_exported_from_its_option_file(
     assert 'x.yml: path.pretrain_network_g: is missing' in capsys.readouterr().err
 
 
-@pytest.mark.parametrize(
-    'stem', ['SwinIR/train_SwinIR_x4_OST_distilled', 'RealESRGAN/train_RealESRGAN_x4_OST_distilled']
-)
+@pytest.mark.parametrize('stem', ['SwinIR/train_SwinIR_x4_distilled', 'RealESRGAN/train_RealESRGAN_x4_distilled'])
 def test_checkpoints_load_in_spandrel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stem: str) -> None:
     """It prefers the averaged weights."""
     spandrel = pytest.importorskip('spandrel')

@@ -21,7 +21,7 @@ SMALL_POOL = ['extract:patch_size=64', 'extract:stride=64']
 SMALL_CLUSTERS = [*SMALL_POOL, 'extract:threshold=q60', 'cluster:encoder={type: texture}']
 # For each recipe: the same stages at a size for a test, without anyone's weights.
 SMALL_RECIPES = {
-    'paper_OST': [
+    'paper': [
         *SMALL_CLUSTERS,
         'network_g:pretrained=~',
         'network_g:tuning=full',
@@ -34,7 +34,7 @@ SMALL_RECIPES = {
         'sample:num_steps=2',
         'sample:scheduler=dpmsolver++',
     ],
-    'gsdd_OST': [
+    'gsdd': [
         *SMALL_CLUSTERS,
         'network_g:size_px=16',
         'train:total_iter=2',
@@ -45,7 +45,7 @@ SMALL_RECIPES = {
         'datasets:train:batch_size_per_gpu=2',
         'datasets:train:num_worker_per_gpu=0',
     ],
-    'coreset_OST': [*SMALL_POOL, 'select:encoder={type: texture}'],
+    'coreset': [*SMALL_POOL, 'select:encoder={type: texture}'],
 }
 
 
@@ -84,7 +84,10 @@ def table(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Mo
     for row in benchmark['sets'].values():
         recipe = row.get('recipe', benchmark.get('recipe'))
         if 'path' not in row and recipe:
-            row.update(recipe=recipe, force_yml=[*row.get('force_yml', []), *SMALL_RECIPES[Path(recipe).stem]])
+            row.update(
+                recipe=recipe,
+                force_yml=[*row.get('force_yml', benchmark.get('force_yml', [])), *SMALL_RECIPES[Path(recipe).stem]],
+            )
         if 'encoder' in (row.get('select') or {}):
             row['select']['encoder'] = {'type': 'texture'}
     benchmark['networks'] = {name: small(network) for name, network in benchmark['networks'].items()}

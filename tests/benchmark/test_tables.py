@@ -195,7 +195,7 @@ def test_whose_weights_a_choice_was_made_with(select: dict[str, Any], prior: str
 @pytest.mark.parametrize(
     ('recipe', 'stages', 'prior'),
     [
-        ('paper_OST', ['sample'], 'open_clip ViT-B-32, openai; facebook/DiT-XL-2-256; stabilityai/sd-vae-ft-mse'),
+        ('paper', ['sample'], 'open_clip ViT-B-32, openai; facebook/DiT-XL-2-256; stabilityai/sd-vae-ft-mse'),
         ('demo', ['sample'], 'none'),
     ],
 )
@@ -205,9 +205,7 @@ def test_whose_weights_a_set_was_drawn_with(recipe: str, stages: list[str], prio
 
 
 def test_whose_weights_a_gsdd_set_was_trained_with() -> None:
-    prior = prior_of(
-        planned(load_option_file(REPOSITORY / 'options' / 'distill' / 'gsdd_OST.yml'), 'finetune', 'sample')
-    )
+    prior = prior_of(planned(load_option_file(REPOSITORY / 'options' / 'distill' / 'gsdd.yml'), 'finetune', 'sample'))
     assert prior.startswith('open_clip ViT-B-32, openai; RRDBNet, ') and prior.endswith('; VGG19, ImageNet')
 
 

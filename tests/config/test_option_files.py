@@ -26,7 +26,6 @@ from basicsr_distill.training import train as train_loop
 from basicsr_distill.training.keys import check_components
 
 OPTIONS = REPOSITORY / 'options'
-SETS = ('DIV2K', 'DF2K', 'OST', 'OST_distilled')
 TEST_SETS = ('OutdoorSceneTest300', 'Set5', 'Set14', 'B100', 'Urban100', 'Manga109')
 METRICS = ('psnr_rgb', 'ssim_rgb', 'psnr_y', 'ssim_y', 'lpips')
 STEMS = (
@@ -163,21 +162,16 @@ def test_wrong_validation_sections_are_named(val: Any, message: str) -> None:
 
 @pytest.mark.parametrize('stem', STEMS)
 def test_the_files_of_a_network_differ_in_the_set_alone(stem: str) -> None:
-    whole = load('train', f'{stem}_DIV2K')
-    for name in SETS[1:]:
-        other = load('train', f'{stem}_{name}')
-        assert other['name'] == f'{stem}_{name}' and other['datasets']['train']['name'] == name
-        share = 1.0
-        if name == 'OST_distilled':
-            share = other['train']['total_iter'] / whole['train']['total_iter']
-            assert share == (1 if stem == 'RealSR_x4' else 0.1)
-            assert other['val']['val_freq'] == other['logger']['save_checkpoint_freq'] == 1000
-        assert other['train']['scheduler']['milestones'] == [
-            step * share for step in whole['train']['scheduler']['milestones']
-        ]
-        for key in ('gt_size', 'use_hflip', 'use_rot', 'batch_size_per_gpu', 'num_worker_per_gpu'):
-            assert other['datasets']['train'].get(key) == whole['datasets']['train'].get(key)
-        assert without_set(other) == without_set(whole)
+    whole, distilled = load('train', f'{stem}_DIV2K'), load('train', f'{stem}_distilled')
+    share = distilled['train']['total_iter'] / whole['train']['total_iter']
+    assert share == (1 if stem == 'RealSR_x4' else 0.1)
+    assert distilled['val']['val_freq'] == distilled['logger']['save_checkpoint_freq'] == 1000
+    assert distilled['train']['scheduler']['milestones'] == [
+        step * share for step in whole['train']['scheduler']['milestones']
+    ]
+    for key in ('gt_size', 'use_hflip', 'use_rot', 'batch_size_per_gpu', 'num_worker_per_gpu'):
+        assert distilled['datasets']['train'].get(key) == whole['datasets']['train'].get(key)
+    assert without_set(distilled) == without_set(whole)
 
 
 def without_set(options: dict[str, Any]) -> dict[str, Any]:
@@ -191,7 +185,7 @@ def without_set(options: dict[str, Any]) -> dict[str, Any]:
 
 @pytest.mark.parametrize('stem', [stem for stem in STEMS if 'blind' not in stem])
 def test_a_network_is_tested_as_it_was_trained(stem: str) -> None:
-    train, test = load('train', f'{stem}_OST_distilled'), load('test', stem)
+    train, test = load('train', f'{stem}_distilled'), load('test', stem)
     assert test['network_g'] == train['network_g'] and test['scale'] == train['scale']
     assert test['path']['pretrain_network_g'] == f'experiments/{train["name"]}/models/net_g_latest.pth'
     assert test['path']['param_key_g'] == ('params_ema' if 'ema_decay' in train['train'] else 'params')
@@ -231,7 +225,7 @@ def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, alexnet_weights: 
 
 
 def train_files() -> list[Any]:
-    """All; of the four blind ones, which blur at 400 px, one is enough for every day."""
+    """All; of the two blind ones, which blur at 400 px, one is enough for every day."""
     return [
         pytest.param(*param.values, id=param.id, marks=pytest.mark.slow if _is_slow(param.id) else ())
         for param in files('train/**/*.yml')
@@ -298,7 +292,7 @@ def offline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-@pytest.mark.parametrize('stem', ['RealESRGAN_x4_OST_distilled', 'RealSR_x4_DIV2K'])
+@pytest.mark.parametrize('stem', ['RealESRGAN_x4_distilled', 'RealSR_x4_DIV2K'])
 def test_a_perceptual_loss_without_vgg_is_refused_before_anything_is_built(stem: str, offline: Path) -> None:
     path = next(OPTIONS.rglob(f'train_{stem}.yml'))
     options = shrink(read_option_file(path))

@@ -58,7 +58,7 @@ def test_option_files_are_valid_and_misspelt_ones_are_not(kind: str) -> None:
             assert list(validator.iter_errors(as_an_editor_reads(load_option_file(path)))) == [], path
     name = {
         'recipe': 'distill/demo.yml',
-        'experiment': 'train/EDSR/train_EDSR_Mx4_OST.yml',
+        'experiment': 'train/EDSR/train_EDSR_Mx4_DIV2K.yml',
         'benchmark': 'benchmark/cpu_study.yml',
     }[kind]
     options = load_option_file(REPOSITORY / 'options' / name)

@@ -23,13 +23,13 @@ pytestmark = pytest.mark.long  # only `bash scripts/test.sh --all` and CI run it
 
 # A file of each model, and what makes it another model.
 MODELS: dict[str, tuple[str, dict[str, Any]]] = {
-    'SRModel': ('EDSR_Mx4_OST_distilled', {}),
-    'SwinIRModel': ('SwinIR_x4_OST_distilled', {}),
-    'SRGANModel': ('RealSR_x4_OST_distilled', {'model_type': 'SRGANModel'}),
-    'ESRGANModel': ('RealSR_x4_OST_distilled', {}),
-    'RealESRGANModel': ('RealESRGAN_x4_OST_distilled', {}),
-    'RealESRGANModel, blind': ('RealESRGAN_blind_x4_OST_distilled', {}),
-    'RealESRNetModel': ('RealESRGAN_blind_x4_OST_distilled', {'model_type': 'RealESRNetModel', 'gt_usm': True}),
+    'SRModel': ('EDSR_Mx4_distilled', {}),
+    'SwinIRModel': ('SwinIR_x4_distilled', {}),
+    'SRGANModel': ('RealSR_x4_distilled', {'model_type': 'SRGANModel'}),
+    'ESRGANModel': ('RealSR_x4_distilled', {}),
+    'RealESRGANModel': ('RealESRGAN_x4_distilled', {}),
+    'RealESRGANModel, blind': ('RealESRGAN_blind_x4_distilled', {}),
+    'RealESRNetModel': ('RealESRGAN_blind_x4_distilled', {'model_type': 'RealESRNetModel', 'gt_usm': True}),
 }
 CHECKPOINT = ['experiments/*/models/*', 'experiments/*/training_states/*']
 

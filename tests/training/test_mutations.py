@@ -18,10 +18,10 @@ from basicsr_distill.config.yaml_files import read_option_file
 
 FILES = (
     'options/train/EDSR/train_EDSR_Mx4_DIV2K.yml',
-    'options/train/RCAN/train_RCAN_x4_OST_distilled.yml',
-    'options/train/SwinIR/train_SwinIR_x4_OST_distilled.yml',
-    'options/train/HiT_SR/train_HiT_SRF_x4_DF2K.yml',
-    'options/train/RealESRGAN/train_RealESRGAN_x4_OST_distilled.yml',
+    'options/train/RCAN/train_RCAN_x4_distilled.yml',
+    'options/train/SwinIR/train_SwinIR_x4_distilled.yml',
+    'options/train/HiT_SR/train_HiT_SRF_x4_DIV2K.yml',
+    'options/train/RealESRGAN/train_RealESRGAN_x4_distilled.yml',
     'options/train/RealSR/train_RealSR_x4_DIV2K.yml',
     'options/test/SRFormer/test_SRFormer_light_x4.yml',
     'options/test/EDSR/test_EDSR_Mx4.yml',

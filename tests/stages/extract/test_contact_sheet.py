@@ -244,7 +244,7 @@ def test_the_page_in_a_browser(curated: ExtractOptions, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    'profile', sorted((REPOSITORY / 'options' / 'distill').glob('curated_*.yml')), ids=lambda path: path.stem
+    'profile', sorted((REPOSITORY / 'options' / 'distill').glob('curated*.yml')), ids=lambda path: path.stem
 )
 def test_profiles_run_on_a_folder_of_photographs(
     profile: Path, photo_folder: Path, photos: dict[str, NDArray[np.uint8]], capsys: pytest.CaptureFixture[str]

@@ -408,7 +408,7 @@ def test_the_recipes_run_on_a_photograph(tmp_path, monkeypatch):
     Path('photos').mkdir()
     cv2.imwrite('photos/astronaut.png', skimage.data.astronaut()[..., ::-1])
     core_set = Recipe.load(
-        REPOSITORY / 'options' / 'distill' / 'coreset_OST.yml',
+        REPOSITORY / 'options' / 'distill' / 'coreset.yml',
         [
             'extract:dataroot=photos',
             'extract:save_dir=core/patches',
@@ -428,9 +428,7 @@ def test_the_recipes_run_on_a_photograph(tmp_path, monkeypatch):
             'extract:dataroot=photos',
             'extract:patch_size=64',
             'cluster:num_clusters=2',
-            'network_g:num_labels=2',
             'network_g:size_px=16',
-            'network_g:images_per_label=2',
             'sample:images_per_cluster=2',
             'train:total_iter=2',
             'train:extractor:width=4',
@@ -439,4 +437,4 @@ def test_the_recipes_run_on_a_photograph(tmp_path, monkeypatch):
         ],
     )
     distill(gsdd)
-    assert len(list(Path('demo/gsdd/distilled/HR').iterdir())) == 4
+    assert len(list(Path('datasets/gsdd_demo/distilled/HR').iterdir())) == 4
