@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 from published_configurations import CONFIGURATIONS, yaml_text
 from sr_experiments import SlimVgg19, make_surroundings, save_slim_vgg19, shrink
 from support import REPOSITORY
@@ -120,5 +121,6 @@ def test_a_file_of_ours_takes_another_set(command: str) -> None:
         return
     options = shrink(options)
     make_surroundings(options)
+    Path('other.yml').write_text(yaml.safe_dump(options))
     train_loop.train(to_experiment(Recipe.parse(Path('other.yml'), options), is_train=True, root=Path.cwd()))
     assert Path(f'experiments/{options["name"]}/training_states/2.state').is_file()

@@ -7,8 +7,9 @@ absent key                              what stands for it
 ``cluster.save_dir``                    ``datasets/<name>/clusters``
 ``select.save_dir``                     ``datasets/<name>/selected``
 ``sample.save_dir``                     ``datasets/<name>/distilled``
-``datasets.train`` and ``val``, of      ``dataroot``: ``extract.save_dir``; ``labels_file``: ``labels.csv`` in
-patches                                 ``cluster.save_dir``; ``name``: ``patches``
+``dataroot`` and ``labels_file`` of     ``extract.save_dir`` and ``labels.csv`` in ``cluster.save_dir``
+data sets of patches
+``name`` of a data set                  its key: ``train``, ``val``, ``test_1``
 ``network_g.num_labels``                ``cluster.num_clusters``, where that is a number
 ``network_g.images_per_label``          ``sample.images_per_cluster``
 ``scale`` of ``extract``, ``select``    that of the root, or of the other sections
@@ -32,8 +33,8 @@ DERIVED_KEYS = {
     'ClusterOptions': ('save_dir',),
     'SelectOptions': ('save_dir',),
     'SampleOptions': ('save_dir',),
-    'LatentPatchDatasetOptions': ('name', 'dataroot', 'labels_file'),
-    'LabelledPatchDatasetOptions': ('name', 'dataroot', 'labels_file'),
+    'LatentPatchDatasetOptions': ('dataroot', 'labels_file'),
+    'LabelledPatchDatasetOptions': ('dataroot', 'labels_file'),
     'MinimaxDiTNetworkOptions': ('num_labels',),
     'LatentImagesOptions': ('num_labels', 'images_per_label'),
 }
@@ -56,16 +57,16 @@ def complete(options: Mapping[str, Any], name: str) -> dict[str, Any]:
     for stage in _SCALED:
         _fill(made, stage, {} if scale is None else {'scale': scale})
     extract, cluster, sample = (_section(made, stage) for stage in ('extract', 'cluster', 'sample'))
-    patches = {'name': 'patches'}
-    if extract:
-        patches['dataroot'] = extract['save_dir']
-    if cluster:
-        patches['labels_file'] = f'{cluster["save_dir"]}/labels.csv'
+    folders = {stage: section.get('save_dir') for stage, section in (('extract', extract), ('cluster', cluster))}
+    made_before = {
+        'dataroot': folders['extract'] or f'datasets/{name}/patches',
+        'labels_file': f'{folders["cluster"] or f"datasets/{name}/clusters"}/labels.csv',
+    }
     if datasets := _section(made, 'datasets'):
         made['datasets'] = datasets = dict(datasets)
-        for phase in ('train', 'val'):
-            if _section(datasets, phase).get('type') in _PATCH_DATASETS:
-                _fill(datasets, phase, patches)
+        for phase in datasets:
+            is_patches = _section(datasets, phase).get('type') in _PATCH_DATASETS
+            _fill(datasets, phase, {'name': phase, **(made_before if is_patches else {})})
     network = _section(made, 'network_g').get('type')
     if cluster and network in ('MinimaxDiT', 'LatentImages'):
         num_clusters = cluster.get('num_clusters', ClusterOptions.model_fields['num_clusters'].default)

@@ -238,7 +238,7 @@ def _datasets(path: Path, root: RootOptions) -> dict[str, Section]:
     datasets = {phase: section for phase, section in (root.datasets or {}).items() if section is not None}
     for phase, section in datasets.items():
         if not isinstance(section.get('name'), str):
-            raise InputError(f"{path}: datasets.{phase}: key 'name' is missing.")
+            raise InputError(f'{path}: datasets.{phase}.name: {section.get("name")!r} is not a word.')
         if phase.split('_')[0] == 'train' and 'batch_size_per_gpu' not in section:
             raise InputError(f"{path}: datasets.{phase}: key 'batch_size_per_gpu' is missing.")
     return {

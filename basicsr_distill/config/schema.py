@@ -54,10 +54,11 @@ def schema(kind: str) -> dict[str, Any]:
     wanted: list[tuple[Any, Any]] = [(models[name], 'validation') for name in sorted(models)]
     _, generated = models_json_schema(wanted, ref_template=_REFERENCE)
     definitions: dict[str, Any] = generated['$defs']
-    for name, keys in DERIVED_KEYS.items():
-        if name in definitions:
-            required = definitions[name].get('required', [])
-            definitions[name]['required'] = [key for key in required if key not in keys]
+    datasets = {model.__name__: ('name',) for model in tables['dataset'].values()}
+    for name in definitions:
+        absent = (*DERIVED_KEYS.get(name, ()), *datasets.get(name, ()))
+        if required := definitions[name].get('required'):
+            definitions[name]['required'] = [key for key in required if key not in absent]
     root = definitions.pop(RootOptions.__name__)
     properties = root['properties']
     own_roots = {model.__name__: definitions.pop(model.__name__) for model in {*tables['root'].values()}}
@@ -107,7 +108,7 @@ def _benchmark_schema() -> dict[str, Any]:
 
 
 def schema_text(kind: str) -> str:
-    """Return the schema as it is printed and kept in ``schemas/``: a line for each key of the root and each definition."""
+    """Return the schema as it is printed and kept in ``schemas/``: a line for each root key and each definition."""
     lines = []
     for key, value in schema(kind).items():
         if key in ('properties', 'definitions'):

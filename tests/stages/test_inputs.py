@@ -285,6 +285,10 @@ def test_every_file_of_a_training_of_a_stock_network() -> None:
                 'type': 'PairedImageDataset',
                 'dataroot_gt': 'patches/images',
                 'dataroot_lq': 'patches/images',
+                'gt_size': 32,
+                'use_hflip': True,
+                'use_rot': True,
+                'io_backend': {'type': 'disk'},
                 'batch_size_per_gpu': 1,
             }
         },

@@ -191,7 +191,7 @@ def test_a_checkpoint_trained_further_is_not_taken_for_the_recipe(in_folder: Pat
 def test_labels_outside_the_table_are_refused_before_the_patches_are_encoded(in_folder: Path) -> None:
     options = recipe()
     options['network_g']['num_labels'] = 1
-    with pytest.raises(InputError, match='set num_labels: 2'):
+    with pytest.raises(InputError, match='leave num_labels out'):
         distill(Recipe.load(write(options)), STAGES)
     assert not list(Path('experiments').rglob('*.npy'))
 
