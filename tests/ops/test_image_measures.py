@@ -20,6 +20,7 @@ from basicsr_distill.ops.profiles import GridSpectrum
 from basicsr_distill.ops.texture import colourfulness, flat_share, saturated_share
 
 PHOTOS = ('astronaut', 'coffee', 'chelsea', 'rocket')
+PHOTO_FOLDER = REPOSITORY / 'basicsr_distill' / 'photos'
 BSDS500 = REPOSITORY.parent / 'shared' / 'data' / 'bsds500'
 
 
@@ -207,6 +208,15 @@ def test_small_type_is_periodic_and_a_flat_area_is_not() -> None:
         )
     assert periodic_peak_db(page) > 14
     assert periodic_peak_db(np.full((256, 256), 9, np.uint8)) == periodic_peak_db(np.zeros((40, 400), np.uint8)) == 0
+
+
+def test_no_false_alarm_on_the_photographs_at_hand() -> None:
+    """None of six of the package and four of scikit-image is periodic or enlarged."""
+    images = [cv2.cvtColor(read_rgb(Path(image.path)), cv2.COLOR_RGB2GRAY) for image in find_images([PHOTO_FOLDER])]
+    images += [cv2.cvtColor(getattr(skimage.data, name)(), cv2.COLOR_RGB2GRAY) for name in PHOTOS]
+    assert len(images) == 10
+    assert max(periodic_peak_db(image) for image in images) < 14
+    assert max(enlargement_factor(image) for image in images) < 1.2
 
 
 @pytest.mark.skipif(not BSDS500.is_dir(), reason='no ../shared/data/bsds500')
