@@ -24,6 +24,11 @@ setup(
     long_description=(ROOT / 'README.md').read_text(encoding='utf-8'),
     long_description_content_type='text/markdown',
     license='Apache-2.0',
+    url='https://arxiv.org/abs/2509.14777',
+    project_urls={
+        'Paper': 'https://arxiv.org/abs/2509.14777',
+        'BasicSR': 'https://github.com/XPixelGroup/BasicSR',
+    },
     packages=find_packages(include=['basicsr_distill', 'basicsr_distill.*']),
     package_data={
         'basicsr_distill': ['py.typed', 'photos/*'],

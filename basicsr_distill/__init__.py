@@ -6,6 +6,6 @@ datasets, losses, metrics and models are registered as soon as anyone imports ``
 
 from basicsr_distill.host.hooks import install as _prepare_host
 
-__version__ = '0.1.0'
+__version__ = '0.2.0'
 
 _prepare_host()
