@@ -75,7 +75,9 @@ def test_another_name_and_other_photographs_are_another_recipe() -> None:
 
 
 def test_a_file_of_stages_alone_is_called_by_its_name() -> None:
-    recipe = Recipe.parse(Path('holiday.yml'), {'extract': {'dataroot': 'photos', 'scale': 2}, 'select': {'num_images': 3}})
+    recipe = Recipe.parse(
+        Path('holiday.yml'), {'extract': {'dataroot': 'photos', 'scale': 2}, 'select': {'num_images': 3}}
+    )
     assert recipe.select and recipe.extract
     assert (recipe.extract.save_dir, recipe.select.save_dir) == (
         'datasets/holiday/patches',
