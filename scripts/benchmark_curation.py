@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from sklearn.metrics import roc_auc_score
 
-from basicsr_distill.config.sections.extract import ExtractOptions
+from basicsr_distill.config.recipe import Recipe
 from basicsr_distill.host import hooks
 from basicsr_distill.io.images import find_images, read_rgb
 from basicsr_distill.ops.periodicity import periodic_peak_db
@@ -52,7 +52,8 @@ def costs(roots: list[str], workers: int, rounds: int) -> dict[str, float]:
 
     def stage(keys: dict[str, Any]) -> None:
         with tempfile.TemporaryDirectory() as folder:
-            extract.run(ExtractOptions(dataroot=roots, save_dir=folder, num_workers=workers, **keys))
+            section = {'dataroot': roots, 'save_dir': folder, 'num_workers': workers, **keys}
+            extract.run(Recipe.parse(Path('benchmark.yml'), {'extract': section}))
 
     plain, *others = measure(rounds, *(partial(stage, keys) for keys in WAYS.values()))
     results = {'plain_s': statistics.median(plain.wall_s)}
@@ -69,12 +70,20 @@ def memory(roots: list[str], count: int) -> dict[str, float]:
     )
     stride = max(4, int((area / count) ** 0.5) // 4 * 4)
     with tempfile.TemporaryDirectory() as folder:
+        section = {
+            'dataroot': roots,
+            'save_dir': folder,
+            'patch_size': 64,
+            'stride': stride,
+            'max_patches': 1000,
+            'source_filters': FILTERS,
+            **WAYS['window_filters'],
+        }
         code = (
-            f'from basicsr_distill.config.sections.extract import ExtractOptions\n'
+            f'from pathlib import Path\n'
+            f'from basicsr_distill.config.recipe import Recipe\n'
             f'from basicsr_distill.stages.extract.stage import run\n'
-            f'run(ExtractOptions(dataroot={roots!r}, save_dir={folder!r}, patch_size=64, stride={stride}, '
-            f'max_patches=1000, source_filters={FILTERS!r}, '
-            f'window_filters={WAYS["window_filters"]["window_filters"]!r}))'
+            f'run(Recipe.parse(Path("benchmark.yml"), {{"extract": {section!r}}}))'
         )
         subprocess.run([sys.executable, '-c', code], check=True)
         from basicsr_distill.stages.record import read_stage

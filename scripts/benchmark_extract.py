@@ -21,8 +21,8 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch.nn.functional import interpolate
 
+from basicsr_distill.config.recipe import Recipe
 from basicsr_distill.config.sections.base import PsnrMetric
-from basicsr_distill.config.sections.extract import ExtractOptions
 from basicsr_distill.host import hooks
 from basicsr_distill.io.images import FoundImage, find_images, read_rgb
 from basicsr_distill.ops.psnr import psnr_after_bicubic
@@ -158,11 +158,14 @@ def whole_stage(images: list[FoundImage], roots: list[str], workers: int, rounds
 
     def stage(threshold: float | str) -> None:
         with tempfile.TemporaryDirectory() as folder:
-            extract.run(
-                ExtractOptions(
-                    dataroot=roots, save_dir=folder, patch_size=PATCH_SIZE, threshold=threshold, num_workers=workers
-                )
-            )
+            section = {
+                'dataroot': roots,
+                'save_dir': folder,
+                'patch_size': PATCH_SIZE,
+                'threshold': threshold,
+                'num_workers': workers,
+            }
+            extract.run(Recipe.parse(Path('benchmark.yml'), {'extract': section}))
 
     decoding, paper, median = measure(rounds, decode, lambda: stage(23.0), lambda: stage('median'))
     return {

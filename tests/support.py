@@ -9,7 +9,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from basicsr_distill.config.recipe import Recipe
 from basicsr_distill.config.sections.base import Options
+from basicsr_distill.config.sections.cluster import ClusterOptions
+from basicsr_distill.config.sections.extract import ExtractOptions
+from basicsr_distill.stages import cluster
+from basicsr_distill.stages.extract import stage as extract
 
 REPOSITORY = Path(__file__).parents[1]
 
@@ -53,6 +58,23 @@ def save_rgb(path: Path, image: NDArray[np.uint8]) -> Path:
 def keys_of(model: type[Options], **given: Any) -> dict[str, Any]:
     """Arguments of a component whose defaults are in its section model."""
     return model(**given).model_dump(exclude={'type', 'pixel_codec'})
+
+
+def stage_recipe(**sections: Any) -> Recipe:
+    """A recipe of bound sections of stages."""
+    stages = dict.fromkeys(('extract', 'cluster', 'select', 'sample', 'experiment')) | sections
+    return Recipe(Path('recipe.yml'), {}, 'recipe', 4, **stages)
+
+
+def run_extract(options: ExtractOptions) -> Path:
+    """Run the extract stage; its folder."""
+    return extract.run(stage_recipe(extract=options)).folder
+
+
+def run_cluster(options: ClusterOptions, patches: Path) -> Path:
+    """Run the cluster stage on a folder of patches; its folder."""
+    made = ExtractOptions(dataroot='photos', save_dir=str(patches))
+    return cluster.run(stage_recipe(extract=made, cluster=options)).folder
 
 
 def on_ranks(ranks: int, work: Callable[[int], Any], folder: Path) -> list[Any]:

@@ -8,11 +8,10 @@ from pathlib import Path
 import cv2
 import skimage.data
 import yaml
-from support import REPOSITORY
+from support import REPOSITORY, run_extract
 
 from basicsr_distill.config.benchmark_file import BenchmarkFile
 from basicsr_distill.config.sections.extract import ExtractOptions
-from basicsr_distill.stages.extract.stage import run
 
 
 def test_the_filters_find_what_was_done(tmp_path: Path) -> None:
@@ -38,7 +37,7 @@ def test_the_filters_find_what_was_done(tmp_path: Path) -> None:
     (filters,) = [
         change.partition('=')[2] for change in study.options.sets['curated_all'].force_yml if 'source_filters' in change
     ]
-    folder = run(
+    folder = run_extract(
         ExtractOptions(
             dataroot=str(tmp_path / 'spoiled'),
             save_dir=str(tmp_path / 'out'),

@@ -27,6 +27,7 @@ _DESCRIPTIONS = {
 }
 
 
+# Long: one description from top to bottom.
 def schema(kind: str) -> dict[str, Any]:
     """The JSON schema of one kind of option file.
 

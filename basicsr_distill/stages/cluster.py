@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from sklearn.decomposition import PCA
 from threadpoolctl import threadpool_limits
 
+from basicsr_distill.config.recipe import Recipe
 from basicsr_distill.config.sections.cluster import ClusterOptions
 from basicsr_distill.errors import InputError
 from basicsr_distill.io.arrays import read_array
@@ -24,7 +25,14 @@ from basicsr_distill.runtime.parallel import one_thread_per_operation
 from basicsr_distill.selection.coverage import paired_distances
 from basicsr_distill.selection.kmeans import Clusters, choose_num_clusters, cluster
 from basicsr_distill.stages.features import encode_own_parts, join_parts
-from basicsr_distill.stages.record import StagePlan, StageRun, fingerprint_stage, photo_folders, refuse_overlap
+from basicsr_distill.stages.record import (
+    StagePlan,
+    StageResult,
+    StageRun,
+    fingerprint_stage,
+    photo_folders,
+    refuse_overlap,
+)
 from basicsr_distill.stages.sharding import shared_stage_folder
 
 LABELS_NAME = 'labels.csv'
@@ -38,23 +46,19 @@ _MAP_POINTS = 20_000
 log = logging.getLogger(__name__)
 
 
-def run(options: ClusterOptions, patches: Path) -> Path:
+def run(recipe: Recipe) -> StageResult:
     """Cluster the patches of the extract stage.
 
-    Args:
-        options: of the stage.
-        patches: folder of the extract stage.
-
     Returns:
-        ``options.save_dir``, holding labels.csv (name, label), features.npy (N, D), float32, in the order of the
-        patches' manifest, centers.npy (k, D), montage.png (the patches nearest each centre), map.png, stage.json.
+        Its folder, ``cluster.save_dir``, holds labels.csv (name, label), features.npy (N, D), float32, in the order of
+        the patches' manifest, centers.npy (k, D), montage.png (the patches nearest each centre), map.png, stage.json.
 
     Raises:
         InputError: the patches are not there or cannot be read, the encoder's weights cannot be loaded, or k is larger
             than the number of patches.
         OSError: the disk is full.
     """
-    asked = plan(options, patches)
+    asked, options, patches = plan(recipe), *_sections(recipe)
     names = [row.name for row in read_table(patches / MANIFEST_NAME, PatchRow)]
     if isinstance(options.num_clusters, int) and options.num_clusters > len(names):
         raise InputError(
@@ -69,15 +73,16 @@ def run(options: ClusterOptions, patches: Path) -> Path:
             with distributed.broadcast_failure():
                 if distributed.is_main():
                     _publish(options, names, paths, stage)
-    return asked.folder
+    return stage.result
 
 
-def plan(options: ClusterOptions, patches: Path) -> StagePlan:
+def plan(recipe: Recipe) -> StagePlan:
     """Return what the stage is asked to make.
 
     Raises:
         InputError: the patches are not there, or the folder cannot be used.
     """
+    options, patches = _sections(recipe)
     refuse_overlap(options.save_dir, photo_folders(patches), 'cluster.save_dir')
     return StagePlan(
         Path(options.save_dir),
@@ -85,6 +90,12 @@ def plan(options: ClusterOptions, patches: Path) -> StagePlan:
         options.model_dump(mode='json'),
         {'patches': fingerprint_stage(patches), **file_inputs(options, 'cluster')},
     )
+
+
+def _sections(recipe: Recipe) -> tuple[ClusterOptions, Path]:
+    """Return the options of the stage, and the folder of the stage before."""
+    assert recipe.cluster is not None and recipe.extract is not None
+    return recipe.cluster, Path(recipe.extract.save_dir)
 
 
 def read_features(folder: Path, names: Sequence[str]) -> NDArray[np.float32]:

@@ -10,7 +10,7 @@ from basicsr_distill.io.inputs import training_inputs
 from basicsr_distill.runtime import distributed
 from basicsr_distill.runtime.device import resolve_num_gpu
 from basicsr_distill.runtime.interrupts import uninterrupted_imports
-from basicsr_distill.stages.record import StagePlan, fingerprint_stage
+from basicsr_distill.stages.record import StagePlan, StageResult, fingerprint_stage
 from basicsr_distill.stages.sharding import shared_stage_folder
 
 # How often to log, save or validate does not change what is trained; what num_gpu does is in the batch.
@@ -18,14 +18,14 @@ _FREE_KEYS = {'logger', 'val', 'num_gpu'}
 _CHECKPOINT = 'models/net_g_latest.pth'
 
 
-def run(recipe: Recipe) -> Path:
+def run(recipe: Recipe) -> StageResult:
     """Train the recipe's diffusion model, or its latent images (GSDD), in ``experiments/<name>``.
 
     Args:
         recipe: whose root keys are such a training.
 
     Returns:
-        The experiment's folder, with ``stage.json`` beside BasicSR's own files.
+        Its folder is the experiment's, with ``stage.json`` beside BasicSR's own files.
 
     Raises:
         InputError: the recipe is wrong, or the folder holds the work of other options or inputs.
@@ -37,7 +37,7 @@ def run(recipe: Recipe) -> Path:
             with distributed.broadcast_failure():
                 if distributed.is_main():
                     stage.finish({'iterations': experiment.opt['train']['total_iter']}, [_CHECKPOINT])
-    return asked.folder
+    return stage.result
 
 
 def plan(recipe: Recipe) -> StagePlan:

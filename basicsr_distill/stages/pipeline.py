@@ -1,19 +1,20 @@
 """The stages of a recipe, run in the order of the method."""
 
+import importlib
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from datetime import timedelta
-from functools import partial
 from pathlib import Path
+from typing import Any
 
-from basicsr_distill.config.experiment import to_experiment
+from basicsr_distill.config import STAGE_ORDER
 from basicsr_distill.config.recipe import Recipe
 from basicsr_distill.config.sections.extract import ExtractOptions
 from basicsr_distill.errors import InputError
 from basicsr_distill.runtime import distributed
 from basicsr_distill.runtime.interrupts import uninterrupted_imports
-from basicsr_distill.stages.record import STAGE_NAME, StagePlan, read_stage
+from basicsr_distill.stages.record import STAGE_NAME, StagePlan, StageResult
 
 log = logging.getLogger(__name__)
 
@@ -42,28 +43,11 @@ def distill(recipe: Recipe, stages: Sequence[str] | None = None, report: bool = 
         recipe.check_agreement()
     if 'finetune' in stages:
         _check_training(recipe)
-    if 'extract' in stages and recipe.extract:
-        _extract(recipe.extract, report)
-    if 'cluster' in stages and recipe.cluster and recipe.extract:
-        with uninterrupted_imports():
-            from basicsr_distill.stages import cluster
-
-        _run('cluster', partial(cluster.run, recipe.cluster, Path(recipe.extract.save_dir)))
-    if 'select' in stages:
-        with uninterrupted_imports():
-            from basicsr_distill.stages.select import stage as select
-
-        _run('select', partial(select.run, recipe))
-    if 'finetune' in stages:
-        with uninterrupted_imports():
-            from basicsr_distill.stages import finetune
-
-        _run('finetune', partial(finetune.run, recipe))
-    if 'sample' in stages and recipe.sample:
-        with uninterrupted_imports():
-            from basicsr_distill.stages.sample import stage as sample
-
-        _run('sample', partial(sample.run, recipe.sample, to_experiment(recipe, is_train=True, root=Path.cwd())))
+    for stage in STAGE_ORDER:
+        if stage in stages:
+            _run(stage, recipe)
+            if stage == 'extract' and report:
+                _write_report(recipe)
 
 
 def plan(recipe: Recipe, stage: str) -> StagePlan:
@@ -76,22 +60,29 @@ def plan(recipe: Recipe, stage: str) -> StagePlan:
     Raises:
         InputError: what the stage needs is not there, or its folder cannot be used.
     """
-    with uninterrupted_imports():
-        from basicsr_distill.stages import cluster, finetune
-        from basicsr_distill.stages.extract import stage as extract
-        from basicsr_distill.stages.sample import stage as sample
-        from basicsr_distill.stages.select import stage as select
+    made: StagePlan = _module(stage).plan(recipe)
+    return made
 
-    if stage == 'extract' and recipe.extract:
-        return extract.plan(recipe.extract)
-    if stage == 'cluster' and recipe.cluster and recipe.extract:
-        return cluster.plan(recipe.cluster, Path(recipe.extract.save_dir))
-    if stage == 'select':
-        return select.plan(recipe)
-    if stage == 'finetune':
-        return finetune.plan(recipe)
-    assert stage == 'sample' and recipe.sample
-    return sample.plan(recipe.sample, to_experiment(recipe, is_train=True, root=Path.cwd()))
+
+def _module(stage: str) -> Any:
+    """Import a stage: ``stages/NAME.py``, or ``stages/NAME/stage.py``, with ``run(recipe)`` and ``plan(recipe)``."""
+    with uninterrupted_imports():
+        module = importlib.import_module(f'basicsr_distill.stages.{stage}')
+        return importlib.import_module(f'{module.__name__}.stage') if hasattr(module, '__path__') else module
+
+
+def _run(stage: str, recipe: Recipe) -> None:
+    """Run a stage, and say in one line what it made and how long that took."""
+    started = time.monotonic()
+    result: StageResult = _module(stage).run(recipe)
+    folder = result.folder
+    if not distributed.is_main():
+        return
+    if folder.is_absolute() and folder.is_relative_to(Path.cwd()):
+        folder = folder.relative_to(Path.cwd())
+    counts = ', '.join(f'{name.replace("_", " ")} {count}' for name, count in result.counts.items() if count)
+    took = 'done before' if result.done_before else str(timedelta(seconds=round(time.monotonic() - started)))
+    log.info('%-8s %s: %s (%s)', stage, folder, counts, took)
 
 
 def _check_training(recipe: Recipe) -> None:
@@ -106,16 +97,14 @@ def _check_training(recipe: Recipe) -> None:
         check_components(recipe)
 
 
-def _extract(options: ExtractOptions, report: bool) -> None:
+def _write_report(recipe: Recipe) -> None:
     with uninterrupted_imports():
-        from basicsr_distill.stages.extract import stage
         from basicsr_distill.stages.extract.report import write_report
 
-    _run('extract', partial(stage.run, options))
-    if report:
-        with distributed.broadcast_failure():
-            if distributed.is_main():
-                write_report(options)
+    assert recipe.extract is not None
+    with distributed.broadcast_failure():
+        if distributed.is_main():
+            write_report(recipe.extract)
 
 
 def _suggest(options: ExtractOptions) -> None:
@@ -123,17 +112,3 @@ def _suggest(options: ExtractOptions) -> None:
         from basicsr_distill.stages.extract.suggesting import suggest
 
     suggest(options)
-
-
-def _run(stage: str, work: Callable[[], Path]) -> None:
-    """Run a stage, and say in one line what it made and how long that took."""
-    started = time.time()
-    folder = work()
-    if not distributed.is_main():
-        return
-    counts = {name.replace('_', ' '): count for name, count in read_stage(folder)['counts'].items() if count}
-    if folder.is_absolute() and folder.is_relative_to(Path.cwd()):
-        folder = folder.relative_to(Path.cwd())
-    was_there = (folder / STAGE_NAME).stat().st_mtime < started
-    took = 'done before' if was_there else str(timedelta(seconds=round(time.time() - started)))
-    log.info('%-8s %s: %s (%s)', stage, folder, ', '.join(f'{name} {count}' for name, count in counts.items()), took)

@@ -149,6 +149,15 @@ class StagePlan:
 
 
 @dataclass(frozen=True)
+class StageResult:
+    """What a stage has made."""
+
+    folder: Path
+    counts: Mapping[str, int]  # kept and dropped, by reason
+    done_before: bool  # an earlier run had made exactly this
+
+
+@dataclass(frozen=True)
 class StageRun:
     """A stage at work in ``folder``; ``finished`` says that an earlier run already did exactly this."""
 
@@ -157,6 +166,11 @@ class StageRun:
     finished: bool
     resumed: bool
     record: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def result(self) -> StageResult:
+        """What the finished folder holds."""
+        return StageResult(self.folder, read_stage(self.folder)['counts'], self.finished)
 
     @property
     def parts(self) -> Path:

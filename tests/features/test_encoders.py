@@ -9,6 +9,7 @@ import skimage.data
 import torch
 from PIL import Image
 from safetensors.torch import save_file
+from support import run_cluster, run_extract
 
 from basicsr_distill.config.sections.cluster import ClusterOptions
 from basicsr_distill.config.sections.encoders import OpenClipEncoderOptions, TextureEncoderOptions
@@ -17,8 +18,6 @@ from basicsr_distill.errors import InputError
 from basicsr_distill.features import encoders
 from basicsr_distill.features.encoders import build_encoder, encode_images
 from basicsr_distill.io.images import write_png
-from basicsr_distill.stages import cluster
-from basicsr_distill.stages.extract import stage as extract
 
 TINY = {
     'embed_dim': 24,
@@ -68,12 +67,12 @@ def test_the_cluster_stage_stores_open_clips_features(
     for number, rgb in enumerate(patches):
         (tmp_path / 'photos').mkdir(exist_ok=True)
         write_png(tmp_path / 'photos' / f'{number:02d}.png', rgb)
-    extract.run(
+    run_extract(
         ExtractOptions(
             dataroot=[str(tmp_path / 'photos')], save_dir=str(tmp_path / 'patches'), patch_size=96, threshold='q100'
         )
     )
-    folder = cluster.run(
+    folder = run_cluster(
         ClusterOptions(
             save_dir=str(tmp_path / 'clusters'),
             num_clusters=4,

@@ -13,6 +13,7 @@ import cv2
 import numpy as np
 import pytest
 from dying import die_at_replacement
+from support import run_cluster, run_extract
 
 from basicsr_distill.config.sections.cluster import ClusterOptions
 from basicsr_distill.config.sections.extract import ExtractOptions
@@ -21,12 +22,11 @@ from basicsr_distill.features.encoders import TextureEncoder
 from basicsr_distill.io.images import read_rgb
 from basicsr_distill.io.manifest import PatchRow, read_table
 from basicsr_distill.stages import cluster, features
-from basicsr_distill.stages.extract import stage as extract
 
 
 @pytest.fixture
 def patches(photo_folder: Path) -> Path:
-    return extract.run(
+    return run_extract(
         ExtractOptions(
             dataroot=str(photo_folder), save_dir=str(photo_folder.parent / 'patches'), patch_size=64, stride=48
         )
@@ -44,7 +44,7 @@ def labels_of(folder: Path) -> list[int]:
 
 
 def test_every_patch_gets_the_label_of_its_nearest_centre(patches: Path) -> None:
-    folder = cluster.run(options(patches), patches)
+    folder = run_cluster(options(patches), patches)
     rows = read_table(patches / 'manifest.csv', PatchRow)
     features, centers = np.load(folder / 'features.npy'), np.load(folder / 'centers.npy')
     expected = np.stack([TextureEncoder().prepare(read_rgb(patches / 'images' / row.name)) for row in rows])
@@ -68,7 +68,7 @@ def test_every_patch_gets_the_label_of_its_nearest_centre(patches: Path) -> None
 
 
 def test_the_montage_shows_the_patches_nearest_each_centre(patches: Path) -> None:
-    folder = cluster.run(options(patches), patches)
+    folder = run_cluster(options(patches), patches)
     rows = read_table(patches / 'manifest.csv', PatchRow)
     features, centers, labels = (
         np.load(folder / 'features.npy'),
@@ -84,30 +84,32 @@ def test_the_montage_shows_the_patches_nearest_each_centre(patches: Path) -> Non
 
 
 def test_the_result_does_not_depend_on_workers_and_is_skipped_afterwards(patches: Path, tree_digests) -> None:
-    folder = cluster.run(options(patches, num_workers=1), patches)
+    folder = run_cluster(options(patches, num_workers=1), patches)
     one, written = tree_digests(folder), (folder / 'stage.json').stat().st_mtime_ns
-    cluster.run(options(patches, num_workers=3), patches)
+    run_cluster(options(patches, num_workers=3), patches)
     assert (folder / 'stage.json').stat().st_mtime_ns == written
     shutil.rmtree(folder)
-    assert tree_digests(cluster.run(options(patches, num_workers=3), patches)) == one
+    assert tree_digests(run_cluster(options(patches, num_workers=3), patches)) == one
 
 
 _RANKS = """
 import sys
 from pathlib import Path
 from basicsr_distill.runtime import distributed
-from basicsr_distill.config.sections.cluster import ClusterOptions
+from basicsr_distill.config.recipe import Recipe
 from basicsr_distill.stages import cluster, features
 cluster._PATCHES_PER_PART = 32
 distributed.init('pytorch')
-cluster.run(ClusterOptions(save_dir=sys.argv[1], encoder={'type': 'texture'}, num_clusters=3), Path(sys.argv[2]))
+section = {'save_dir': sys.argv[1], 'encoder': {'type': 'texture'}, 'num_clusters': 3}
+extract = {'dataroot': 'photos', 'save_dir': sys.argv[2]}
+cluster.run(Recipe.parse(Path('x.yml'), {'extract': extract, 'cluster': section}))
 distributed.cleanup()
 """
 
 
 @pytest.mark.long
 def test_the_result_does_not_depend_on_ranks(patches: Path, tmp_path: Path, tree_digests) -> None:
-    folder = cluster.run(options(patches), patches)
+    folder = run_cluster(options(patches), patches)
     one = tree_digests(folder)
     shutil.rmtree(folder)
     (tmp_path / 'ranks.py').write_text(_RANKS)
@@ -131,7 +133,7 @@ def test_the_result_does_not_depend_on_ranks(patches: Path, tmp_path: Path, tree
 
 def _die_before_replacement(number: int, given: ClusterOptions, patches: Path) -> None:
     die_at_replacement(2 * number)
-    cluster.run(given, patches)
+    run_cluster(given, patches)
     os._exit(0)
 
 
@@ -140,7 +142,7 @@ def test_killed_between_any_two_writes_it_ends_with_the_same_tree(
     patches: Path, tree_digests, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(features, '_PATCHES_PER_PART', 32)
-    folder = cluster.run(options(patches), patches)
+    folder = run_cluster(options(patches), patches)
     whole = tree_digests(folder)
     shutil.rmtree(folder)
     fork = multiprocessing.get_context('fork')
@@ -151,7 +153,7 @@ def test_killed_between_any_two_writes_it_ends_with_the_same_tree(
         if process.exitcode == 0:
             break
         assert process.exitcode == -signal.SIGKILL
-        assert tree_digests(cluster.run(options(patches), patches)) == whole
+        assert tree_digests(run_cluster(options(patches), patches)) == whole
         shutil.rmtree(folder)
     assert number >= 8
 
@@ -160,28 +162,28 @@ def test_features_are_not_encoded_twice_on_resume(patches: Path, monkeypatch: py
     monkeypatch.setattr(features, '_PATCHES_PER_PART', 32)
     monkeypatch.setattr(cluster, 'choose_num_clusters', lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
     with pytest.raises(KeyboardInterrupt):
-        cluster.run(options(patches, num_clusters='auto'), patches)
+        run_cluster(options(patches, num_clusters='auto'), patches)
     monkeypatch.setattr(cluster, 'choose_num_clusters', lambda *_: 2)
     monkeypatch.setattr(TextureEncoder, 'prepare', lambda *_: pytest.fail('encoded again'))
-    assert set(labels_of(cluster.run(options(patches, num_clusters='auto'), patches))) == {0, 1}
+    assert set(labels_of(run_cluster(options(patches, num_clusters='auto'), patches))) == {0, 1}
 
 
 def test_auto_and_balance(patches: Path) -> None:
-    assert len(set(labels_of(cluster.run(options(patches, 'auto', num_clusters='auto'), patches)))) >= 2
-    sizes = np.bincount(labels_of(cluster.run(options(patches, 'equal', balance=True), patches)))
+    assert len(set(labels_of(run_cluster(options(patches, 'auto', num_clusters='auto'), patches)))) >= 2
+    sizes = np.bincount(labels_of(run_cluster(options(patches, 'equal', balance=True), patches)))
     assert sizes.max() - sizes.min() <= 1
 
 
 def test_more_clusters_than_patches_is_refused_before_any_work(patches: Path) -> None:
     with pytest.raises(InputError, match=r'cluster\.num_clusters: 5000 clusters of \d+ patches; ask for at most'):
-        cluster.run(options(patches, num_clusters=5000), patches)
+        run_cluster(options(patches, num_clusters=5000), patches)
     assert not (patches.parent / 'clusters').exists()
 
 
 def test_one_cluster_and_one_patch_each(patches: Path) -> None:
-    assert set(labels_of(cluster.run(options(patches, 'one', num_clusters=1), patches))) == {0}
+    assert set(labels_of(run_cluster(options(patches, 'one', num_clusters=1), patches))) == {0}
     count = len(read_table(patches / 'manifest.csv', PatchRow))
-    assert sorted(labels_of(cluster.run(options(patches, 'all', num_clusters=count), patches))) == list(range(count))
+    assert sorted(labels_of(run_cluster(options(patches, 'all', num_clusters=count), patches))) == list(range(count))
 
 
 def test_identical_features_are_a_warning_and_dense_labels(
@@ -189,7 +191,7 @@ def test_identical_features_are_a_warning_and_dense_labels(
 ) -> None:
     monkeypatch.setattr(TextureEncoder, 'prepare', lambda self, rgb: np.float32([rgb[0, 0, 0] > 100, 1]))
     with caplog.at_level(logging.WARNING):
-        folder = cluster.run(options(patches, num_clusters=5), patches)
+        folder = run_cluster(options(patches, num_clusters=5), patches)
     assert set(labels_of(folder)) == {0, 1}
     assert 'Only 2 distinct clusters of 5' in caplog.text
     assert np.load(folder / 'centers.npy').shape == (2, 2)
@@ -206,26 +208,26 @@ def test_a_feature_that_is_not_finite_names_its_patch(patches: Path, monkeypatch
 
     monkeypatch.setattr(TextureEncoder, 'encode', broken)
     with pytest.raises(InputError, match=f'{third}: the encoder gives features that are not finite'):
-        cluster.run(options(patches), patches)
+        run_cluster(options(patches), patches)
 
 
 def test_missing_or_changed_patches_are_refused(patches: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r'no stage\.json there; run the stage'):
-        cluster.run(options(patches), tmp_path / 'nowhere')
-    cluster.run(options(patches), patches)
+        run_cluster(options(patches), tmp_path / 'nowhere')
+    run_cluster(options(patches), patches)
     record = json.loads((patches / 'stage.json').read_text())
     (patches / 'stage.json').write_text(json.dumps({**record, 'threshold_db': 1}))
     with pytest.raises(InputError, match=r'inputs\.patches'):
-        cluster.run(options(patches), patches)
+        run_cluster(options(patches), patches)
 
 
 def test_clusters_among_the_photographs_are_refused(patches: Path) -> None:
     with pytest.raises(InputError, match=r'cluster\.save_dir: .* must lie apart'):
-        cluster.run(options(patches, 'photos/clusters'), patches)
+        run_cluster(options(patches, 'photos/clusters'), patches)
     assert not (patches.parent / 'photos' / 'clusters').exists()
 
 
 def test_missing_weights_leave_the_folder_free_for_another_encoder(patches: Path) -> None:
     with pytest.raises(InputError, match='cannot be loaded'):
-        cluster.run(options(patches, encoder={'type': 'open_clip', 'name': 'local-dir:/nowhere'}), patches)
-    assert (cluster.run(options(patches), patches) / 'stage.json').is_file()
+        run_cluster(options(patches, encoder={'type': 'open_clip', 'name': 'local-dir:/nowhere'}), patches)
+    assert (run_cluster(options(patches), patches) / 'stage.json').is_file()

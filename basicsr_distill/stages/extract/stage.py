@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
+from basicsr_distill.config.recipe import Recipe
 from basicsr_distill.config.sections.extract import ExtractOptions
 from basicsr_distill.errors import InputError
 from basicsr_distill.io.images import FoundImage, find_images, fingerprint_images
@@ -23,15 +24,15 @@ from basicsr_distill.stages.extract.publishing import publish
 from basicsr_distill.stages.extract.scores import Scores
 from basicsr_distill.stages.extract.scoring import Scoring
 from basicsr_distill.stages.extract.writing import Writing
-from basicsr_distill.stages.record import StagePlan, StageRun, refuse_overlap
+from basicsr_distill.stages.record import StagePlan, StageResult, StageRun, refuse_overlap
 from basicsr_distill.stages.sharding import shared_stage_folder
 
 
-def run(options: ExtractOptions) -> Path:
-    """Extract patches into ``options.save_dir``; see DistilledPatchDataset for what can read them.
+def run(recipe: Recipe) -> StageResult:
+    """Extract patches into ``extract.save_dir``; see DistilledPatchDataset for what can read them.
 
     Returns:
-        The folder, holding images/, manifest.csv, meta_info.txt, measures.npz, psnr.png, stage.json, quarantine.csv
+        Its folder holds images/, manifest.csv, meta_info.txt, measures.npz, psnr.png, stage.json, quarantine.csv
         if images were set aside, and scores.csv if they have scores.
 
     Raises:
@@ -39,21 +40,24 @@ def run(options: ExtractOptions) -> Path:
             that cannot be used.
         OSError: the disk is full, or too small for what is to come.
     """
+    options = recipe.extract
+    assert options is not None
     images, tests = _find(options)
     with shared_stage_folder(_plan(options, images, tests)) as stage:
         if not stage.finished:
             with one_thread_per_operation():
                 _extract(options, images, tests, stage)
-    return stage.folder
+    return stage.result
 
 
-def plan(options: ExtractOptions) -> StagePlan:
+def plan(recipe: Recipe) -> StagePlan:
     """Return what the stage is asked to make.
 
     Raises:
         InputError: nothing to extract, or a folder that cannot be used.
     """
-    return _plan(options, *_find(options))
+    assert recipe.extract is not None
+    return _plan(recipe.extract, *_find(recipe.extract))
 
 
 def _find(options: ExtractOptions) -> tuple[list[FoundImage], list[FoundImage]]:

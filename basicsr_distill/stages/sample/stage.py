@@ -6,12 +6,13 @@ The images of a GSDD training are rendered instead of drawn (:mod:`gsdd`).
 
 from pathlib import Path
 
-from basicsr_distill.config.experiment import Experiment
+from basicsr_distill.config.experiment import Experiment, to_experiment
+from basicsr_distill.config.recipe import Recipe
 from basicsr_distill.config.sections.sample import SampleOptions
 from basicsr_distill.features.encoders import Encoder, build_encoder, encode_images
 from basicsr_distill.io.inputs import file_inputs
 from basicsr_distill.runtime import distributed
-from basicsr_distill.stages.record import StagePlan, StageRun
+from basicsr_distill.stages.record import StagePlan, StageResult, StageRun
 from basicsr_distill.stages.sample import gsdd
 from basicsr_distill.stages.sample.choose import choose, read_candidates
 from basicsr_distill.stages.sample.denoiser import own_errors
@@ -22,7 +23,23 @@ from basicsr_distill.stages.sample.source import Source, find_checkpoint, finger
 from basicsr_distill.stages.sharding import shared_stage_folder
 
 
-def run(options: SampleOptions, experiment: Experiment) -> Path:
+def run(recipe: Recipe) -> StageResult:
+    """Draw and publish a distilled set; see :func:`draw_set`."""
+    assert recipe.sample is not None
+    return draw_set(recipe.sample, to_experiment(recipe, is_train=True, root=Path.cwd()))
+
+
+def plan(recipe: Recipe) -> StagePlan:
+    """Return what the stage is asked to make.
+
+    Raises:
+        InputError: nothing was trained there, or the folder cannot be used.
+    """
+    assert recipe.sample is not None
+    return _plan(recipe.sample, to_experiment(recipe, is_train=True, root=Path.cwd()))
+
+
+def draw_set(options: SampleOptions, experiment: Experiment) -> StageResult:
     """Draw and publish a distilled set.
 
     Args:
@@ -30,25 +47,20 @@ def run(options: SampleOptions, experiment: Experiment) -> Path:
         experiment: the training that it samples from.
 
     Returns:
-        ``options.save_dir``, holding HR/, LR_bicubic/X<scale>/, manifest.csv, meta_info.txt, metadata.csv, nearest.csv
-        (the real patch most like each image), README.md, montage.png, nearest.png and stage.json.
+        Its folder, ``options.save_dir``, holds HR/, LR_bicubic/X<scale>/, manifest.csv, meta_info.txt, metadata.csv,
+        nearest.csv (the real patch most like each image), README.md, montage.png, nearest.png and stage.json.
 
     Raises:
         InputError: nothing was trained there, or the folder holds the work of other options or inputs.
         OSError: the disk is full.
     """
-    with shared_stage_folder(plan(options, experiment)) as stage:
+    with shared_stage_folder(_plan(options, experiment)) as stage:
         if not stage.finished:
             _sample(options, experiment, open_source(experiment, find_checkpoint(experiment)), stage)
-    return stage.folder
+    return stage.result
 
 
-def plan(options: SampleOptions, experiment: Experiment) -> StagePlan:
-    """Return what the stage is asked to make.
-
-    Raises:
-        InputError: nothing was trained there, or the folder cannot be used.
-    """
+def _plan(options: SampleOptions, experiment: Experiment) -> StagePlan:
     if gsdd.is_gsdd(experiment):
         gsdd.refuse_other_keys(options, experiment)
     inputs = fingerprints(experiment, find_checkpoint(experiment), options.save_dir) | file_inputs(options, 'sample')

@@ -10,7 +10,7 @@ from basicsr_distill.io.arrays import read_arrays
 from basicsr_distill.io.inputs import file_inputs
 from basicsr_distill.runtime import distributed
 from basicsr_distill.runtime.parallel import one_thread_per_operation
-from basicsr_distill.stages.record import StagePlan, StageRun, photo_folders, refuse_overlap
+from basicsr_distill.stages.record import StagePlan, StageResult, StageRun, photo_folders, refuse_overlap
 from basicsr_distill.stages.select.choose import choose, read_scores
 from basicsr_distill.stages.select.pool import Pool, encode_pool, open_pool, read_features
 from basicsr_distill.stages.select.publish import publish
@@ -20,12 +20,12 @@ from basicsr_distill.stages.sharding import save_part, shared_stage_folder
 _LOSSES_NAME = 'losses.npz'
 
 
-def run(recipe: Recipe) -> Path:
+def run(recipe: Recipe) -> StageResult:
     """Choose and publish real patches.
 
     Returns:
-        ``select.save_dir``, holding HR/, LR_bicubic/X<scale>/, manifest.csv, meta_info.txt, metadata.csv, README.md,
-        montage.png and stage.json.
+        Its folder, ``select.save_dir``, holds HR/, LR_bicubic/X<scale>/, manifest.csv, meta_info.txt, metadata.csv,
+        README.md, montage.png and stage.json.
 
     Raises:
         InputError: the stages before have not been run, more patches are asked for than there are, or the folder holds
@@ -41,7 +41,7 @@ def run(recipe: Recipe) -> Path:
         if not stage.finished:
             with one_thread_per_operation():
                 _select(recipe, pool, scores, stage)
-    return stage.folder
+    return stage.result
 
 
 def plan(recipe: Recipe) -> StagePlan:

@@ -13,14 +13,13 @@ import numpy as np
 import pytest
 import yaml
 from numpy.typing import NDArray
-from support import REPOSITORY
+from support import REPOSITORY, run_extract
 
 from basicsr_distill.cli import main
 from basicsr_distill.config.sections.extract import ExtractOptions
 from basicsr_distill.errors import InputError
 from basicsr_distill.ops.noise import noise_sigma
 from basicsr_distill.stages.extract.report import write_report
-from basicsr_distill.stages.extract.stage import run
 
 CHROMIUM = next(filter(None, map(shutil.which, ('chromium', 'chromium-browser', 'google-chrome'))), None)
 LIMITS: dict[str, Any] = {
@@ -80,7 +79,7 @@ def curated(photo_folder: Path, photos: dict[str, NDArray[np.uint8]]) -> Extract
         scores={'file': str(scores), 'min': 0.5},
         **LIMITS,
     )
-    run(options)
+    run_extract(options)
     return options
 
 
@@ -193,7 +192,7 @@ def test_suggested_limits_keep_what_they_say(
     usable = [path for path in Path(curated.dataroot[0]).rglob('*.*') if path.name != 'broken.png']
     noise = [noise_sigma(cv2.imread(str(path))[..., 1]) for path in usable]
     assert np.mean(np.array(noise) <= shares['source_filters.noise.max'][1] * 1.01) == pytest.approx(0.75, abs=0.1)
-    folder = run(ExtractOptions(**plain | {'scores': None, 'threshold': 'q75'}))
+    folder = run_extract(ExtractOptions(**plain | {'scores': None, 'threshold': 'q75'}))
     record = json.loads((folder / 'stage.json').read_text())
     assert record['threshold_db'] == pytest.approx(shares['threshold'][1], rel=0.01)
 

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 from PIL import Image
+from support import run_extract
 
 from basicsr_distill.config.sections.extract import ExtractOptions
 from basicsr_distill.errors import InputError
@@ -16,7 +17,6 @@ from basicsr_distill.io.manifest import PatchRow, read_table
 from basicsr_distill.ops.loss_maps import bicubic_error_cells, laplacian_cells
 from basicsr_distill.selection.windows import best_windows
 from basicsr_distill.stages.extract import layout
-from basicsr_distill.stages.extract.stage import run
 from basicsr_distill.stages.record import read_stage
 
 
@@ -41,7 +41,7 @@ def places(folder: Path) -> dict[str, list[list[int]]]:
 
 @pytest.mark.parametrize('by', ['psnr', 'laplacian'])
 def test_best_windows_are_written_best_first(photo_folder: Path, photos: dict[str, NDArray[np.uint8]], by: str) -> None:
-    folder = run(options(photo_folder, windows={'type': 'best', 'by': by, 'max_overlap': 0.3}))
+    folder = run_extract(options(photo_folder, windows={'type': 'best', 'by': by, 'max_overlap': 0.3}))
     for name, found in places(folder).items():
         cells = laplacian_cells(photos[name], 4) if by == 'laplacian' else bicubic_error_cells(photos[name], 4)
         assert found == (4 * best_windows(cells, 16, 0.3)).tolist()
@@ -55,7 +55,9 @@ def test_best_windows_are_written_best_first(photo_folder: Path, photos: dict[st
 
 def test_best_windows_lose_more_than_those_of_the_grid(photo_folder: Path) -> None:
     def hardest(name: str, **changes: Any) -> float:
-        rows = read_table(run(options(photo_folder, name, max_per_image=3, **changes)) / 'manifest.csv', PatchRow)
+        rows = read_table(
+            run_extract(options(photo_folder, name, max_per_image=3, **changes)) / 'manifest.csv', PatchRow
+        )
         return float(np.mean([row.psnr_db for row in rows]))
 
     assert hardest('best', windows='best') < hardest('grid') - 0.2
@@ -63,10 +65,10 @@ def test_best_windows_lose_more_than_those_of_the_grid(photo_folder: Path) -> No
 
 def test_random_windows_follow_the_seed_and_no_other_image(photo_folder: Path) -> None:
     drawn = {'windows': {'type': 'poisson', 'min_distance': 40}}
-    first = places(run(options(photo_folder, 'first', **drawn)))
-    other = places(run(options(photo_folder, 'other', seed=1, **drawn)))
+    first = places(run_extract(options(photo_folder, 'first', **drawn)))
+    other = places(run_extract(options(photo_folder, 'other', seed=1, **drawn)))
     (photo_folder / 'coffee.png').unlink()
-    fewer = places(run(options(photo_folder, 'fewer', **drawn)))
+    fewer = places(run_extract(options(photo_folder, 'fewer', **drawn)))
     assert first != other and fewer == {name: found for name, found in first.items() if name != 'coffee.png'}
     for found in first.values():
         apart = np.hypot(*(np.array(found)[:, None] - found).transpose(2, 0, 1).astype(float))
@@ -74,7 +76,7 @@ def test_random_windows_follow_the_seed_and_no_other_image(photo_folder: Path) -
 
 
 def test_reduced_photographs_are_those_of_pillow(photo_folder: Path, photos: dict[str, NDArray[np.uint8]]) -> None:
-    folder = run(options(photo_folder, reduce=2))
+    folder = run_extract(options(photo_folder, reduce=2))
     rows = read_table(folder / 'manifest.csv', PatchRow)
     assert rows and {row.reduced_by for row in rows} == {2.0}
     for row in rows:
@@ -93,17 +95,19 @@ def test_an_enlarged_photograph_is_reduced_or_set_aside(tmp_path: Path, astronau
     for name, rgb in (('photo.png', photo), ('enlarged.png', large)):
         (tmp_path / 'photos').mkdir(exist_ok=True)
         cv2.imwrite(str(tmp_path / 'photos' / name), rgb[..., ::-1])
-    dropped = run(options(tmp_path / 'photos', 'dropped', source_filters={'upscaled': {'max': 1.2}}))
+    dropped = run_extract(options(tmp_path / 'photos', 'dropped', source_filters={'upscaled': {'max': 1.2}}))
     assert set(places(dropped)) == {'photo.png'}
     assert 'enlarged.png,upscaled,2 over 1.2' in (dropped / 'quarantine.csv').read_text()
-    reduced = run(options(tmp_path / 'photos', 'reduced', source_filters={'upscaled': {'max': 1.2, 'reduce': True}}))
+    reduced = run_extract(
+        options(tmp_path / 'photos', 'reduced', source_filters={'upscaled': {'max': 1.2, 'reduce': True}})
+    )
     found = places(reduced)
     assert found['enlarged.png'] == found['photo.png']
     factors = {row.source: row.reduced_by for row in read_table(reduced / 'manifest.csv', PatchRow)}
     assert factors == {'photo.png': 1.0, 'enlarged.png': pytest.approx(2, rel=0.01)}
     with pytest.raises(InputError, match='1 too small'):
         (tmp_path / 'photos' / 'photo.png').unlink()
-        run(
+        run_extract(
             options(
                 tmp_path / 'photos', 'small', patch_size=300, source_filters={'upscaled': {'max': 1.2, 'reduce': True}}
             )
@@ -112,8 +116,8 @@ def test_an_enlarged_photograph_is_reduced_or_set_aside(tmp_path: Path, astronau
 
 @pytest.mark.parametrize('windows', [None, 'best'])
 def test_an_image_gives_at_most_so_many(photo_folder: Path, windows: str | None) -> None:
-    everything = read_table(run(options(photo_folder, 'all', windows=windows)) / 'manifest.csv', PatchRow)
-    few = run(options(photo_folder, 'few', windows=windows, max_per_image=2))
+    everything = read_table(run_extract(options(photo_folder, 'all', windows=windows)) / 'manifest.csv', PatchRow)
+    few = run_extract(options(photo_folder, 'few', windows=windows, max_per_image=2))
     kept = {row.name for row in read_table(few / 'manifest.csv', PatchRow)}
     for source in {row.source for row in everything}:
         own = [row for row in everything if row.source == source]
@@ -141,12 +145,12 @@ def pages(tmp_path: Path, astronaut: NDArray[np.uint8]) -> Path:
 
 def test_each_window_filter_drops_its_own(pages: Path) -> None:
     limits = {'flat': {'max': 0.6}, 'saturated': {'max': 0.4}, 'noise': {'max': 15}, 'halftone': {'max': 14}}
-    folder = run(options(pages, patch_size=128, window_filters=limits))
+    folder = run_extract(options(pages, patch_size=128, window_filters=limits))
     assert places(folder) == {'pages.png': [[0, 0]]}
     counts = read_stage(folder)['counts']
     assert {name: counts[f'patches_dropped_{name}'] for name in limits} == dict.fromkeys(limits, 1)
     assert counts['patches_scored'] == 5 and counts['patches_kept'] == 1
-    assert {left for _, left in places(run(options(pages, 'all', patch_size=128)))['pages.png']} == {
+    assert {left for _, left in places(run_extract(options(pages, 'all', patch_size=128)))['pages.png']} == {
         0,
         128,
         256,
@@ -156,14 +160,15 @@ def test_each_window_filter_drops_its_own(pages: Path) -> None:
 
 
 def test_a_quantile_of_windows_and_the_threshold_of_what_is_left(pages: Path) -> None:
-    folder = run(options(pages, patch_size=128, window_filters={'noise': {'max': 'q75'}}, threshold='median'))
+    folder = run_extract(options(pages, patch_size=128, window_filters={'noise': {'max': 'q75'}}, threshold='median'))
     counts = read_stage(folder)['counts']
     assert counts['patches_dropped_noise'] == 1
     assert counts['patches_kept'] + counts['patches_over_threshold'] == 4
     scores = [
         row.psnr_db
         for row in read_table(
-            run(options(pages, 'all', patch_size=128, window_filters={'noise': {'max': 'q75'}})) / 'manifest.csv',
+            run_extract(options(pages, 'all', patch_size=128, window_filters={'noise': {'max': 'q75'}}))
+            / 'manifest.csv',
             PatchRow,
         )
     ]
@@ -172,7 +177,7 @@ def test_a_quantile_of_windows_and_the_threshold_of_what_is_left(pages: Path) ->
 
 def test_when_the_filters_leave_nothing_they_are_named(pages: Path) -> None:
     with pytest.raises(InputError, match=r'the window filters drop all 5 windows \(5 flat\).*suggest'):
-        run(options(pages, patch_size=128, window_filters={'flat': {'min': 0.9}}))
+        run_extract(options(pages, patch_size=128, window_filters={'flat': {'min': 0.9}}))
 
 
 CURATED: dict[str, Any] = {
@@ -206,18 +211,18 @@ def test_with_every_filter_on_threads_and_interruption_have_no_say(
         'name,score\n' + ''.join(f'{path.name},{len(path.name)}\n' for path in photo_folder.rglob('*.png'))
     )
     given = CURATED | {'windows': windows, 'scores': {'file': str(photo_folder / 'scores.csv'), 'min': 'q5'}}
-    folder = run(options(photo_folder, num_workers=1, **given))
+    folder = run_extract(options(photo_folder, num_workers=1, **given))
     expected = tree_digests(folder)
     shutil.rmtree(folder)
     monkeypatch.setattr(layout, '_IMAGES_PER_PART', 1)
-    assert tree_digests(run(options(photo_folder, num_workers=3, **given))) == expected
+    assert tree_digests(run_extract(options(photo_folder, num_workers=3, **given))) == expected
     shutil.rmtree(folder)
     with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
         patched.setattr(
             'basicsr_distill.stages.extract.stage.publish', lambda *given: (_ for _ in ()).throw(KeyboardInterrupt)
         )
-        run(options(photo_folder, **given))
-    assert tree_digests(run(options(photo_folder, **given))) == expected
+        run_extract(options(photo_folder, **given))
+    assert tree_digests(run_extract(options(photo_folder, **given))) == expected
 
 
 @pytest.mark.parametrize(

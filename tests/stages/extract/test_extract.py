@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import skimage.data
 from dying import die_at_replacement
+from support import run_extract
 
 from basicsr_distill.config.sections.extract import ExtractOptions
 from basicsr_distill.errors import InputError
@@ -52,7 +53,7 @@ def plain_scores(photos: dict[str, np.ndarray]) -> dict[tuple[str, int, int], fl
 
 
 def test_keeps_the_half_that_bicubic_loses_most(photo_folder: Path, photos: dict[str, np.ndarray]) -> None:
-    folder = extract.run(options(photo_folder))
+    folder = run_extract(options(photo_folder))
     scores = plain_scores(photos)
     median = np.median(list(scores.values()))
     wanted = [(key, score) for key, score in scores.items() if score < median]
@@ -89,12 +90,12 @@ def test_keeps_the_half_that_bicubic_loses_most(photo_folder: Path, photos: dict
 def test_the_grouping_of_images_has_no_say(
     photo_folder: Path, monkeypatch: pytest.MonkeyPatch, tree_digests, threshold: float | str, limits: tuple[int, int]
 ) -> None:
-    whole = tree_digests(extract.run(options(photo_folder, threshold=threshold)))
+    whole = tree_digests(run_extract(options(photo_folder, threshold=threshold)))
     shutil.rmtree(photo_folder.parent / 'patches')
     (photo_folder / 'broken.jpg').write_bytes(b'no picture')
     monkeypatch.setattr(scoring, '_GROUP_BYTES', limits[0])
     monkeypatch.setattr(scoring, '_GROUP_DECODED_BYTES', limits[1])
-    folder = extract.run(options(photo_folder, threshold=threshold))
+    folder = run_extract(options(photo_folder, threshold=threshold))
     numbered = {name: digest for name, digest in tree_digests(folder).items() if name.startswith('images/')}
     assert sorted(numbered.values()) == sorted(digest for name, digest in whole.items() if name.startswith('images/'))
     rows = read_table(folder / 'manifest.csv', PatchRow)
@@ -103,7 +104,7 @@ def test_the_grouping_of_images_has_no_say(
 
 @pytest.mark.parametrize('level', [0, 9])
 def test_png_level_changes_bytes_and_no_pixel(photo_folder: Path, level: int) -> None:
-    plain, other = extract.run(options(photo_folder)), extract.run(options(photo_folder, 'other', png_level=level))
+    plain, other = run_extract(options(photo_folder)), run_extract(options(photo_folder, 'other', png_level=level))
     sizes = [path.stat().st_size for path in sorted((other / 'images').iterdir())]
     assert (min(sizes) >= 64 * 64 * 3) if level == 0 else (sum(sizes) < 0.9 * len(sizes) * 64 * 64 * 3)
     for row in read_table(plain / 'manifest.csv', PatchRow):
@@ -116,21 +117,21 @@ def test_png_level_changes_bytes_and_no_pixel(photo_folder: Path, level: int) ->
 def test_thresholds(photo_folder: Path, photos: dict[str, np.ndarray], threshold: float | str) -> None:
     scores = np.array(list(plain_scores(photos).values()))
     limit = {24.0: 24.0, 'q20': np.quantile(scores, 0.2), 'q100': np.inf}[threshold]
-    folder = extract.run(options(photo_folder, threshold=threshold))
+    folder = run_extract(options(photo_folder, threshold=threshold))
     assert stage_record(folder)['counts']['patches_kept'] == (scores < limit).sum()
 
 
 def test_a_band_leaves_out_the_hardest(photo_folder: Path, photos: dict[str, np.ndarray]) -> None:
     scores = np.array(list(plain_scores(photos).values()))
     low, high = np.quantile(scores, [0.1, 0.5])
-    rows = read_table(extract.run(options(photo_folder, drop_hardest=0.1)) / 'manifest.csv', PatchRow)
+    rows = read_table(run_extract(options(photo_folder, drop_hardest=0.1)) / 'manifest.csv', PatchRow)
     assert len(rows) == ((scores >= low) & (scores < high)).sum()
     assert min(row.psnr_db for row in rows) >= low - 1e-4
 
 
 def test_max_patches_are_drawn_by_the_seed_from_those_selected(photo_folder: Path) -> None:
     def names(name: str, **changes: object) -> list[str]:
-        folder = extract.run(options(photo_folder, name, **changes))
+        folder = run_extract(options(photo_folder, name, **changes))
         return [row.name for row in read_table(folder / 'manifest.csv', PatchRow)]
 
     everything = names('all')
@@ -148,20 +149,20 @@ def test_max_patches_are_drawn_by_the_seed_from_those_selected(photo_folder: Pat
 def test_copies_and_near_copies_are_dropped(
     photo_folder: Path, photos: dict[str, np.ndarray], caplog: pytest.LogCaptureFixture
 ) -> None:
-    plain = stage_record(extract.run(options(photo_folder, 'plain', threshold='q100')))['counts']
+    plain = stage_record(run_extract(options(photo_folder, 'plain', threshold='q100')))['counts']
     shutil.copy(photo_folder / 'coffee.png', photo_folder / 'copy.png')
     with caplog.at_level(logging.WARNING):
-        copied = stage_record(extract.run(options(photo_folder, 'copied', threshold='q100')))['counts']
+        copied = stage_record(run_extract(options(photo_folder, 'copied', threshold='q100')))['counts']
     assert copied['images_identical'] == 1
     assert 'copies of others' in caplog.text
     assert copied['patches_kept'] > plain['patches_kept']
-    exact = stage_record(extract.run(options(photo_folder, 'exact', threshold='q100', deduplicate='exact')))['counts']
+    exact = stage_record(run_extract(options(photo_folder, 'exact', threshold='q100', deduplicate='exact')))['counts']
     assert exact['patches_kept'] == plain['patches_kept']
     cv2.imwrite(str(photo_folder / 'copy.png'), photos['coffee.png'][..., ::-1] // 2 * 2)
     coarse = options(photo_folder, 'coarse', threshold='q100', deduplicate='exact')
-    assert stage_record(extract.run(coarse))['counts']['patches_kept'] == copied['patches_kept']
+    assert stage_record(run_extract(coarse))['counts']['patches_kept'] == copied['patches_kept']
     near = options(photo_folder, 'near', threshold='q100', deduplicate='perceptual')
-    folder = extract.run(near)
+    folder = run_extract(near)
     kept = read_table(folder / 'manifest.csv', PatchRow)
     assert not [row for row in kept if row.source == 'copy.png']
     assert len(kept) > 0.9 * plain['patches_kept']
@@ -173,14 +174,14 @@ def test_images_of_a_test_set_are_left_out(photo_folder: Path, tmp_path: Path) -
     cv2.imwrite(
         str(tmp_path / 'Set1' / 'cup.jpg'), cv2.resize(crop, None, fx=0.8, fy=0.8, interpolation=cv2.INTER_AREA)
     )
-    folder = extract.run(options(photo_folder, leak_check=[str(tmp_path / 'Set1')]))
+    folder = run_extract(options(photo_folder, leak_check=[str(tmp_path / 'Set1')]))
     assert (folder / 'quarantine.csv').read_text().splitlines()[1:] == ['coffee.png,leak,shows the scene of cup.jpg']
     assert 'coffee.png' not in {row.source for row in read_table(folder / 'manifest.csv', PatchRow)}
     assert stage_record(folder)['counts']['images_dropped_leak'] == 1
     for name, altered in (('mirrored.png', crop[:, ::-1]), ('negative.png', 255 - crop)):
         cv2.imwrite(str(photo_folder / name), altered)
     shutil.copy(tmp_path / 'Set1' / 'cup.jpg', photo_folder / 'copy.jpg')
-    folder = extract.run(options(photo_folder, 'again', leak_check=[str(tmp_path / 'Set1')]))
+    folder = run_extract(options(photo_folder, 'again', leak_check=[str(tmp_path / 'Set1')]))
     assert (folder / 'quarantine.csv').read_text().splitlines()[1:] == [
         'coffee.png,leak,shows the scene of cup.jpg',
         'copy.jpg,leak,is a copy of cup.jpg',
@@ -190,10 +191,10 @@ def test_images_of_a_test_set_are_left_out(photo_folder: Path, tmp_path: Path) -
     flat = np.full((70, 90, 3), 99, np.uint8)  # nothing but its bytes says what it is
     for folder in (tmp_path / 'Set1', photo_folder):
         cv2.imwrite(str(folder / 'grey.png'), flat)
-    folder = extract.run(options(photo_folder, 'flat', leak_check=[str(tmp_path / 'Set1')]))
+    folder = run_extract(options(photo_folder, 'flat', leak_check=[str(tmp_path / 'Set1')]))
     assert 'grey.png,leak,is a copy of grey.png' in (folder / 'quarantine.csv').read_text()
     with pytest.raises(InputError, match=r'extract\.leak_check: .*Set2 is not a folder of test images'):
-        extract.run(options(photo_folder, 'none', leak_check=[str(tmp_path / 'Set2')]))
+        run_extract(options(photo_folder, 'none', leak_check=[str(tmp_path / 'Set2')]))
 
 
 def test_flat_patches_are_never_selected(tmp_path: Path) -> None:
@@ -201,7 +202,7 @@ def test_flat_patches_are_never_selected(tmp_path: Path) -> None:
     picture[:, 192:] = skimage.data.astronaut()[100:164, 200:264]
     (tmp_path / 'photos').mkdir()
     cv2.imwrite(str(tmp_path / 'photos' / 'sky.png'), picture)
-    folder = extract.run(options(tmp_path / 'photos', stride=64, threshold='q100'))
+    folder = run_extract(options(tmp_path / 'photos', stride=64, threshold='q100'))
     assert [row.left for row in read_table(folder / 'manifest.csv', PatchRow)] == [192]
     record = (folder / 'stage.json').read_text()
     assert json.loads(record)['counts']['patches_flat'] == 3
@@ -224,54 +225,55 @@ def test_images_are_decoded_twice_only_when_they_do_not_fit_the_cache(
         monkeypatch.setattr(module, 'decode_rgb', counting)
     if '_cache' in changes:
         monkeypatch.setattr(writing, '_CACHE_BYTES', changes['_cache'])
-    folder = extract.run(options(photo_folder, **{key: value for key, value in changes.items() if key != '_cache'}))
+    folder = run_extract(options(photo_folder, **{key: value for key, value in changes.items() if key != '_cache'}))
     sources = {row.source for row in read_table(folder / 'manifest.csv', PatchRow)}
     assert len(decoded) == 4 + (per_image - 1) * len(sources)
 
 
 def test_a_finished_stage_is_skipped_and_another_one_refused(photo_folder: Path, tree_digests) -> None:
-    folder = extract.run(options(photo_folder))
+    folder = run_extract(options(photo_folder))
     before = tree_digests(folder), (folder / 'stage.json').stat().st_mtime_ns
-    extract.run(options(photo_folder, num_workers=3))
+    run_extract(options(photo_folder, num_workers=3))
     assert (tree_digests(folder), (folder / 'stage.json').stat().st_mtime_ns) == before
     with pytest.raises(InputError, match=r'options\.threshold: was .median., now 24\.0'):
-        extract.run(options(photo_folder, threshold=24))
+        run_extract(options(photo_folder, threshold=24))
     (photo_folder / 'coffee.png').unlink()
     with pytest.raises(InputError, match=r'inputs\.dataroot'):
-        extract.run(options(photo_folder))
+        run_extract(options(photo_folder))
     assert tree_digests(folder) == before[0]
 
 
 def test_the_result_does_not_depend_on_workers(
     photo_folder: Path, tree_digests, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    one = tree_digests(extract.run(options(photo_folder, num_workers=1)))
+    one = tree_digests(run_extract(options(photo_folder, num_workers=1)))
     monkeypatch.setattr(writing, '_CACHE_BYTES', 0)
     shutil.rmtree(photo_folder.parent / 'patches')
-    assert tree_digests(extract.run(options(photo_folder, num_workers=3))) == one
+    assert tree_digests(run_extract(options(photo_folder, num_workers=3))) == one
 
 
 def test_the_result_does_not_depend_on_parts_groups_or_batches(
     photo_folder: Path, tree_digests, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    one = tree_digests(extract.run(options(photo_folder, stride=48)))
+    one = tree_digests(run_extract(options(photo_folder, stride=48)))
     monkeypatch.setattr(layout, '_IMAGES_PER_PART', 1)
     for name in ('_GROUP_BYTES', '_GROUP_DECODED_BYTES', '_BATCH_BYTES'):
         monkeypatch.setattr(scoring, name, 1)
     shutil.rmtree(photo_folder.parent / 'patches')
-    assert tree_digests(extract.run(options(photo_folder, stride=48))) == one
+    assert tree_digests(run_extract(options(photo_folder, stride=48))) == one
 
 
 _RANKS = """
+import json
 import sys
 from pathlib import Path
 from basicsr_distill.runtime import distributed
-from basicsr_distill.config.sections.extract import ExtractOptions
+from basicsr_distill.config.recipe import Recipe
 from basicsr_distill.stages.extract import layout
 from basicsr_distill.stages.extract import stage as extract
 layout._IMAGES_PER_PART = 1
 distributed.init('pytorch')
-extract.run(ExtractOptions.model_validate_json(sys.argv[1]))
+extract.run(Recipe.parse(Path('x.yml'), {'extract': json.loads(sys.argv[1])}))
 distributed.cleanup()
 """
 
@@ -304,7 +306,7 @@ def test_the_result_does_not_depend_on_ranks_locale_or_timezone(
     photo_folder: Path, tmp_path: Path, tree_digests, changes: dict[str, object]
 ) -> None:
     given = options(photo_folder, **changes)
-    folder = extract.run(given)
+    folder = run_extract(given)
     one = tree_digests(folder)
     shutil.rmtree(folder)
     script = tmp_path / 'ranks.py'
@@ -331,7 +333,7 @@ def _die_at_replacement(number: int, given: ExtractOptions) -> None:
     """Run the stage and be killed just before (even numbers) or after (odd ones) some file gets its name."""
     die_at_replacement(number)
     layout._IMAGES_PER_PART = 1
-    extract.run(given)
+    run_extract(given)
     os._exit(0)
 
 
@@ -342,7 +344,7 @@ def test_killed_between_any_two_writes_it_ends_with_the_same_tree(
 ) -> None:
     monkeypatch.setattr(layout, '_IMAGES_PER_PART', 1)
     given = options(photo_folder, threshold=threshold, num_workers=1, stride=64)
-    folder = extract.run(given)
+    folder = run_extract(given)
     whole = tree_digests(folder)
     shutil.rmtree(folder)
     context = multiprocessing.get_context('fork')
@@ -358,7 +360,7 @@ def test_killed_between_any_two_writes_it_ends_with_the_same_tree(
         deaths += 1
         if number % 2:  # half of the interrupted runs are interrupted again
             continue
-        assert tree_digests(extract.run(given)) == whole
+        assert tree_digests(run_extract(given)) == whole
         shutil.rmtree(folder)
     assert deaths > 8
 
@@ -367,7 +369,7 @@ def test_sigterm_leaves_a_folder_that_resumes(
     photo_folder: Path, tree_digests, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     given = options(photo_folder)
-    folder = extract.run(given)
+    folder = run_extract(given)
     whole = tree_digests(folder)
     shutil.rmtree(folder)
     writes = []
@@ -380,10 +382,10 @@ def test_sigterm_leaves_a_folder_that_resumes(
 
     monkeypatch.setattr(writing, 'write_png', interrupted)
     with pytest.raises(SystemExit):
-        extract.run(given)
+        run_extract(given)
     assert not (folder / 'stage.json').exists()
     monkeypatch.undo()
-    assert tree_digests(extract.run(given)) == whole
+    assert tree_digests(run_extract(given)) == whole
 
 
 def test_broken_and_odd_images_are_set_aside_and_counted(photo_folder: Path, photos: dict[str, np.ndarray]) -> None:
@@ -399,7 +401,7 @@ def test_broken_and_odd_images_are_set_aside_and_counted(photo_folder: Path, pho
         (photo_folder / name).write_bytes(data)
     cv2.imwrite(str(photo_folder / 'deep.png'), rgb.astype(np.uint16) * 257)
     cv2.imwrite(str(photo_folder / 'grey.png'), rgb[..., 0])
-    folder = extract.run(options(photo_folder))
+    folder = run_extract(options(photo_folder))
     lines = (folder / 'quarantine.csv').read_text().splitlines()
     assert [line.split(',')[:2] for line in lines[1:]] == [
         ['empty.png', 'empty'],
@@ -422,21 +424,21 @@ def test_broken_and_odd_images_are_set_aside_and_counted(photo_folder: Path, pho
 def test_strict_refuses_a_broken_image(photo_folder: Path) -> None:
     (photo_folder / 'text.jpg').write_bytes(b'no picture')
     with pytest.raises(InputError, match=r'text\.jpg: not an image; remove or replace the file\.'):
-        extract.run(options(photo_folder, strict=True))
+        run_extract(options(photo_folder, strict=True))
     (photo_folder / 'text.jpg').unlink()
-    assert (extract.run(options(photo_folder, strict=True)) / 'stage.json').is_file()
+    assert (run_extract(options(photo_folder, strict=True)) / 'stage.json').is_file()
 
 
 def test_nothing_to_extract_is_refused(photo_folder: Path, tmp_path: Path) -> None:
     (tmp_path / 'empty').mkdir()
     with pytest.raises(InputError, match='no image found'):
-        extract.run(options(tmp_path / 'empty'))
+        run_extract(options(tmp_path / 'empty'))
     with pytest.raises(InputError, match='not a folder'):
-        extract.run(options(tmp_path / 'nowhere'))
+        run_extract(options(tmp_path / 'nowhere'))
     with pytest.raises(
         InputError, match=r'none of the 4 images can be used \(4 too small\); extract.patch_size is 400'
     ):
-        extract.run(options(photo_folder, patch_size=400))
+        run_extract(options(photo_folder, patch_size=400))
     assert not list((tmp_path / 'patches').iterdir())
 
 
@@ -446,13 +448,13 @@ def test_all_over_the_threshold_is_refused_with_the_threshold_that_keeps_half(
     with pytest.raises(
         InputError, match=r'no patch is left below 5\.00 dB \(.*dB: \d+.*\); extract\.threshold:'
     ) as raised:
-        extract.run(options(photo_folder, threshold=5))
+        run_extract(options(photo_folder, threshold=5))
     text = str(raised.value)
     assert sum(int(part.split(': ')[1]) for part in text[text.index('(') + 1 : text.index(')')].split(', ')) == len(
         plain_scores(photos)
     )
     advice = float(text.split('threshold: ')[1].split()[0])
-    counts = stage_record(extract.run(options(photo_folder, threshold=advice)))['counts']
+    counts = stage_record(run_extract(options(photo_folder, threshold=advice)))['counts']
     assert abs(counts['patches_kept'] - counts['patches_scored'] / 2) <= 1
 
 
@@ -470,7 +472,7 @@ def test_any_file_name_round_trips_and_patch_names_stay_plain_and_unique(tmp_pat
     patch = cv2.imencode('.png', skimage.data.astronaut()[100:164, 200:264])[1].tobytes()
     for name in names:
         (tmp_path / 'photos' / name).write_bytes(patch)
-    folder = extract.run(options(tmp_path / 'photos', threshold='q100'))
+    folder = run_extract(options(tmp_path / 'photos', threshold='q100'))
     rows = read_table(folder / 'manifest.csv', PatchRow)
     assert sorted(row.source for row in rows) == sorted(names)
     assert len({row.name for row in rows}) == len(names)
@@ -483,7 +485,7 @@ def test_any_file_name_round_trips_and_patch_names_stay_plain_and_unique(tmp_pat
 def test_the_lmdb_is_read_by_basicsr(photo_folder: Path) -> None:
     from basicsr.utils import FileClient, imfrombytes
 
-    folder = extract.run(options(photo_folder, lmdb=True))
+    folder = run_extract(options(photo_folder, lmdb=True))
     client = FileClient('lmdb', db_paths=[str(folder / 'images.lmdb')], client_keys=['gt'])
     lines = (folder / 'images.lmdb' / 'meta_info.txt').read_text().splitlines()
     rows = read_table(folder / 'manifest.csv', PatchRow)
@@ -507,7 +509,7 @@ def test_the_lmdb_is_read_by_basicsr(photo_folder: Path) -> None:
 def test_the_folder_feeds_a_stock_dataset(photo_folder: Path, tmp_path: Path) -> None:
     from basicsr.data.paired_image_dataset import PairedImageDataset
 
-    folder = extract.run(options(photo_folder))
+    folder = run_extract(options(photo_folder))
     rows = read_table(folder / 'manifest.csv', PatchRow)
     lr = tmp_path / 'LR'
     lr.mkdir()
@@ -534,11 +536,11 @@ def test_a_full_disk_is_foreseen(photo_folder: Path, monkeypatch: pytest.MonkeyP
     usage = shutil.disk_usage(photo_folder)
     monkeypatch.setattr(writing.shutil, 'disk_usage', lambda path: usage._replace(free=1000))
     with pytest.raises(OSError, match=r'patches need at least \d+ MB') as caught:
-        extract.run(options(photo_folder))
+        run_extract(options(photo_folder))
     assert caught.value.errno == errno.ENOSPC
     monkeypatch.undo()
     monkeypatch.setattr(scoring, 'score_windows', lambda *_: pytest.fail('scored again'))
-    assert (extract.run(options(photo_folder)) / 'stage.json').is_file()
+    assert (run_extract(options(photo_folder)) / 'stage.json').is_file()
 
 
 @pytest.mark.parametrize('threshold', ['median', 30.0])
@@ -550,17 +552,17 @@ def test_a_disk_that_fills_up_is_one_sentence(
 
     monkeypatch.setattr(writing, 'write_png', full)
     with pytest.raises(OSError, match=r'patches: .*(are free|are needed).* run the same command again') as caught:
-        extract.run(options(photo_folder, threshold=threshold))
+        run_extract(options(photo_folder, threshold=threshold))
     assert caught.value.errno == errno.ENOSPC
     monkeypatch.undo()
-    assert (extract.run(options(photo_folder, threshold=threshold)) / 'stage.json').is_file()
+    assert (run_extract(options(photo_folder, threshold=threshold)) / 'stage.json').is_file()
 
 
 @pytest.mark.parametrize('name', ['photos', 'photos/patches', '.'])
 def test_patches_among_the_photographs_are_refused(photo_folder: Path, name: str) -> None:
     before = sorted(photo_folder.rglob('*'))
     with pytest.raises(InputError, match=r'extract\.save_dir: .* must lie apart'):
-        extract.run(options(photo_folder, name))
+        run_extract(options(photo_folder, name))
     assert sorted(photo_folder.rglob('*')) == before
 
 
@@ -579,22 +581,24 @@ def test_an_image_that_changes_between_the_passes_is_refused(
 
     monkeypatch.setattr(extract, 'choose', meddle)
     with pytest.raises(InputError, match=r'coffee\.png: changed while being extracted'):
-        extract.run(options(photo_folder))
+        run_extract(options(photo_folder))
     assert not list((photo_folder.parent / 'patches').iterdir())
 
 
 _STRICT_RANKS = """
+import json
 import sys
 from pathlib import Path
 from basicsr_distill.runtime import distributed
 from basicsr_distill.errors import InputError
-from basicsr_distill.config.sections.extract import ExtractOptions
+from basicsr_distill.config.recipe import Recipe
 from basicsr_distill.stages.extract import layout
 from basicsr_distill.stages.extract import stage as extract
 layout._IMAGES_PER_PART = 4
 distributed.init('pytorch')
 try:
-    extract.run(ExtractOptions(dataroot=sys.argv[1], save_dir=sys.argv[2], patch_size=64, stride=48, strict=True))
+    keys = {'patch_size': 64, 'stride': 48, 'strict': True}
+    extract.run(Recipe.parse(Path('x.yml'), {'extract': {'dataroot': sys.argv[1], 'save_dir': sys.argv[2], **keys}}))
 except InputError as error:
     Path(sys.argv[3], f'rank{distributed.rank()}').write_text(str(error))
 distributed.cleanup()

@@ -8,11 +8,11 @@ import cv2
 import numpy as np
 import pytest
 import skimage.data
+from support import run_extract
 
 from basicsr_distill.config.sections.extract import ExtractOptions
 from basicsr_distill.errors import InputError
 from basicsr_distill.stages.extract import layout
-from basicsr_distill.stages.extract.stage import run
 from basicsr_distill.stages.record import read_stage
 
 LIMITS = {
@@ -58,7 +58,7 @@ def quarantine(folder: Path) -> dict[str, tuple[str, str]]:
 
 
 def test_each_drops_its_own_and_says_why(spoiled: Path) -> None:
-    folder = run(options(spoiled))
+    folder = run_extract(options(spoiled))
     found = quarantine(folder)
     assert {name: reason for name, (reason, _) in found.items()} == {
         'small.png': 'min_side',
@@ -76,12 +76,12 @@ def test_each_drops_its_own_and_says_why(spoiled: Path) -> None:
 
 
 def test_without_filters_nothing_is_measured_and_nothing_dropped(spoiled: Path) -> None:
-    folder = run(options(spoiled, source_filters={}))
+    folder = run_extract(options(spoiled, source_filters={}))
     assert read_stage(folder)['counts']['images_used'] == 7 and not (folder / 'quarantine.csv').exists()
 
 
 def test_a_quantile_is_one_of_all_images(spoiled: Path) -> None:
-    folder = run(options(spoiled, source_filters={'blockiness': {'max': 'q80'}}, threshold=100.0))
+    folder = run_extract(options(spoiled, source_filters={'blockiness': {'max': 'q80'}}, threshold=100.0))
     found = quarantine(folder)
     assert len(found) == 2 and 'blocky.jpg' in found  # a fifth of seven lies above
     assert {reason for reason, _ in found.values()} == {'blockiness'}
@@ -90,23 +90,23 @@ def test_a_quantile_is_one_of_all_images(spoiled: Path) -> None:
 
 def test_workers_and_interruption_have_no_say(spoiled: Path, tree_digests, monkeypatch: pytest.MonkeyPatch) -> None:
     filters = LIMITS | {'noise': {'max': 'q90'}}
-    folder = run(options(spoiled, source_filters=filters, num_workers=1))
+    folder = run_extract(options(spoiled, source_filters=filters, num_workers=1))
     expected = tree_digests(folder)
     shutil.rmtree(folder)
     monkeypatch.setattr(layout, '_IMAGES_PER_PART', 2)
-    assert tree_digests(run(options(spoiled, source_filters=filters, num_workers=3))) == expected
+    assert tree_digests(run_extract(options(spoiled, source_filters=filters, num_workers=3))) == expected
     shutil.rmtree(folder)
 
     finish = 'basicsr_distill.stages.extract.stage.publish'
     with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
         patched.setattr(finish, lambda *given: (_ for _ in ()).throw(KeyboardInterrupt))
-        run(options(spoiled, source_filters=filters))
-    assert tree_digests(run(options(spoiled, source_filters=filters))) == expected
+        run_extract(options(spoiled, source_filters=filters))
+    assert tree_digests(run_extract(options(spoiled, source_filters=filters))) == expected
 
 
 def test_when_none_is_left_the_filters_are_named(spoiled: Path) -> None:
     with pytest.raises(InputError, match=r'none of the 7 images can be used \(7 min side\)'):
-        run(options(spoiled, source_filters={'min_side': {'min': 5000}}))
+        run_extract(options(spoiled, source_filters={'min_side': {'min': 5000}}))
 
 
 @pytest.mark.parametrize(

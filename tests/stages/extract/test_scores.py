@@ -12,12 +12,12 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
+from support import run_extract
 from torch import Tensor
 
 from basicsr_distill.config.sections.extract import ExtractOptions
 from basicsr_distill.errors import InputError
 from basicsr_distill.stages.extract import layout
-from basicsr_distill.stages.extract.stage import run
 
 
 def options(photo_folder: Path, name: str = 'patches', **changes: Any) -> ExtractOptions:
@@ -51,7 +51,7 @@ def test_lines_of_names_and_numbers(photo_folder: Path, names: list[str], line: 
             line.format(name=name, stem=Path(name).stem, score=number / 10) + '\n' for number, name in enumerate(names)
         )
     )
-    folder = run(options(photo_folder, scores={'file': str(path), 'min': 0.15}))
+    folder = run_extract(options(photo_folder, scores={'file': str(path), 'min': 0.15}))
     assert quarantine(folder) == {names[0]: ('hyperiqa', '0 under 0.15'), names[1]: ('hyperiqa', '0.1 under 0.15')}
     assert {name: float(row['hyperiqa']) for name, row in written(folder).items()} == {
         name: pytest.approx(number / 10) for number, name in enumerate(names)
@@ -65,7 +65,7 @@ def test_two_columns_of_a_table_and_images_without_a_score(photo_folder: Path, n
         + ''.join(f'{name},{0.1 * number},{0.5 - 0.1 * number}\n' for number, name in enumerate(names[:-1]))
     )
     table = {'file': str(path), 'name_column': 'tile'}
-    folder = run(
+    folder = run_extract(
         options(
             photo_folder,
             scores=[table | {'column': 'hyperiqa', 'min': 'q40'}, table | {'column': 'ic9600', 'min': 0.25}],
@@ -86,7 +86,7 @@ def test_two_columns_of_a_table_and_images_without_a_score(photo_folder: Path, n
     assert found[names[-1]][1] == 'no score in bhi.csv'
     assert written(folder)[names[-1]] == {'hyperiqa': '', 'ic9600': ''}
     # What was written is a file of scores again.
-    again = run(
+    again = run_extract(
         options(photo_folder, 'again', scores={'file': str(folder / 'scores.csv'), 'column': 'ic9600', 'max': 0.45})
     )
     assert quarantine(again)[names[0]] == ('ic9600', '0.5 over 0.45')
@@ -97,7 +97,7 @@ def test_paths_go_before_names(photo_folder: Path, names: list[str]) -> None:
     (photo_folder / names[1]).rename(photo_folder / 'same.png')
     path = photo_folder.parent / 'scores.txt'
     path.write_text('a/same 1\nsame 2\n' + ''.join(f'{name} 3\n' for name in names[2:]))
-    scores = written(run(options(photo_folder, scores={'file': str(path), 'min': 0.5})))
+    scores = written(run_extract(options(photo_folder, scores={'file': str(path), 'min': 0.5})))
     assert scores['a/same.png']['scores'] == '1' and scores['same.png']['scores'] == '2'
 
 
@@ -116,7 +116,7 @@ def test_a_file_that_says_nothing_is_refused(photo_folder: Path, content: str | 
     if content is not None:
         path.write_text(content)
     with pytest.raises(InputError, match=message):
-        run(options(photo_folder, scores={'file': str(path), 'min': 0.5}))
+        run_extract(options(photo_folder, scores={'file': str(path), 'min': 0.5}))
 
 
 @pytest.mark.parametrize(
@@ -137,10 +137,10 @@ def test_wrong_scores_are_refused(photo_folder: Path, scores: Any, message: str)
 def test_another_file_is_another_extraction(photo_folder: Path, names: list[str]) -> None:
     path = photo_folder.parent / 'scores.txt'
     path.write_text(''.join(f'{name} 1\n' for name in names))
-    run(options(photo_folder, scores={'file': str(path), 'min': 0.5}))
+    run_extract(options(photo_folder, scores={'file': str(path), 'min': 0.5}))
     path.write_text(''.join(f'{name} 2\n' for name in names))
     with pytest.raises(InputError, match=r'inputs\.scores'):
-        run(options(photo_folder, scores={'file': str(path), 'min': 0.5}))
+        run_extract(options(photo_folder, scores={'file': str(path), 'min': 0.5}))
 
 
 @pytest.fixture
@@ -182,9 +182,9 @@ def test_a_metric_of_pyiqa_is_computed_once_in_batches(
         patched.setattr(
             'basicsr_distill.stages.extract.stage.Scoring', lambda *given: (_ for _ in ()).throw(KeyboardInterrupt)
         )
-        run(given)
+        run_extract(given)
     made = len(pyiqa)
-    folder = run(given)
+    folder = run_extract(given)
     assert len(pyiqa) == made, 'what was computed is not computed again'
     assert max(shape[0] for shape in pyiqa) == 2
     scores = {name: row['mean'] for name, row in written(folder).items()}
@@ -195,7 +195,7 @@ def test_a_metric_of_pyiqa_is_computed_once_in_batches(
     low = {name for name, score in scores.items() if score and float(score) < np.quantile(known, 0.3)}
     assert {name for name, (reason, _) in quarantine(folder).items() if reason == 'mean'} == low
     before = torch.random.get_rng_state()
-    run(options(photo_folder, 'other', scores={'metric': 'mean', 'min': 'q30', 'batch_size': 2}))
+    run_extract(options(photo_folder, 'other', scores={'metric': 'mean', 'min': 'q30', 'batch_size': 2}))
     assert torch.equal(torch.random.get_rng_state(), before)
     assert written(photo_folder.parent / 'other') == written(folder)
     assert 'TORCH_FORCE_WEIGHTS_ONLY_LOAD' not in os.environ
@@ -215,18 +215,18 @@ def test_what_pyiqa_cannot_make_is_refused(
     photo_folder: Path, pyiqa: list[tuple[int, ...]], scores: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(InputError, match=message):
-        run(options(photo_folder, scores=scores | {'min': 0.2}))
+        run_extract(options(photo_folder, scores=scores | {'min': 0.2}))
     assert not list((photo_folder.parent / 'patches').glob('*.json'))
 
 
 @pytest.mark.skipif(importlib.util.find_spec('pyiqa') is not None, reason='pyiqa is installed')
 def test_without_pyiqa_the_extra_is_named(photo_folder: Path) -> None:
     with pytest.raises(InputError, match=r'pip install basicsr-distill\[iqa\]'):
-        run(options(photo_folder, scores={'metric': 'hyperiqa', 'min': 0.2}))
+        run_extract(options(photo_folder, scores={'metric': 'hyperiqa', 'min': 0.2}))
 
 
 def test_pyiqa_itself_where_it_is_there(photo_folder: Path, photos: dict[str, NDArray[np.uint8]]) -> None:
     """Its metric entropy needs no weights."""
     pytest.importorskip('pyiqa')
-    scores = written(run(options(photo_folder, scores={'metric': 'entropy', 'min': 0.1})))
+    scores = written(run_extract(options(photo_folder, scores={'metric': 'entropy', 'min': 0.1})))
     assert all(5 < float(row['entropy']) < 8 for row in scores.values()) and len(scores) == len(photos)

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -34,6 +35,11 @@ from basicsr_distill.ops.psnr import psnr_after_bicubic
 from basicsr_distill.stages.sample import draw
 from basicsr_distill.stages.sample import stage as sample
 from basicsr_distill.training import train as train_loop
+
+
+def drawn_set(options: SampleOptions, experiment: Any) -> Path:
+    """Draw a set; its folder."""
+    return sample.draw_set(options, experiment).folder
 
 
 @pytest.fixture(scope='module')
@@ -72,7 +78,7 @@ def images(folder):
 
 
 def test_a_set_has_everything_the_contract_names(trained, tmp_path):
-    folder = sample.run(options(tmp_path / 'set'), trained)
+    folder = drawn_set(options(tmp_path / 'set'), trained)
     rows = read_table(folder / 'manifest.csv', SampleRow)
     assert [(row.label, row.index) for row in rows] == [(label, index) for label in (0, 1) for index in range(3)]
     for row in rows:
@@ -111,7 +117,7 @@ def test_a_set_has_everything_the_contract_names(trained, tmp_path):
 
 
 def test_images_are_what_the_averaged_weights_draw(trained, tmp_path):
-    folder = sample.run(options(tmp_path / 'set', guidance_scale=2.0), trained)
+    folder = drawn_set(options(tmp_path / 'set', guidance_scale=2.0), trained)
     from basicsr.archs import build_network
 
     network = build_network(trained.opt['network_g']).eval()
@@ -131,16 +137,16 @@ def test_images_are_what_the_averaged_weights_draw(trained, tmp_path):
 
 
 def test_a_finished_set_is_left_alone_and_other_options_are_refused(trained, tmp_path):
-    folder = sample.run(options(tmp_path / 'set'), trained)
+    folder = drawn_set(options(tmp_path / 'set'), trained)
     before = {path: path.stat().st_mtime_ns for path in folder.rglob('*')}
-    sample.run(options(tmp_path / 'set'), trained)
+    drawn_set(options(tmp_path / 'set'), trained)
     assert {path: path.stat().st_mtime_ns for path in folder.rglob('*')} == before
     with pytest.raises(InputError, match='num_steps: was 4, now 5'):
-        sample.run(options(tmp_path / 'set', num_steps=5), trained)
+        drawn_set(options(tmp_path / 'set', num_steps=5), trained)
 
 
 def test_an_interrupted_run_ends_with_the_same_files(trained, tmp_path, monkeypatch):
-    whole = sample.run(options(tmp_path / 'whole', oversample=2), trained)
+    whole = drawn_set(options(tmp_path / 'whole', oversample=2), trained)
     drawn = 0
 
     def failing(path, rgb, original=draw.write_png):
@@ -154,10 +160,10 @@ def test_an_interrupted_run_ends_with_the_same_files(trained, tmp_path, monkeypa
     with monkeypatch.context() as patch:
         patch.setattr(draw, 'write_png', failing)
         with pytest.raises(KeyboardInterrupt):
-            sample.run(options(tmp_path / 'half', oversample=2), trained)
+            drawn_set(options(tmp_path / 'half', oversample=2), trained)
     kept = sorted((tmp_path / 'half' / 'parts').glob('*.png'))
     assert len(kept) == 3 and not (tmp_path / 'half' / 'stage.json').exists()
-    half = sample.run(options(tmp_path / 'half', oversample=2), trained)
+    half = drawn_set(options(tmp_path / 'half', oversample=2), trained)
     first, second = files(whole), files(half)
     for records in (first, second):
         records['stage.json'] = records['stage.json'].replace(b'whole', b'x').replace(b'half', b'x')
@@ -165,16 +171,16 @@ def test_an_interrupted_run_ends_with_the_same_files(trained, tmp_path, monkeypa
 
 
 def test_the_seed_and_nothing_else_decides_the_images(trained, tmp_path):
-    base = images(sample.run(options(tmp_path / 'a'), trained))
-    assert images(sample.run(options(tmp_path / 'b'), trained)) == base
-    assert not set(images(sample.run(options(tmp_path / 'c', seed=1), trained)).values()) & set(base.values())
+    base = images(drawn_set(options(tmp_path / 'a'), trained))
+    assert images(drawn_set(options(tmp_path / 'b'), trained)) == base
+    assert not set(images(drawn_set(options(tmp_path / 'c', seed=1), trained)).values()) & set(base.values())
     # More images per label leave the first ones as they are.
-    more = images(sample.run(options(tmp_path / 'd', images_per_cluster=4, select='first'), trained))
+    more = images(drawn_set(options(tmp_path / 'd', images_per_cluster=4, select='first'), trained))
     assert set(base) < set(more)
 
 
 def test_prototypes_at_little_strength_stay_near_their_patches(trained, tmp_path):
-    folder = sample.run(options(tmp_path / 'set', init={'type': 'prototype', 'strength': 0.01}, num_steps=100), trained)
+    folder = drawn_set(options(tmp_path / 'set', init={'type': 'prototype', 'strength': 0.01}, num_steps=100), trained)
     rows = read_table(folder / 'manifest.csv', SampleRow)
     assert len({row.prototype for row in rows}) == 6
     for row in rows:
@@ -189,11 +195,11 @@ def test_prototypes_at_little_strength_stay_near_their_patches(trained, tmp_path
 def test_oversampling_keeps_the_band_and_covers_the_label(trained, tmp_path, band):
     real = [20.0 + number / 4 for number in range(24)]
     low, high = np.quantile(real, band)
-    folder = sample.run(options(tmp_path / 'set', oversample=6, psnr_band=list(band)), trained)
+    folder = drawn_set(options(tmp_path / 'set', oversample=6, psnr_band=list(band)), trained)
     counts = json.loads((folder / 'stage.json').read_text())['counts']
     assert counts['images_drawn'] == 36 and counts['images_kept'] == 6
     assert counts['images_outside_psnr_band'] + counts['images_not_chosen'] == 30
-    everything = sample.run(options(tmp_path / 'all', images_per_cluster=18, select='first'), trained)
+    everything = drawn_set(options(tmp_path / 'all', images_per_cluster=18, select='first'), trained)
     scores = {row.name: row.psnr_db for row in read_table(everything / 'manifest.csv', SampleRow)}
     inside = {name for name, score in scores.items() if low <= score <= high}
     kept = {row.name for row in read_table(folder / 'manifest.csv', SampleRow)}
@@ -204,7 +210,7 @@ def test_oversampling_keeps_the_band_and_covers_the_label(trained, tmp_path, ban
 
 
 def test_the_most_similar_patch_of_every_image_is_told(trained, tmp_path):
-    folder = sample.run(options(tmp_path / 'set'), trained)
+    folder = drawn_set(options(tmp_path / 'set'), trained)
     with (folder / 'nearest.csv').open(newline='') as file:
         lines = list(csv.DictReader(file))
     assert [line['name'] for line in lines] == sorted(path.name for path in (folder / 'HR').iterdir())
@@ -215,7 +221,7 @@ def test_the_most_similar_patch_of_every_image_is_told(trained, tmp_path):
 
 
 def test_the_card_tells_how_near_images_and_patches_are(trained, tmp_path):
-    folder = sample.run(options(tmp_path / 'set'), trained)
+    folder = drawn_set(options(tmp_path / 'set'), trained)
     record = json.loads((folder / 'stage.json').read_text())
     with (folder / 'nearest.csv').open(newline='') as file:
         distances = [float(line['feature_distance']) for line in csv.DictReader(file)]
@@ -224,7 +230,7 @@ def test_the_card_tells_how_near_images_and_patches_are(trained, tmp_path):
     gaps = np.linalg.norm(real[:, None] - real[None], axis=2)
     np.fill_diagonal(gaps, np.inf)
     assert record['patches_nearest_patch']['q95'] == pytest.approx(np.quantile(gaps.min(1), 0.95), abs=1e-4)
-    few = sample.run(options(tmp_path / 'few', images_per_cluster=1), trained)
+    few = drawn_set(options(tmp_path / 'few', images_per_cluster=1), trained)
     assert json.loads((few / 'stage.json').read_text())['coverage']['median'] >= record['coverage']['median'] > 0
     assert record['patches_coverage']['q05'] == 0, 'those drawn cover themselves'
     figures = ' / '.join(f'{record["coverage"][key]:.3g}' for key in ('q05', 'median', 'q95'))
@@ -243,7 +249,7 @@ def test_what_publication_needs_is_looked_for_before_drawing(trained, tmp_path, 
     host = changed(trained, datasets={'train': {**section, 'labels_file': str(clusters / 'labels.csv')}})
     monkeypatch.setattr(draw, 'sample_latents', lambda *_, **__: pytest.fail('drawn'))
     with pytest.raises(InputError, match='cannot be loaded'):
-        sample.run(options(tmp_path / 'set'), host)
+        drawn_set(options(tmp_path / 'set'), host)
     assert not list((tmp_path / 'set').iterdir())
 
 
@@ -251,11 +257,11 @@ def test_latents_are_read_and_not_written_but_those_that_are_lost(trained, tmp_p
     folder = Path(trained.opt['path']['experiments_root']) / 'latents'
     before = {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in folder.rglob('*') if path.is_file()}
     given = {'init': {'type': 'prototype', 'strength': 0.2}, 'num_steps': 5}
-    expected = images(sample.run(options(tmp_path / 'one', **given), trained))
+    expected = images(drawn_set(options(tmp_path / 'one', **given), trained))
     assert {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in before} == before
     lost = folder / trained.opt['datasets']['train']['name'] / '00000.npy'
     lost.unlink()
-    assert images(sample.run(options(tmp_path / 'two', **given), trained)) == expected
+    assert images(drawn_set(options(tmp_path / 'two', **given), trained)) == expected
     assert lost.read_bytes() == before[lost][0]
 
 
@@ -265,7 +271,7 @@ def test_a_full_disk_is_one_sentence(trained, tmp_path, monkeypatch):
 
     monkeypatch.setattr(draw, 'write_png', full)
     with pytest.raises(OSError, match=r'set: no space left on device, \d+ MB are free'):
-        sample.run(options(tmp_path / 'set'), trained)
+        drawn_set(options(tmp_path / 'set'), trained)
 
 
 def test_a_set_among_the_photographs_is_refused(trained, tmp_path):
@@ -277,7 +283,7 @@ def test_a_set_among_the_photographs_is_refused(trained, tmp_path):
     )
     host = changed(trained, datasets={'train': {**section, 'dataroot': str(patches)}})
     with pytest.raises(InputError, match=r'sample\.save_dir: .* must lie apart'):
-        sample.run(options(tmp_path / 'photos' / 'set'), host)
+        drawn_set(options(tmp_path / 'photos' / 'set'), host)
 
 
 def test_an_exported_denoiser_draws_the_same(trained, tmp_path):
@@ -306,7 +312,7 @@ def test_an_exported_denoiser_draws_the_same(trained, tmp_path):
 
 @pytest.mark.long
 def test_two_ranks_draw_the_same_set(trained, tmp_path):
-    whole = sample.run(options(tmp_path / 'whole', oversample=2), trained)
+    whole = drawn_set(options(tmp_path / 'whole', oversample=2), trained)
     root = Path(trained.opt['path']['models']).parents[2]
     command = [
         sys.executable,
@@ -346,4 +352,4 @@ def test_two_ranks_draw_the_same_set(trained, tmp_path):
 
 def test_missing_training_is_named(trained, tmp_path):
     with pytest.raises(InputError, match=r'net_g_latest\.pth: no such checkpoint'):
-        sample.run(options(tmp_path), changed(trained, path={**trained.opt['path'], 'models': str(tmp_path)}))
+        drawn_set(options(tmp_path), changed(trained, path={**trained.opt['path'], 'models': str(tmp_path)}))

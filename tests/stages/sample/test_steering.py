@@ -53,7 +53,7 @@ def trained(tmp_path_factory):
 
 def draw(trained, folder, **more):
     given = {'images_per_cluster': 3, 'num_steps': 6, 'guidance_scale': 1.0, 'save_dir': str(folder), 'select': 'first'}
-    return sample.run(bind(SampleOptions, {**given, **more}, 'sample'), trained)
+    return sample.draw_set(bind(SampleOptions, {**given, **more}, 'sample'), trained).folder
 
 
 def images(folder):
