@@ -20,7 +20,7 @@ from basicsr_distill.io.images import file_bytes, read_rgb
 from basicsr_distill.io.manifest import read_json, write_csv, write_json
 from basicsr_distill.ops.bicubic import bicubic_upsample, make_lr
 from basicsr_distill.stages.record import StagePlan, read_stage
-from basicsr_distill.stages.select.choose import METHODS_WITHOUT_BAND
+from basicsr_distill.stages.select.choose import METHODS
 
 RESULTS_NAME = 'results.csv'
 BICUBIC_NAME = 'bicubic.json'
@@ -229,7 +229,7 @@ def pool_of(planned: PlannedSet) -> str:
     )
     text = f'{extract.save_dir}: {counts.get("patches_kept")} of {counts.get("patches_scored")} windows ({threshold})'
     select = planned.recipe.select if planned.stages == ('select',) else None
-    if select is None or select.method in METHODS_WITHOUT_BAND:
+    if select is None or not METHODS[select.method].uses_band:
         return text
     return f'{text}, band {"all" if select.band is None else "{:g}-{:g}".format(*select.band)}'
 

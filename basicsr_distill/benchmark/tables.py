@@ -31,7 +31,7 @@ from basicsr_distill.stages.licences import (
     generator_weights,
     teacher_weights,
 )
-from basicsr_distill.stages.select.choose import FEATURE_METHODS
+from basicsr_distill.stages.select.choose import METHODS
 
 TITLES = {
     'psnr_y': 'PSNR on Y, dB',
@@ -204,7 +204,9 @@ def prior_of(planned: PlannedSet) -> str:
 def _weights_of_choice(recipe: Recipe) -> list[Weights]:
     options = recipe.select
     assert options is not None
-    weights = [encoder_weights(encoder) for encoder in options.encoders] if options.method in FEATURE_METHODS else []
+    weights = (
+        [encoder_weights(encoder) for encoder in options.encoders] if METHODS[options.method].uses_features else []
+    )
     if options.method == 'uniform' and recipe.cluster is not None:  # the one method that looks at labels
         weights.append(encoder_weights(recipe.cluster.encoder))
     return [*weights, *([] if options.codec is None else [codec_weights(options.codec)]), *_teacher(options.targets)]

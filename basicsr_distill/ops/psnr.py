@@ -104,15 +104,15 @@ def _mean_square_error(planes: Tensor, scale: int, cv2_grey: bool) -> float:
     key = (*planes.shape, scale, cv2_grey)
     if getattr(_kept, 'key', None) != key:
         with torch.inference_mode(False):
-            _kept.key, _kept.there_and_back = key, _ThereAndBack(*key)
-    return _kept.there_and_back.mean_square_error(planes)
+            _kept.key, _kept.round_trip = key, _BicubicRoundTrip(*key)
+    return _kept.round_trip.mean_square_error(planes)
 
 
 # Each thread keeps the memory of the last shape: fresh pages of the system cost as much as the arithmetic.
 _kept = threading.local()
 
 
-class _ThereAndBack:
+class _BicubicRoundTrip:
     """Shrinks and enlarges planes of one shape, again and again in the same memory."""
 
     def __init__(self, channels: int, height: int, width: int, scale: int, cv2_grey: bool) -> None:

@@ -1,14 +1,10 @@
-"""What every choice of patches shares: its type, its refusal, and which methods' sets nest."""
+"""What every choice of patches shares: its types and its refusal."""
 
 import numpy as np
 from numpy.typing import NDArray
 
 Features = NDArray[np.float32]
 Indices = NDArray[np.int64]
-
-# The first n of m > n patches that these choose are the n patches they choose. k-means with another k has other
-# centres.
-NESTED_METHODS = frozenset({'random', 'threshold', 'band', 'uniform', 'herding', 'k_center', 'loss', 'file'})
 
 
 def check_count(count: int, available: int) -> None:

@@ -1,4 +1,4 @@
-"""Weights, states, tables and option files of strangers, at every place that a command reads: refused, and not run."""
+"""Weights, states, tables and option files from outside, at every place that a command reads: refused, and not run."""
 
 import csv
 import json

@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 from threadpoolctl import threadpool_limits
 
-from basicsr_distill.selection.choices import NESTED_METHODS
 from basicsr_distill.selection.core_sets import choose_by_herding, choose_k_center
 from basicsr_distill.selection.kmeans import cluster
 from basicsr_distill.selection.medoids import choose_medoids
@@ -16,6 +15,7 @@ from basicsr_distill.selection.random_choice import (
     in_band,
 )
 from basicsr_distill.selection.ranked import choose_hardest, choose_highest
+from basicsr_distill.stages.select.choose import METHODS
 
 COUNT = 200
 
@@ -143,7 +143,7 @@ def methods(features, psnr_db, labels):
 def test_what_is_said_to_nest_nests(features, psnr_db, labels):
     for name, method in methods(features, psnr_db, labels).items():
         nested = method(30)[:7].tolist() == method(7).tolist()
-        assert nested == (name in NESTED_METHODS), name
+        assert nested == METHODS[name].is_nested, name
 
 
 def test_more_than_there_is_is_refused(features, psnr_db, labels):

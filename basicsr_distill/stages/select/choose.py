@@ -1,7 +1,9 @@
 """Which patches are chosen: a method's pure function on the patches that are allowed, in all or cluster by cluster."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,21 +18,60 @@ from basicsr_distill.selection.random_choice import choose_per_cluster, choose_r
 from basicsr_distill.selection.ranked import choose_hardest, choose_highest
 from basicsr_distill.stages.select.pool import Pool
 
-# Methods that look at features.
-FEATURE_METHODS = frozenset({'medoids', 'herding', 'k_center'})
-# Methods that choose from all patches, whatever the band.
-METHODS_WITHOUT_BAND = frozenset({'random', 'threshold'})
 
-# From indices of the patches allowed and a count to numbers among them.
-Method = Callable[[Indices, int], Indices]
+@dataclass(frozen=True)
+class Candidates:
+    """The patches that a method may choose from: all of the band, or those of one cluster."""
+
+    options: SelectOptions
+    psnr_db: NDArray[np.float32]  # (N,)
+    labels: NDArray[np.int64]  # (N,), clusters
+    features: NDArray[np.float32] | None  # (N, D), for methods that use them
+    scores: NDArray[np.float64] | None  # (N,): losses, or those of a file
+
+    def __len__(self) -> int:
+        return len(self.psnr_db)
+
+
+@dataclass(frozen=True)
+class Method:
+    """A way of choosing, and what the stage and the dataset card say of it."""
+
+    choose: Callable[[Any, int], Indices]  # from Candidates and a count to numbers among them
+    uses_features: bool = False
+    uses_band: bool = True  # or chooses from all patches, whatever the band
+    is_nested: bool = True  # the first n of m > n patches chosen are the n patches chosen
+
+
+METHODS = {
+    'random': Method(lambda pool, count: choose_random(len(pool), count, pool.options.seed), uses_band=False),
+    'threshold': Method(
+        lambda pool, count: choose_under_threshold(pool.psnr_db, pool.options.threshold, count, pool.options.seed),
+        uses_band=False,
+    ),
+    'band': Method(lambda pool, count: choose_random(len(pool), count, pool.options.seed)),
+    'uniform': Method(lambda pool, count: choose_per_cluster(pool.labels, count, pool.options.seed)),
+    # k-means with another k has other centres.
+    'medoids': Method(
+        lambda pool, count: choose_medoids(pool.features, count, pool.options.seed), uses_features=True, is_nested=False
+    ),
+    'herding': Method(lambda pool, count: choose_by_herding(pool.features, count), uses_features=True),
+    'k_center': Method(
+        lambda pool, count: choose_k_center(pool.features, count, pool.options.outliers), uses_features=True
+    ),
+    'loss': Method(lambda pool, count: choose_hardest(pool.scores, count, pool.options.skip_hardest)),
+    'file': Method(lambda pool, count: choose_highest(pool.scores, count)),
+}
 
 
 def choose(
     options: SelectOptions, pool: Pool, features: NDArray[np.float32] | None, scores: NDArray[np.float64] | None
 ) -> list[int]:
-    """Indices of the patches of the set, in the order chosen; cluster after cluster with ``images_per_cluster``.
+    """Choose the patches of a set: indices in the order chosen, cluster after cluster with ``images_per_cluster``.
 
     Args:
+        options: of the stage.
+        pool: the patches.
         features: (N, D), for the methods that look at them.
         scores: (N,), for ``loss`` (losses) and ``file`` (the highest are chosen).
 
@@ -38,57 +79,36 @@ def choose(
         InputError: more patches are asked for than there are, or a cluster is empty.
     """
     allowed = np.arange(len(pool.rows))
-    if options.band is not None and options.method not in METHODS_WITHOUT_BAND:
+    method = METHODS[options.method]
+    if options.band is not None and method.uses_band:
         allowed = np.flatnonzero(in_band(pool.psnr_db, *options.band))
-    method = _method(options, pool, features, scores)
+
+    def pick(allowed: Indices, count: int, where: str) -> list[int]:
+        candidates = Candidates(
+            options,
+            pool.psnr_db[allowed],
+            pool.labels[allowed],
+            None if features is None else np.asarray(features[allowed]),
+            None if scores is None else scores[allowed],
+        )
+        try:
+            return allowed[method.choose(candidates, count)].tolist()
+        except ValueError as error:
+            band = ', widen select.band' if options.band is not None and method.uses_band else ''
+            raise InputError(f'{where}: {error}; ask for fewer{band} or extract more patches.') from error
+
     if options.num_images is not None:
-        return _pick(options, method, allowed, options.num_images, 'select.num_images')
+        return pick(allowed, options.num_images, 'select.num_images')
     assert options.images_per_cluster is not None
     return [
-        pick
+        index
         for label in range(pool.labels.max() + 1)
-        for pick in _pick(
-            options,
-            method,
+        for index in pick(
             allowed[pool.labels[allowed] == label],
             options.images_per_cluster,
             f'select.images_per_cluster: cluster {label}',
         )
     ]
-
-
-def _pick(options: SelectOptions, method: Method, allowed: Indices, count: int, where: str) -> list[int]:
-    try:
-        return allowed[method(allowed, count)].tolist()
-    except ValueError as error:
-        band = '' if options.band is None or options.method in METHODS_WITHOUT_BAND else ', widen select.band'
-        raise InputError(f'{where}: {error}; ask for fewer{band} or extract more patches.') from error
-
-
-def _method(
-    options: SelectOptions, pool: Pool, features: NDArray[np.float32] | None, scores: NDArray[np.float64] | None
-) -> Method:
-    """The function of ``selection`` that the options name."""
-    seed = options.seed
-
-    def of(values: NDArray[np.float32] | NDArray[np.float64] | None, allowed: Indices) -> NDArray[np.float32]:
-        assert values is not None
-        return np.asarray(values[allowed])
-
-    methods: dict[str, Method] = {
-        'random': lambda allowed, count: choose_random(len(allowed), count, seed),
-        'band': lambda allowed, count: choose_random(len(allowed), count, seed),
-        'threshold': lambda allowed, count: choose_under_threshold(
-            pool.psnr_db[allowed], options.threshold, count, seed
-        ),
-        'uniform': lambda allowed, count: choose_per_cluster(pool.labels[allowed], count, seed),
-        'medoids': lambda allowed, count: choose_medoids(of(features, allowed), count, seed),
-        'herding': lambda allowed, count: choose_by_herding(of(features, allowed), count),
-        'k_center': lambda allowed, count: choose_k_center(of(features, allowed), count, options.outliers),
-        'loss': lambda allowed, count: choose_hardest(of(scores, allowed), count, options.skip_hardest),
-        'file': lambda allowed, count: choose_highest(of(scores, allowed), count),
-    }
-    return methods[options.method]
 
 
 def read_scores(options: ScoreFileOptions, pool: Pool) -> NDArray[np.float64]:

@@ -11,13 +11,12 @@ from basicsr_distill.config.sections.codecs import BlockPcaCodecOptions
 from basicsr_distill.config.sections.select import SelectOptions
 from basicsr_distill.io.files import write_atomic
 from basicsr_distill.io.manifest import MANIFEST_NAME, META_INFO_NAME, SelectRow
-from basicsr_distill.selection.choices import NESTED_METHODS
 from basicsr_distill.stages.codec_trip import through_codec
 from basicsr_distill.stages.dataset_card import coverage_figures, licence_section, psnr_figures, render_card
 from basicsr_distill.stages.licences import Weights, codec_weights, encoder_weights, teacher_weights
 from basicsr_distill.stages.published_set import CARD_NAME, coverage_facts, quantiles, write_montage, write_set
 from basicsr_distill.stages.record import StageRun
-from basicsr_distill.stages.select.choose import FEATURE_METHODS
+from basicsr_distill.stages.select.choose import METHODS
 from basicsr_distill.stages.select.pool import Pool
 from basicsr_distill.stages.targets import make_targets
 
@@ -101,7 +100,7 @@ def _card(
     covered: Mapping[str, Mapping[str, Any]],
 ) -> str:
     passed = _passed_through(options)
-    looked = [encoder_weights(encoder) for encoder in options.encoders] if options.method in FEATURE_METHODS else []
+    looked = [encoder_weights(encoder) for encoder in options.encoders] if METHODS[options.method].uses_features else []
     kept = 'real patches, chosen from photographs to train a network almost as well as all of them'
     return render_card(
         name,
@@ -156,6 +155,6 @@ def _table(
 def _other_sizes(options: SelectOptions) -> str:
     """Whether a set of another size shares images with this one."""
     count = 'num_images' if options.num_images is not None else 'images_per_cluster'
-    if options.method in NESTED_METHODS:
+    if METHODS[options.method].is_nested:
         return f'A set chosen with a smaller `{count}` is a part of this one.'
     return f'A set chosen with another `{count}` has other centres: it may share no image with this one.'

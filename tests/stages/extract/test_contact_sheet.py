@@ -135,7 +135,7 @@ def test_it_is_written_by_the_command_and_says_so(
     assert 'dataroot' in capsys.readouterr().err
 
 
-def test_measures_of_a_stranger_are_refused(curated: ExtractOptions) -> None:
+def test_measures_of_another_run_are_refused(curated: ExtractOptions) -> None:
     np.savez(Path(curated.save_dir) / 'measures.npz', other=np.zeros(3))
     with pytest.raises(InputError, match=r'measures\.npz: is not the file that the extraction wrote'):
         write_report(curated)

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import get_args
 
 import cv2
 import numpy as np
@@ -20,15 +21,16 @@ from latent_recipe import make_stages
 from support import REPOSITORY
 
 from basicsr_distill.config.recipe import Recipe
+from basicsr_distill.config.sections.select import SelectMethod
 from basicsr_distill.data.distilled_patch_dataset import DistilledPatchDataset
 from basicsr_distill.errors import InputError
 from basicsr_distill.io.images import read_rgb
 from basicsr_distill.io.manifest import SelectRow, read_table
-from basicsr_distill.selection.choices import NESTED_METHODS
 from basicsr_distill.selection.core_sets import choose_by_herding, choose_k_center
 from basicsr_distill.selection.medoids import choose_medoids
 from basicsr_distill.selection.random_choice import choose_per_cluster, choose_random, choose_under_threshold, in_band
 from basicsr_distill.stages.pipeline import distill
+from basicsr_distill.stages.select import choose as choice
 from basicsr_distill.stages.select import stage as select
 from basicsr_distill.stages.select.small_network import measure_losses
 
@@ -149,8 +151,8 @@ def test_every_method_chooses_from_the_band_by_its_function(method, root, tmp_pa
 @pytest.mark.parametrize('method', METHODS)
 def test_smaller_sets_are_parts_of_larger_ones_as_the_card_says(method, root, tmp_path):
     few, many = (run(root, tmp_path / str(count), method=method, num_images=count) for count in (3, 7))
-    assert ('is a part of this one' in (many / 'README.md').read_text()) == (method in NESTED_METHODS)
-    if method in NESTED_METHODS:
+    assert ('is a part of this one' in (many / 'README.md').read_text()) == choice.METHODS[method].is_nested
+    if choice.METHODS[method].is_nested:
         assert patches(few) == patches(many)[:3]
         assert [row.name for row in manifest(few)] == [row.name for row in manifest(many)][:3]
 
@@ -438,3 +440,7 @@ def test_the_recipes_run_on_a_photograph(tmp_path, monkeypatch):
     )
     distill(gsdd)
     assert len(list(Path('datasets/gsdd_demo/distilled/HR').iterdir())) == 4
+
+
+def test_every_method_that_the_options_know_has_a_row() -> None:
+    assert set(get_args(SelectMethod)) == set(choice.METHODS)
