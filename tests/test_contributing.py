@@ -90,18 +90,21 @@ from pathlib import Path
 
 from basicsr_distill.io.inputs import file_inputs
 from basicsr_distill.io.manifest import MANIFEST_NAME, PatchRow, read_table
-from basicsr_distill.stages.record import StagePlan, fingerprint_stage
+from basicsr_distill.stages.record import StagePlan, StageResult, fingerprint_stage
 from basicsr_distill.stages.sharding import shared_stage_folder
 
 
-def run(recipe) -> Path:
-    patches, folder = Path(recipe.extract.save_dir), Path(recipe.toy.save_dir)
-    inputs = {'patches': fingerprint_stage(patches), **file_inputs(recipe.toy, 'toy')}
-    plan = StagePlan(folder, 'toy', recipe.toy.model_dump(), inputs)
-    with shared_stage_folder(plan) as stage:
+def plan(recipe) -> StagePlan:
+    inputs = {'patches': fingerprint_stage(Path(recipe.extract.save_dir)), **file_inputs(recipe.toy, 'toy')}
+    return StagePlan(Path(recipe.toy.save_dir), 'toy', recipe.toy.model_dump(), inputs)
+
+
+def run(recipe) -> StageResult:
+    patches = Path(recipe.extract.save_dir)
+    with shared_stage_folder(plan(recipe)) as stage:
         if not stage.finished:
             stage.finish({'counted': len(read_table(patches / MANIFEST_NAME, PatchRow))})
-    return folder
+    return stage.result
 """,
     # 5: a method of select
     'selection/toy_choice.py': """
@@ -151,8 +154,8 @@ EDITS = [
     ('config/sections/select.py', "'file']", "'file', 'last']"),
     (
         'stages/select/choose.py',
-        "        'random': lambda",
-        "        'last': lambda allowed, count: choose_last(len(allowed), count),\n        'random': lambda",
+        "    'random': Method(",
+        "    'last': Method(lambda pool, count: choose_last(len(pool), count)),\n    'random': Method(",
     ),
     (
         'stages/select/choose.py',
@@ -162,12 +165,6 @@ EDITS = [
     # 6
     ('config/__init__.py', "'select', 'finetune'", "'select', 'toy', 'finetune'"),
     ('config/recipe.py', '    select: SelectOptions | None\n', "    select: SelectOptions | None\n    toy: 'Any'\n"),
-    (
-        'stages/pipeline.py',
-        "    if 'finetune' in stages:\n        with",
-        "    if 'toy' in stages:\n        from basicsr_distill.stages.toy import stage as toy\n\n"
-        "        _run('toy', partial(toy.run, recipe))\n    if 'finetune' in stages:\n        with",
-    ),
 ]
 
 
