@@ -6,8 +6,7 @@ from basicsr.utils.registry import LOSS_REGISTRY
 from torch import Tensor, nn
 
 from basicsr_distill.diffusion.training_step import NoisedBatch, Prediction
-from basicsr_distill.ops.bicubic import bicubic_downsample, bicubic_upsample
-from basicsr_distill.ops.high_pass import high_pass
+from basicsr_distill.ops.bicubic import bicubic_downsample, bicubic_upsample, high_pass
 
 # Mean square below which high frequencies are rounding (1e-14 of it) and a sample is flat; the logarithm stays finite.
 _ENERGY_FLOOR = 1e-12

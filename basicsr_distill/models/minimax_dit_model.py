@@ -18,10 +18,10 @@ from basicsr_distill.config.sections.base import bind
 from basicsr_distill.config.sections.datasets import LatentPatchDatasetOptions
 from basicsr_distill.config.sections.dit import MinimaxDiTTrainOptions
 from basicsr_distill.diffusion.codec import Codec, build_codec
+from basicsr_distill.diffusion.denoiser_quality import noise_errors, sample_grid, save_grid
 from basicsr_distill.diffusion.ema import averaged_weights, make_average, update_average
 from basicsr_distill.diffusion.process import linear_alpha_bar
 from basicsr_distill.diffusion.step_cost import training_cost
-from basicsr_distill.diffusion.validation import noise_errors, sample_grid, save_grid
 from basicsr_distill.errors import InputError
 from basicsr_distill.io.weights import load_weights
 from basicsr_distill.losses.batch_gradient import BatchGradient
