@@ -18,7 +18,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from basicsr_distill.selection.coverage import distance_to_others, k_center, nearest
+from basicsr_distill.selection.core_sets import choose_k_center
+from basicsr_distill.selection.distances import distance_to_others, nearest
 
 _ROWS = 1 << 14
 
@@ -76,7 +77,7 @@ def main() -> None:
             'nearest patch of every sample': lambda: nearest(few, features),
             'coverage: nearest sample of every patch': lambda: nearest(features, few),
             'distance of probes to the other patches': lambda: distance_to_others(features, np.arange(args.few)),
-            f'k_center, {args.picks} picks': lambda: k_center(few, features, args.picks),
+            f'k_center, {args.picks} picks': lambda: choose_k_center(few, args.picks, targets=features),
         }
         print(f'{"":<42}{"wall s":>9}{"cpu s":>9}{"peak MiB":>10}')
         for name, work in works.items():

@@ -13,12 +13,15 @@ from collections.abc import Callable, Mapping
 from functools import cache
 from typing import Any, Literal, TypeVar
 
+from pydantic import Field, create_model
+
 from basicsr_distill.config import STAGE_ORDER, sections
 from basicsr_distill.config.sections.base import Options, bind, type_names
 
 # ``stage`` is a section of a recipe beside BasicSR's root keys. By ``model_type`` there are ``train``, the section of
-# that name, and ``root``, the keys beside all sections where a model reads more than others.
-Kind = Literal['stage', 'dataset', 'network', 'loss', 'metric', 'train', 'root']
+# that name, and ``root``, the keys beside all sections where a model reads more than others. ``term`` is a loss of the
+# fine-tuning by its key in ``train``, ``NAME_opt``; those of the paper are fields of MinimaxDiTTrainOptions.
+Kind = Literal['stage', 'dataset', 'network', 'loss', 'metric', 'term', 'train', 'root']
 Models = Mapping[str, type[Options]]
 _Model = TypeVar('_Model', bound=type[Options])
 
@@ -48,7 +51,16 @@ def models(kind: Kind) -> Models:
     for module in sorted(found.name for found in pkgutil.iter_modules(sections.__path__)):
         importlib.import_module(f'{sections.__name__}.{module}')
     known = _models[kind]
+    if kind == 'train':
+        known = {name: _with_terms(model) for name, model in known.items()}
     return {name: known[name] for name in (STAGE_ORDER if kind == 'stage' else sorted(known)) if name in known}
+
+
+def _with_terms(model: type[Options]) -> type[Options]:
+    """Return the model with a field for every term that was registered, where it takes terms."""
+    terms = models('term') if getattr(model, 'takes_terms', False) else {}
+    fields: Any = {key: (term | None, Field(None, description=term.__doc__)) for key, term in terms.items()}
+    return create_model(model.__name__, __base__=model, __doc__=model.__doc__, **fields) if fields else model
 
 
 def bind_dataset(opt: Mapping[str, Any]) -> Any:

@@ -8,10 +8,11 @@ import torch
 from basicsr.utils import get_root_logger
 from torch import Tensor
 
-from basicsr_distill.diffusion.objective import (
+from basicsr_distill.diffusion.training_step import (
     NoisedBatch,
     Prediction,
     gradient_norms,
+    join_parts,
     not_finite,
     read_output,
     split_batch,
@@ -24,12 +25,12 @@ class BatchGradient:
     """Puts the gradient of a batch's objective on the parameters, and changes nothing else: it can be repeated.
 
     The gradient is the same, up to rounding, however a batch is cut and whatever the sizes of the parts: means count by
-    their samples, and the minimax terms are extremes over the whole batch. For these the predictions of all parts are
-    needed before the first is followed backwards, and keeping all parts' activations would cost the memory that cutting
-    saves. So a first pass without gradients predicts, the terms' gradients at x0_pred are taken there, and in the
-    second pass each part follows <x0_pred, that gradient> backwards in the terms' place. It costs one more forward
-    pass, and only where there are minimax terms and several parts. Both passes see the same noise and the same dropped
-    labels, since the batch carries them, and the network draws no random numbers of its own.
+    their samples, and some terms (the minimax losses) are extremes over the whole batch. For these the predictions of
+    all parts are needed before the first is followed backwards, and keeping all parts' activations would cost the
+    memory that cutting saves. So a first pass without gradients predicts, the terms' gradients at x0_pred are taken
+    there, and in the second pass each part follows <x0_pred, that gradient> backwards in the terms' place. It costs one
+    more forward pass, and only where there are such terms and several parts. Both passes see the same noise and the
+    same dropped labels, since the batch carries them, and the network draws no random numbers of its own.
 
     Args:
         net: the network, perhaps wrapped for several ranks.
@@ -116,13 +117,11 @@ class BatchGradient:
         return total
 
     def _whole_batch_pulls(self, parts: Sequence[NoisedBatch]) -> tuple[Terms, list[Terms]]:
-        """The minimax terms of the whole batch, and for every part their gradients at its x0_pred."""
+        """Return the terms that need the whole batch, and for every part their gradients at its x0_pred."""
         with torch.no_grad():
-            x0_pred = torch.cat([self._predict(part).x0_pred for part in parts])
-        x0, labels, alpha_bar_t = (
-            torch.cat([getattr(part, name) for part in parts]) for name in ('x0', 'labels', 'alpha_bar_t')
-        )
-        terms = self.objective.minimax_terms(x0_pred.requires_grad_(), x0, labels, alpha_bar_t)
+            prediction = join_parts([self._predict(part) for part in parts])
+        x0_pred = prediction.x0_pred.requires_grad_()
+        terms = self.objective.whole_batch_terms(join_parts(parts), prediction)
         _refuse_not_finite(terms)
         sizes = [len(part) for part in parts]
         pulls = {name: torch.autograd.grad(value, x0_pred)[0].split(sizes) for name, value in terms.items()}

@@ -5,8 +5,8 @@ from collections.abc import Callable
 from basicsr.utils.registry import LOSS_REGISTRY
 from torch import Tensor, nn
 
-from basicsr_distill.ops.bicubic import bicubic_downsample, bicubic_upsample
-from basicsr_distill.ops.high_pass import high_pass
+from basicsr_distill.diffusion.training_step import NoisedBatch, Prediction
+from basicsr_distill.ops.bicubic import bicubic_downsample, bicubic_upsample, high_pass
 
 # Mean square below which high frequencies are rounding (1e-14 of it) and a sample is flat; the logarithm stays finite.
 _ENERGY_FLOOR = 1e-12
@@ -30,15 +30,19 @@ class HighFrequencyLoss(nn.Module):
         mode: one of the four.
         scale: factor of the bicubic resizing.
         pixel_max_timestep: see above.
+        decode: latents to pixels, differentiable; called in ``pixel`` mode alone.
 
     >>> import torch
+    >>> from types import SimpleNamespace as Given
     >>> x0 = torch.eye(8)[None, None]
-    >>> loss = HighFrequencyLoss(loss_weight=1.0, mode='latent', scale=4, pixel_max_timestep=100)
-    >>> loss(x0, x0, torch.ones(1), torch.zeros(1), decode=None)
+    >>> loss = HighFrequencyLoss(loss_weight=1.0, mode='latent', scale=4, pixel_max_timestep=100, decode=None)
+    >>> loss(Given(x0_pred=x0), Given(x0=x0, alpha_bar_t=torch.ones(1), timesteps=torch.zeros(1)))
     tensor(0.)
     """
 
-    def __init__(self, loss_weight: float, mode: str, scale: int, pixel_max_timestep: int) -> None:
+    def __init__(
+        self, loss_weight: float, mode: str, scale: int, pixel_max_timestep: int, decode: Callable[[Tensor], Tensor]
+    ) -> None:
         super().__init__()
         if mode not in ('off', 'latent', 'pixel', 'literal'):
             raise ValueError(f'mode {mode!r} is none of off, latent, pixel, literal.')
@@ -46,26 +50,20 @@ class HighFrequencyLoss(nn.Module):
         self.mode = mode
         self.scale = scale
         self.pixel_max_timestep = pixel_max_timestep
+        self.decode = decode
 
-    def forward(
-        self, x0_pred: Tensor, x0: Tensor, alpha_bar_t: Tensor, timesteps: Tensor, decode: Callable[[Tensor], Tensor]
-    ) -> Tensor:
-        """The weighted loss, a scalar.
-
-        Args:
-            x0_pred, x0: (N, C, h, w), float32.
-            alpha_bar_t, timesteps: (N,).
-            decode: latents to pixels, differentiable; called in ``pixel`` mode alone.
-        """
+    def forward(self, prediction: Prediction, batch: NoisedBatch) -> Tensor:
+        """Return the weighted loss, a scalar."""
+        x0_pred, x0, alpha_bar_t = prediction.x0_pred, batch.x0, batch.alpha_bar_t
         if self.mode == 'off':
             return (x0_pred * 0).sum()
         if self.mode == 'literal':
             return -self.loss_weight * self._literal(x0_pred, x0)
         if self.mode == 'pixel':
-            near = timesteps < self.pixel_max_timestep
+            near = batch.timesteps < self.pixel_max_timestep
             if not near.any():
                 return (x0_pred * 0).sum()
-            gap = self._log_energy(decode(x0_pred[near])) - self._log_energy(decode(x0[near]))
+            gap = self._log_energy(self.decode(x0_pred[near])) - self._log_energy(self.decode(x0[near]))
             return self.loss_weight * (alpha_bar_t[near] * gap.abs()).sum() / len(x0)
         gap = self._log_energy(x0_pred) - self._log_energy(x0)
         return self.loss_weight * (alpha_bar_t * gap.abs()).mean()

@@ -1,100 +1,99 @@
 """The objective of fine-tuning.
 
-L = L_simple (+ L_vlb) + L_representativeness + L_diversity + L_high-frequency (Cho et al. 2025, Eq. 6).
+L = L_simple (+ L_vlb) + a term for every ``*_opt`` of the ``train`` section: L_representativeness + L_diversity +
+L_high-frequency in Cho et al. (2025), Eq. 6.
+
+A term is a registered loss with the signature ``loss(prediction, batch) -> scalar``, a mean over the samples. One that
+is not says so by the class attribute ``needs_whole_batch``: it is computed of all parts of a batch together, and its
+gradient passes through ``prediction.x0_pred`` alone. One that remembers batches has a method ``commit()``, which ends a
+step that was taken.
 """
 
+import inspect
 from collections.abc import Callable, Mapping
 
 from basicsr.losses import build_loss
+from basicsr.utils.registry import LOSS_REGISTRY
 from torch import Tensor, nn
 
 from basicsr_distill.config.sections.dit import MinimaxDiTTrainOptions
-from basicsr_distill.diffusion.objective import NoisedBatch, Prediction, denoising_terms, noise_batch
-from basicsr_distill.losses.minimax_loss import MinimaxLoss
+from basicsr_distill.diffusion.training_step import NoisedBatch, Prediction, denoising_terms, noise_batch
 
 Terms = dict[str, Tensor]
 
 
-def build_losses(options: MinimaxDiTTrainOptions, num_labels: int, latent_dim: int) -> nn.ModuleDict:
-    """The terms beside L_simple that are switched on; their memories are part of the training state.
+def build_losses(
+    options: MinimaxDiTTrainOptions, num_labels: int, latent_dim: int, decode: Callable[[Tensor], Tensor]
+) -> nn.ModuleDict:
+    """Build the terms beside L_simple that are switched on; their memories are part of the training state.
 
     >>> options = MinimaxDiTTrainOptions(total_iter=1, optim_g={}, scheduler={}, diversity_opt={})
-    >>> list(build_losses(options, num_labels=2, latent_dim=3))
+    >>> list(build_losses(options, num_labels=2, latent_dim=3, decode=lambda latents: latents))
     ['diversity']
+
+    Args:
+        options: of the ``train`` section.
+        num_labels: given to losses that take it, like the following.
+        latent_dim: numbers in a flattened latent.
+        decode: latents to pixels, differentiable.
     """
-    data = {'num_labels': num_labels, 'latent_dim': latent_dim}
-    sections = {
-        'representativeness': (options.representativeness_opt, data),
-        'diversity': (options.diversity_opt, data),
-        'high_frequency': (options.high_frequency_opt, {}),
-    }
+    given = {'num_labels': num_labels, 'latent_dim': latent_dim, 'decode': decode}
     losses = nn.ModuleDict()
-    for name, (section, arguments) in sections.items():
-        if section is not None and section.loss_weight > 0 and getattr(section, 'mode', None) != 'off':
+    for name, section in options.terms.items():
+        if section.loss_weight > 0 and getattr(section, 'mode', None) != 'off':
+            taken = inspect.signature(LOSS_REGISTRY.get(section.type)).parameters
+            arguments = {key: value for key, value in given.items() if key in taken}
             losses[name] = build_loss({**section.model_dump(exclude={'pixel_codec'}), **arguments})
     return losses
 
 
 class Objective:
-    """The weighted terms of Eq. (6).
+    """The weighted terms.
 
     Args:
         losses: of :func:`build_losses`.
         options: of the ``train`` section.
         alpha_bar: of every timestep.
-        decode: latents to pixels, for the high-frequency term in ``pixel`` mode.
     """
 
-    def __init__(
-        self,
-        losses: nn.ModuleDict,
-        options: MinimaxDiTTrainOptions,
-        alpha_bar: Tensor,
-        decode: Callable[[Tensor], Tensor],
-    ) -> None:
+    def __init__(self, losses: nn.ModuleDict, options: MinimaxDiTTrainOptions, alpha_bar: Tensor) -> None:
         self.losses = losses
         self.options = options
         self.alpha_bar = alpha_bar
-        self.decode = decode
+        self._whole = {name for name, loss in losses.items() if getattr(loss, 'needs_whole_batch', False)}
 
     @property
     def is_mean(self) -> bool:
         """Whether every term is a mean over the samples, so that parts of a batch are independent of each other."""
-        return not any(isinstance(loss, MinimaxLoss) for loss in self.losses.values())
+        return not self._whole
 
     def noise(self, batch: Mapping[str, Tensor]) -> NoisedBatch:
-        """A batch of a LatentPatchDataset with its noise on."""
+        """Return a batch of a LatentPatchDataset with its noise on."""
         return noise_batch(batch, self.alpha_bar, self.options.max_timestep, self.options.label_dropout)
 
-    def minimax_terms(self, x0_pred: Tensor, x0: Tensor, labels: Tensor, alpha_bar_t: Tensor) -> Terms:
-        """The terms that are one extreme over a whole batch; :meth:`commit` ends the step."""
-        terms = {}
-        if 'representativeness' in self.losses:
-            terms['l_representativeness'] = self.losses['representativeness'](x0_pred, x0, labels, alpha_bar_t)
-        if 'diversity' in self.losses:
-            terms['l_diversity'] = self.losses['diversity'](x0_pred, labels, alpha_bar_t)
-        return terms
+    def whole_batch_terms(self, batch: NoisedBatch, prediction: Prediction) -> Terms:
+        """Return the terms that need the whole batch; :meth:`commit` ends the step."""
+        return {f'l_{name}': loss(prediction, batch) for name, loss in self.losses.items() if name in self._whole}
 
     def terms(self, part: NoisedBatch, prediction: Prediction, pulls: Terms | None = None) -> Terms:
-        """Every term of a part of the batch.
+        """Return every term of a part of the batch.
 
         Args:
-            pulls: gradients at the part's x0_pred that stand for the minimax terms; those are computed of the part
-                itself, which then is the batch, when absent.
+            part: of the batch.
+            prediction: of the part.
+            pulls: gradients at the part's x0_pred that stand for the terms of the whole batch; those are computed of
+                the part itself, which then is the batch, when absent.
         """
         terms = denoising_terms(part, prediction, self.alpha_bar, self.options.min_snr_gamma, self.options.vlb_weight)
-        if pulls is None:
-            terms.update(self.minimax_terms(prediction.x0_pred, part.x0, part.labels, part.alpha_bar_t))
-        else:
-            terms.update({name: (prediction.x0_pred * pull).sum() for name, pull in pulls.items()})
-        if 'high_frequency' in self.losses:
-            terms['l_high_frequency'] = self.losses['high_frequency'](
-                prediction.x0_pred, part.x0, part.alpha_bar_t, part.timesteps, decode=self.decode
-            )
+        for name, loss in self.losses.items():
+            if pulls is not None and name in self._whole:
+                terms[f'l_{name}'] = (prediction.x0_pred * pulls[f'l_{name}']).sum()
+            else:
+                terms[f'l_{name}'] = loss(prediction, part)
         return terms
 
     def commit(self) -> None:
         """Remember the batch in the memories; to be called once a step, when it was taken."""
         for loss in self.losses.values():
-            if isinstance(loss, MinimaxLoss):
-                loss.commit()
+            if (commit := getattr(loss, 'commit', None)) is not None:
+                commit()

@@ -19,12 +19,15 @@ from torch import Tensor, nn
 from basicsr_distill.config.sections.base import bind
 from basicsr_distill.config.sections.gsdd import GSDDTrainOptions, RandomConvOptions, Vgg19Options
 from basicsr_distill.data.labelled_patch_dataset import LabelledPatchDataset
-from basicsr_distill.diffusion.validation import save_grid
+from basicsr_distill.diffusion.denoiser_quality import save_grid
 from basicsr_distill.errors import InputError
 from basicsr_distill.io.weights import load_weights
-from basicsr_distill.losses.distribution_matching import distribution_distance, mean_pairwise_cosine
+from basicsr_distill.losses.distribution_matching import (
+    distribution_distance,
+    mean_pairwise_cosine,
+    random_features,
+)
 from basicsr_distill.losses.memory import gather_batch
-from basicsr_distill.losses.random_features import random_features
 from basicsr_distill.ops.bicubic import bicubic_downsample, bicubic_upsample
 from basicsr_distill.ops.siamese_augmentation import augment, draw_augmentation
 from basicsr_distill.runtime import distributed

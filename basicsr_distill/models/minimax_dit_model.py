@@ -13,15 +13,15 @@ from basicsr.utils import get_root_logger
 from basicsr.utils.registry import MODEL_REGISTRY
 from torch import Tensor
 
-from basicsr_distill.config.registry import bind_dataset
+from basicsr_distill.config.registry import bind_dataset, models
 from basicsr_distill.config.sections.base import bind
 from basicsr_distill.config.sections.datasets import LatentPatchDatasetOptions
 from basicsr_distill.config.sections.dit import MinimaxDiTTrainOptions
 from basicsr_distill.diffusion.codec import Codec, build_codec
+from basicsr_distill.diffusion.denoiser_quality import noise_errors, sample_grid, save_grid
 from basicsr_distill.diffusion.ema import averaged_weights, make_average, update_average
 from basicsr_distill.diffusion.process import linear_alpha_bar
 from basicsr_distill.diffusion.step_cost import training_cost
-from basicsr_distill.diffusion.validation import noise_errors, sample_grid, save_grid
 from basicsr_distill.errors import InputError
 from basicsr_distill.io.weights import load_weights
 from basicsr_distill.losses.batch_gradient import BatchGradient
@@ -46,7 +46,8 @@ class MinimaxDiTModel(BaseModel):
         self.net_g = self.model_to_device(_network_to_train(opt['network_g']))
         self.net = self.get_bare_model(self.net_g)
         self.data_options: LatentPatchDatasetOptions = bind_dataset(opt['datasets']['train'])
-        self.train_options = bind(MinimaxDiTTrainOptions, opt['train'], 'train')
+        section: Any = models('train')['MinimaxDiTModel']  # with the terms that others have registered
+        self.train_options: MinimaxDiTTrainOptions = bind(section, opt['train'], 'train')
         self.trained = [parameter for parameter in self.net.parameters() if parameter.requires_grad]
         self.average = make_average(self.trained, self.train_options.ema_decay, self.train_options.ema_warmup)
         if path := opt['path'].get('pretrain_network_g'):
@@ -72,13 +73,13 @@ class MinimaxDiTModel(BaseModel):
         dtype = DTYPES[options.precision]
         autocast = partial(torch.autocast, self.device.type, dtype, enabled=dtype != torch.float32)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=options.precision == 'fp16')
-        self.losses = build_losses(options, self.net.num_labels, self.net.in_channels * self.net.sample_size**2)
-        self.objective = Objective(
-            self.losses.to(self.device),
+        self.losses = build_losses(
             options,
-            self.alpha_bar,
+            self.net.num_labels,
+            self.net.in_channels * self.net.sample_size**2,
             decode=lambda latents: self.pixel_codec.decode(latents),
         )
+        self.objective = Objective(self.losses.to(self.device), options, self.alpha_bar)
         self.gradient = BatchGradient(
             self.net_g, self.objective, autocast, self.scaler, options.accumulation, self.opt['dist']
         )

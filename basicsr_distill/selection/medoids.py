@@ -3,8 +3,8 @@
 import numpy as np
 
 from basicsr_distill.selection.choices import Features, Indices, check_count
+from basicsr_distill.selection.distances import squared_distances
 from basicsr_distill.selection.kmeans import cluster
-from basicsr_distill.selection.points import squared_distances
 
 # k-means sees no more patches than this, or this many for each centre: more hardly move a mean, and cost minutes.
 _SEEN = 20_000

@@ -22,7 +22,7 @@ from basicsr_distill.io.inputs import file_inputs
 from basicsr_distill.io.manifest import IMAGES_FOLDER, MANIFEST_NAME, PatchRow, read_labels, read_table, write_csv
 from basicsr_distill.runtime import distributed
 from basicsr_distill.runtime.parallel import one_thread_per_operation
-from basicsr_distill.selection.coverage import paired_distances
+from basicsr_distill.selection.distances import paired_distances
 from basicsr_distill.selection.kmeans import Clusters, choose_num_clusters, cluster
 from basicsr_distill.stages.features import encode_own_parts, join_parts
 from basicsr_distill.stages.record import (

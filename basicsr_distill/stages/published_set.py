@@ -18,7 +18,7 @@ from basicsr_distill.io.manifest import (
     write_table,
 )
 from basicsr_distill.ops.bicubic import make_lr
-from basicsr_distill.selection.coverage import distance_to_others, nearest
+from basicsr_distill.selection.distances import distance_to_others, nearest
 
 CARD_NAME = 'README.md'
 _MONTAGE_COLUMNS = 10

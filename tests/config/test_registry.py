@@ -20,7 +20,7 @@ from basicsr_distill.features import encoders
 
 TABLES = [registry.models(kind) for kind in get_args(registry.Kind)]
 # What a component gets by the data or from its caller, and what its caller makes of a key.
-GIVEN = {'num_labels', 'latent_dim', 'img', 'img2'}
+GIVEN = {'num_labels', 'latent_dim', 'decode', 'img', 'img2'}
 USED_BY_THE_MODEL = {'pixel_codec'}
 
 

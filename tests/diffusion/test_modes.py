@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
+from basicsr_distill.diffusion.denoiser_quality import denoising_errors
 from basicsr_distill.diffusion.modes import latent_modes
-from basicsr_distill.diffusion.own_error import denoising_errors
 from basicsr_distill.diffusion.process import linear_alpha_bar
 
 

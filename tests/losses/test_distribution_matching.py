@@ -5,8 +5,11 @@ import math
 import pytest
 import torch
 
-from basicsr_distill.losses.distribution_matching import distribution_distance, mean_pairwise_cosine
-from basicsr_distill.losses.random_features import random_features
+from basicsr_distill.losses.distribution_matching import (
+    distribution_distance,
+    mean_pairwise_cosine,
+    random_features,
+)
 
 
 def test_distance_of_means():

@@ -1,11 +1,13 @@
 """The global batch of several processes over gloo."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from support import on_ranks
 
-from basicsr_distill.losses.diversity_loss import DiversityLoss
 from basicsr_distill.losses.memory import gather_batch
+from basicsr_distill.losses.minimax_loss import DiversityLoss
 
 
 def batch_of(rank):
@@ -19,10 +21,10 @@ def gathered(rank):
     weights = torch.arange(1.0, len(everything) + 1)
     ((everything.sum(1) * weights).sum()).backward()
     loss = DiversityLoss(1, 48, loss_weight=0.008, memory_size=512, t_weight='none')
-    labels = torch.zeros(64, dtype=torch.int64)
+    batch = SimpleNamespace(labels=torch.zeros(64, dtype=torch.int64), alpha_bar_t=torch.ones(64))
     values = []
     for _ in range(2):
-        values.append(loss(own, labels, torch.ones(64)).detach())
+        values.append(loss(SimpleNamespace(x0_pred=own), batch).detach())
         loss.commit()
     return {
         'everything': everything.detach(),

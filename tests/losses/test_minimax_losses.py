@@ -2,6 +2,7 @@
 
 import math
 from collections import defaultdict, deque
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -9,9 +10,8 @@ import torch.nn.functional as F
 from support import keys_of
 
 from basicsr_distill.config.sections.losses import DiversityLossOptions, RepresentativenessLossOptions
-from basicsr_distill.losses.diversity_loss import DiversityLoss
 from basicsr_distill.losses.memory import LatentMemory
-from basicsr_distill.losses.representativeness_loss import RepresentativenessLoss
+from basicsr_distill.losses.minimax_loss import DiversityLoss, RepresentativenessLoss
 
 LABELS, SHAPE, MEMORY = 3, (4, 5, 6), 4
 DIM = math.prod(SHAPE)
@@ -23,6 +23,10 @@ def representativeness_loss(**given):
 
 def diversity_loss(**given):
     return DiversityLoss(LABELS, DIM, **keys_of(DiversityLossOptions, **given))
+
+
+def value(loss, x0_pred, x0, labels, alpha_bar_t):
+    return loss(SimpleNamespace(x0_pred=x0_pred), SimpleNamespace(x0=x0, labels=labels, alpha_bar_t=alpha_bar_t))
 
 
 def cosine(a, b):
@@ -82,10 +86,10 @@ def test_losses_equal_the_loop_over_many_batches(t_weight):
     diversity = diversity_loss(loss_weight=1.0, memory_size=MEMORY, t_weight=t_weight)
     real, drawn = LoopOracle(t_weight == 'alpha_bar'), LoopOracle(t_weight == 'alpha_bar')
     for x0_pred, x0, labels, alpha_bar_t in batches(8):
-        assert float(representativeness(x0_pred, x0, labels, alpha_bar_t)) == pytest.approx(
+        assert float(value(representativeness, x0_pred, x0, labels, alpha_bar_t)) == pytest.approx(
             real.representativeness(x0_pred, x0, labels, alpha_bar_t), abs=1e-6
         )
-        assert float(diversity(x0_pred, labels, alpha_bar_t)) == pytest.approx(
+        assert float(value(diversity, x0_pred, x0, labels, alpha_bar_t)) == pytest.approx(
             drawn.diversity(x0_pred, labels, alpha_bar_t), abs=1e-6
         )
         representativeness.commit()
@@ -94,9 +98,9 @@ def test_losses_equal_the_loop_over_many_batches(t_weight):
 
 def test_a_batch_is_remembered_once_however_often_its_loss_is_computed():
     loss, oracle = diversity_loss(loss_weight=1.0, memory_size=MEMORY), LoopOracle(weighted=False)
-    for x0_pred, _, labels, alpha_bar_t in batches(3):
-        loss(x0_pred.flip(0), labels, alpha_bar_t)  # a step that was not taken
-        values = [float(loss(x0_pred, labels, alpha_bar_t)) for _ in range(3)]
+    for x0_pred, x0, labels, alpha_bar_t in batches(3):
+        value(loss, x0_pred.flip(0), x0, labels, alpha_bar_t)  # a step that was not taken
+        values = [float(value(loss, x0_pred, x0, labels, alpha_bar_t)) for _ in range(3)]
         assert values == [pytest.approx(oracle.diversity(x0_pred, labels, alpha_bar_t), abs=1e-6)] * 3
         loss.commit()
         loss.commit()
@@ -114,9 +118,9 @@ def test_a_batch_larger_than_the_memory_keeps_its_last_samples():
 def test_empty_memories_give_zero_and_a_gradient_of_zero():
     loss = diversity_loss()
     x0_pred = torch.randn(2, *SHAPE, requires_grad=True)
-    value = loss(x0_pred, torch.tensor([0, 1]), torch.ones(2))
-    value.backward()
-    assert value.item() == 0 and not x0_pred.grad.any()
+    zero = value(loss, x0_pred, None, torch.tensor([0, 1]), torch.ones(2))
+    zero.backward()
+    assert zero.item() == 0 and not x0_pred.grad.any()
 
 
 def test_gradients_raise_similarity_to_real_latents_and_lower_it_to_drawn_ones():
@@ -126,8 +130,7 @@ def test_gradients_raise_similarity_to_real_latents_and_lower_it_to_drawn_ones()
         loss.memory.push(x0, labels)
         cosines, exists = loss.memory.similarities(x0_pred, labels)
         before = cosines[exists].detach()
-        value = loss(x0_pred, x0, labels, alpha_bar_t) if direction == 1 else loss(x0_pred, labels, alpha_bar_t)
-        (gradient,) = torch.autograd.grad(value, x0_pred)
+        (gradient,) = torch.autograd.grad(value(loss, x0_pred, x0, labels, alpha_bar_t), x0_pred)
         loss.memory.pushed.zero_()
         loss.memory.push(x0, labels)
         after = loss.memory.similarities(x0_pred - 100 * gradient, labels)[0][exists]
@@ -139,9 +142,9 @@ def test_memories_survive_save_and_load_with_the_same_next_loss():
     *seen, last = batches(5)
     loss = representativeness_loss(memory_size=MEMORY)
     for batch in seen:
-        loss(*batch)
+        value(loss, *batch)
         loss.commit()
     restored = representativeness_loss(memory_size=MEMORY)
     restored.load_state_dict(loss.state_dict())
-    assert torch.equal(loss(*last), restored(*last))
+    assert torch.equal(value(loss, *last), value(restored, *last))
     assert torch.equal(loss.memory.directions, restored.memory.directions)

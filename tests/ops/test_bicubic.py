@@ -5,8 +5,7 @@ import pytest
 import torch
 from skimage import data
 
-from basicsr_distill.ops.bicubic import bicubic_downsample, bicubic_upsample, make_lr
-from basicsr_distill.ops.high_pass import high_pass
+from basicsr_distill.ops.bicubic import bicubic_downsample, bicubic_upsample, high_pass, make_lr
 
 
 @pytest.fixture(scope='module')

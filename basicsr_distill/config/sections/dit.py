@@ -1,6 +1,6 @@
 """The denoiser: ``network_g`` of type MinimaxDiT and the ``train`` section of MinimaxDiTModel."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, NonNegativeFloat, PositiveFloat, model_validator
 
@@ -80,6 +80,8 @@ class MinimaxDiTNetworkOptions(Options):
 class MinimaxDiTTrainOptions(Options):
     """The ``train`` section of MinimaxDiTModel."""
 
+    takes_terms: ClassVar[bool] = True
+
     total_iter: PositiveInt = Field(description='Iterations of the whole training.')
     warmup_iter: int = Field(-1, description='Iterations in which the learning rate rises; -1 for none.')
     optim_g: FreeSection = Field(description='Optimizer: type of torch.optim, and its arguments.')
@@ -103,3 +105,8 @@ class MinimaxDiTTrainOptions(Options):
     representativeness_opt: RepresentativenessLossOptions | None = Field(None, description='The term of Eq. (3).')
     diversity_opt: DiversityLossOptions | None = Field(None, description='The term of Eq. (4).')
     high_frequency_opt: HighFrequencyLossOptions | None = Field(None, description='The term of Eq. (5).')
+
+    @property
+    def terms(self) -> dict[str, Any]:
+        """The sections of the losses, by the names of their terms: ``diversity`` of ``diversity_opt``."""
+        return {key.removesuffix('_opt'): value for key, value in self if key.endswith('_opt') and value is not None}

@@ -13,7 +13,7 @@ from basicsr_distill.config.sections.sample import SampleOptions
 from basicsr_distill.errors import InputError
 from basicsr_distill.io.images import read_rgb
 from basicsr_distill.ops.psnr import psnr_after_bicubic
-from basicsr_distill.selection.coverage import herding, k_center
+from basicsr_distill.selection.core_sets import choose_by_herding, choose_k_center
 from basicsr_distill.stages.sample.plan import Draw
 from basicsr_distill.stages.sample.source import Source
 
@@ -106,5 +106,5 @@ def _pick(
         return numbers[:count]
     if errors is not None:
         return sorted(sorted(numbers, key=lambda number: (errors[number], number))[:count])
-    select = herding if options.select == 'herding' else k_center
-    return sorted(numbers[pick] for pick in select(features[numbers], real, count))
+    select = choose_by_herding if options.select == 'herding' else choose_k_center
+    return sorted(numbers[pick] for pick in select(features[numbers], count, targets=real))

@@ -13,7 +13,7 @@ from basicsr_distill.archs.minimax_dit_arch import MinimaxDiT, load_trained
 from basicsr_distill.config.sections.sample import SampleOptions
 from basicsr_distill.data.latent_patch_dataset import LatentPatchDataset
 from basicsr_distill.diffusion.codec import Codec, build_codec
-from basicsr_distill.diffusion.own_error import denoising_errors
+from basicsr_distill.diffusion.denoiser_quality import denoising_errors
 from basicsr_distill.diffusion.sampler import Denoiser
 from basicsr_distill.errors import InputError
 from basicsr_distill.runtime.precision import DTYPES

@@ -12,7 +12,7 @@ from basicsr_distill.io.figures import save_montage
 from basicsr_distill.io.files import sha256_file, write_atomic
 from basicsr_distill.io.images import read_rgb
 from basicsr_distill.io.manifest import IMAGES_FOLDER, MANIFEST_NAME, META_INFO_NAME, SampleRow, write_csv
-from basicsr_distill.selection.coverage import nearest
+from basicsr_distill.selection.distances import nearest
 from basicsr_distill.stages.dataset_card import CardFacts, dataset_card, gsdd_card
 from basicsr_distill.stages.licences import Weights
 from basicsr_distill.stages.published_set import CARD_NAME, coverage_facts, quantiles, write_montage, write_set

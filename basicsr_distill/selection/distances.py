@@ -1,4 +1,4 @@
-"""Choosing a few candidates that stand for many targets, and how well they do, both given as features.
+"""Distances of points, given as features: to one point, to the nearest of others, in pairs.
 
 Features may be mapped from a file that is larger than memory: they are read a block at a time. Distances that decide or
 are reported are sums of squared differences in double precision, every point by itself, so that neither blocks nor
@@ -12,73 +12,41 @@ from numpy.typing import NDArray
 from sklearn.neighbors import NearestNeighbors
 from threadpoolctl import threadpool_limits
 
-Features = NDArray[np.float32]
+from basicsr_distill.selection.choices import Features
+
 # Small enough for a core's cache.
 _BLOCK_BYTES = 1 << 20
 
 
-def k_center(candidates: Features, targets: Features, count: int) -> NDArray[np.int64]:
-    """Greedy k-centre: each pick is the candidate nearest to the target that is covered worst so far.
+def mean_point(points: Features) -> NDArray[np.float64]:
+    """Return the mean of points (N, D), in double precision, (D,); the same whatever the number of threads.
 
-    Source: Gonzalez (1985), with centres restricted to candidates; the first target is the one nearest the mean.
+    >>> mean_point(np.float32([[0, 0], [3, 4]])).tolist()
+    [1.5, 2.0]
+    """
+    return points.mean(0, dtype=np.float64)
 
-    >>> k_center(np.float32([[0], [4], [9]]), np.float32([[0], [1], [8]]), 2).tolist()
-    [0, 2]
+
+def squared_distances(points: Features, target: NDArray[np.floating]) -> NDArray[np.float64]:
+    """Return the squared Euclidean distance of every point to one target; equal points have distance 0.
+
+    >>> squared_distances(np.float32([[0, 0], [3, 4]]), np.zeros(2)).tolist()
+    [0.0, 25.0]
 
     Args:
-        candidates: (M, D).
-        targets: (R, D).
-        count: picks, at most M.
+        points: (N, D).
+        target: (D,).
 
     Returns:
-        Indices of candidates in the order picked, (count,), each once.
+        (N,), float64.
     """
-    free = np.ones(len(candidates), bool)
-    worst = int(_squared_distances(targets, targets.mean(0, dtype=np.float64)).argmin())
-    covered = np.full(len(targets), np.inf)
-    picks = []
-    for _ in range(count):
-        pick = int(np.where(free, _squared_distances(candidates, targets[worst]), np.inf).argmin())
-        picks.append(pick)
-        free[pick] = False
-        np.minimum(covered, _squared_distances(targets, candidates[pick]), out=covered)
-        worst = int(covered.argmax())
-    return np.array(picks, np.int64)
-
-
-def herding(candidates: Features, targets: Features, count: int) -> NDArray[np.int64]:
-    """Herding: each pick brings the mean of all picks nearest to the mean of the targets.
-
-    Source: Welling (2009), in the form of iCaRL (Rebuffi et al. 2017).
-
-    >>> herding(np.float32([[0], [4], [9]]), np.float32([[0], [1], [8]]), 2).tolist()
-    [1, 0]
-
-    Args:
-        candidates: (M, D).
-        targets: (R, D).
-        count: picks, at most M.
-
-    Returns:
-        Indices of candidates in the order picked, (count,), each once.
-    """
-    goal = targets.mean(0, dtype=np.float64)
-    free = np.ones(len(candidates), bool)
-    total = np.zeros_like(goal)
-    picks = []
-    for number in range(1, count + 1):
-        gap = np.concatenate(
-            [np.square((total + candidates[part]) / number - goal).sum(1) for part in _blocks(candidates)]
-        )
-        pick = int(np.where(free, gap, np.inf).argmin())
-        picks.append(pick)
-        free[pick] = False
-        total += candidates[pick]
-    return np.array(picks, np.int64)
+    return np.concatenate(
+        [_squared_norms(np.subtract(points[part], target, dtype=np.float64)) for part in _blocks(points)]
+    )
 
 
 def nearest(samples: Features, references: Features) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """The nearest reference of each sample, and its Euclidean distance, both (N,).
+    """Return the nearest reference of each sample, and its Euclidean distance, both (N,).
 
     >>> index, distance = nearest(np.float32([[0, 0], [9, 9]]), np.float32([[3, 4], [9, 9]]))
     >>> index.tolist(), distance.tolist()
@@ -93,7 +61,7 @@ def nearest(samples: Features, references: Features) -> tuple[NDArray[np.int64],
 
 
 def distance_to_others(points: Features, chosen: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Euclidean distance of some of the points, given by index, to the nearest other, (N,); 0 where there is none.
+    """Return the distance of some of the points, given by index, to the nearest other, (N,); 0 where there is none.
 
     >>> distance_to_others(np.float32([[0], [1], [3]]), np.array([0, 2])).tolist()
     [1.0, 2.0]
@@ -107,7 +75,7 @@ def distance_to_others(points: Features, chosen: NDArray[np.int64]) -> NDArray[n
 
 
 def paired_distances(samples: Features, references: Features, index: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Euclidean distance of each sample to the reference with the index given for it, (N,).
+    """Return the Euclidean distance of each sample to the reference with the index given for it, (N,).
 
     >>> paired_distances(np.float32([[0, 0]]), np.float32([[9, 9], [3, 4]]), np.array([1])).tolist()
     [5.0]
@@ -133,13 +101,6 @@ def _neighbours(samples: Features, references: Features, count: int) -> NDArray[
     with threadpool_limits(1):
         search = NearestNeighbors(n_neighbors=count, algorithm='brute').fit(references)
         return search.kneighbors(samples, return_distance=False)
-
-
-def _squared_distances(points: Features, target: NDArray[np.floating]) -> NDArray[np.float64]:
-    """Of every point to one target, (N,)."""
-    return np.concatenate(
-        [_squared_norms(np.subtract(points[part], target, dtype=np.float64)) for part in _blocks(points)]
-    )
 
 
 def _squared_norms(gaps: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -1,4 +1,4 @@
-"""Selections against their definitions, written as loops."""
+"""Distances, and choices of candidates that stand for other targets, against their definitions, written as loops."""
 
 import tracemalloc
 from pathlib import Path
@@ -8,8 +8,9 @@ import pytest
 import sklearn
 from threadpoolctl import threadpool_limits
 
-from basicsr_distill.selection import coverage
-from basicsr_distill.selection.coverage import distance_to_others, herding, k_center, nearest, paired_distances
+from basicsr_distill.selection import distances
+from basicsr_distill.selection.core_sets import choose_by_herding, choose_k_center
+from basicsr_distill.selection.distances import distance_to_others, nearest, paired_distances
 
 
 @pytest.fixture
@@ -28,7 +29,7 @@ def test_herding_picks_what_brings_the_mean_nearest(features):
             if n not in picked
         }
         picked.append(min(gaps, key=gaps.get))
-    assert herding(candidates, targets, 12).tolist() == picked
+    assert choose_by_herding(candidates, 12, targets).tolist() == picked
 
 
 def test_k_center_covers_the_worst_target_each_time(features):
@@ -39,18 +40,18 @@ def test_k_center_covers_the_worst_target_each_time(features):
     for _ in range(12):
         picked.append(min((c for c in range(30) if c not in picked), key=lambda c: gap(worst, c)))
         worst = max(range(50), key=lambda r: min(gap(r, c) for c in picked))
-    assert k_center(candidates, targets, 12).tolist() == picked
+    assert choose_k_center(candidates, 12, targets=targets).tolist() == picked
 
 
 def test_both_can_take_everything_once(features):
     candidates, targets = features
-    for select in (herding, k_center):
-        assert sorted(select(candidates, targets, 30).tolist()) == list(range(30))
+    for select in (choose_by_herding, choose_k_center):
+        assert sorted(select(candidates, 30, targets=targets).tolist()) == list(range(30))
 
 
 def test_selections_stand_for_the_targets_better_than_chance(features):
     candidates, targets = features
-    chosen = candidates[herding(candidates, targets, 5)].mean(0)
+    chosen = candidates[choose_by_herding(candidates, 5, targets)].mean(0)
     generator = np.random.default_rng(1)
     random = [candidates[generator.permutation(30)[:5]].mean(0) for _ in range(50)]
     goal = targets.mean(0)
@@ -94,16 +95,16 @@ def test_blocks_and_threads_do_not_change_a_bit(monkeypatch: pytest.MonkeyPatch)
             *nearest(few, many),
             *nearest(many, few),
             distance_to_others(many, index),
-            herding(few, many, 40),
-            k_center(few, many, 40),
-            k_center(many, few, 40),
+            choose_by_herding(few, 40, many),
+            choose_k_center(few, 40, targets=many),
+            choose_k_center(many, 40, targets=few),
             paired_distances(many, few, index),
         ]
         return [array.tobytes() for array in arrays]
 
     expected = results()
     for block_bytes, chunk, threads in ((1, 256, 1), (1 << 12, 64, 2), (1 << 30, 1000, 4)):
-        monkeypatch.setattr(coverage, '_BLOCK_BYTES', block_bytes)
+        monkeypatch.setattr(distances, '_BLOCK_BYTES', block_bytes)
         with sklearn.config_context(pairwise_dist_chunk_size=chunk), threadpool_limits(threads):
             assert results() == expected
 
@@ -115,9 +116,9 @@ def test_features_mapped_from_a_file_are_read_in_blocks(tmp_path: Path) -> None:
     for work in (
         lambda: nearest(points, few),
         lambda: nearest(few, points),
-        lambda: k_center(few, points, 5),
+        lambda: choose_k_center(few, 5, targets=points),
         lambda: distance_to_others(points, np.arange(20)),
-        lambda: herding(points, few, 3),
+        lambda: choose_by_herding(points, 3, few),
     ):
         tracemalloc.start()
         work()

@@ -1,7 +1,8 @@
 """One training step's equations: a batch noised, what the denoiser's output says of it, the terms that are means."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -11,19 +12,15 @@ from basicsr_distill.diffusion.process import add_noise, predict_x0, simple_loss
 
 @dataclass(frozen=True)
 class NoisedBatch:
-    """A batch, or a part of one, as the denoiser is asked about it.
+    """A batch, or a part of one, as the denoiser is asked about it."""
 
-    x0, noise, x_t: (N, C, h, w), float32.  labels, timesteps: (N,), int64.  alpha_bar_t: (N,).
-    drop_mask: (N,), bool, samples whose label is replaced by the null label.
-    """
-
-    x0: Tensor
-    noise: Tensor
-    x_t: Tensor
-    labels: Tensor
-    timesteps: Tensor
-    alpha_bar_t: Tensor
-    drop_mask: Tensor
+    x0: Tensor  # (N, C, h, w), float32, the latents
+    noise: Tensor  # as x0
+    x_t: Tensor  # as x0, with the noise on
+    labels: Tensor  # (N,), int64
+    timesteps: Tensor  # (N,), int64
+    alpha_bar_t: Tensor  # (N,)
+    drop_mask: Tensor  # (N,), bool, samples whose label is replaced by the null label
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -31,16 +28,15 @@ class NoisedBatch:
 
 @dataclass(frozen=True)
 class Prediction:
-    """What the denoiser said.
+    """What the denoiser said of a batch, or a part of one."""
 
-    output: (N, C, h, w), or (N, 2 C, h, w) with the learned variance behind, float32.  eps_pred, x0_pred: (N, C, h, w).
-    variance_pred: (N, C, h, w), or None.
-    """
+    output: Tensor  # (N, C, h, w), or (N, 2 C, h, w) with the learned variance behind, float32
+    eps_pred: Tensor  # (N, C, h, w)
+    x0_pred: Tensor  # (N, C, h, w)
+    variance_pred: Tensor | None  # (N, C, h, w)
 
-    output: Tensor
-    eps_pred: Tensor
-    x0_pred: Tensor
-    variance_pred: Tensor | None
+
+_Parts = TypeVar('_Parts', NoisedBatch, Prediction)
 
 
 def split_batch(batch: Mapping[str, Tensor], count: int) -> list[dict[str, Tensor]]:
@@ -52,6 +48,22 @@ def split_batch(batch: Mapping[str, Tensor], count: int) -> list[dict[str, Tenso
     count = min(count, len(batch['label']))
     chunks = {key: value.tensor_split(count) for key, value in batch.items()}
     return [{key: value[number] for key, value in chunks.items()} for number in range(count)]
+
+
+def join_parts(parts: Sequence[_Parts]) -> _Parts:
+    """Join parts of a noised batch, or what was predicted of them, in their order.
+
+    >>> part = Prediction(*torch.zeros(3, 2, 1, 1, 1), None)
+    >>> whole = join_parts([part, part])
+    >>> len(whole.x0_pred), whole.variance_pred
+    (4, None)
+    """
+    whole = type(parts[0])
+    columns = {field.name: [getattr(part, field.name) for part in parts] for field in fields(whole)}
+    joined: dict[str, Any] = {
+        name: torch.cat(values) if values[0] is not None else None for name, values in columns.items()
+    }
+    return whole(**joined)
 
 
 def noise_batch(batch: Mapping[str, Tensor], alpha_bar: Tensor, max_timestep: int, label_dropout: float) -> NoisedBatch:
