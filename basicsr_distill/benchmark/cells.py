@@ -1,6 +1,7 @@
 """The trainings of a benchmark, planned: an option file for ``basicsr train`` and one for ``basicsr test`` each."""
 
-from collections.abc import Mapping, Sequence
+import os
+from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,6 +38,8 @@ _KEPT_KEYS = (
     'pin_memory',
     'persistent_workers',
 )
+# Keys that begin so name files and folders.
+_PATH_KEYS = ('dataroot', 'meta_info', 'pretrain_network', 'generator_weights')
 # An epoch lasts so many batches at least: small sets are gone over many times between two starts of the loader.
 _MIN_EPOCH_BATCHES = 100
 # Of schedulers: iterations, which are scaled with the budget.
@@ -216,13 +219,29 @@ def plan_part(home: Path, part: str, options: Mapping[str, Any], inputs: Mapping
         options: of :func:`train_options` or :func:`test_options`.
         inputs: fingerprints of what it reads.
     """
-    return StagePlan(home / part, part, options, inputs)
+    folder = home / part
+    # Paths of a record lead from its folder, whatever the working folder is, so that a benchmark may be moved.
+    recorded = _change_paths(options, lambda path: os.path.relpath(os.path.realpath(path), os.path.realpath(folder)))
+    return StagePlan(folder, part, recorded, inputs)
 
 
 def begin_part(plan: StagePlan) -> None:
-    """Write the option file and the record of a part that is about to run."""
+    """Write the record of a part that is about to run, and its option file, whose paths are absolute."""
     plan.begin()
-    write_atomic(option_file(plan.folder), yaml.safe_dump(plan.header['options'], sort_keys=False, allow_unicode=True))
+    options = _change_paths(plan.header['options'], lambda path: str((plan.folder / path).resolve()))
+    write_atomic(option_file(plan.folder), yaml.safe_dump(options, sort_keys=False, allow_unicode=True))
+
+
+def _change_paths(section: Mapping[str, Any], change: Callable[[str], str]) -> dict[str, Any]:
+    """Return a copy of options in which every path is changed."""
+    return {
+        key: _change_paths(value, change)
+        if isinstance(value, Mapping)
+        else change(value)
+        if isinstance(value, str) and key.startswith(_PATH_KEYS)
+        else value
+        for key, value in section.items()
+    }
 
 
 def is_measured(training: StagePlan, test: StagePlan) -> bool:

@@ -1,6 +1,7 @@
 """The sets of a row that names a folder: published, plain, of a stage, or of several sizes."""
 
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from basicsr_distill.benchmark import results, run
 from basicsr_distill.benchmark.cells import begin_part, is_measured, plan_part, weights_changed, weights_path
 from basicsr_distill.benchmark.sets import PlannedSet, images_of, plan_sets
 from basicsr_distill.config.benchmark_file import BenchmarkFile
+from basicsr_distill.config.yaml_files import load_option_file
 from basicsr_distill.errors import InputError
 from basicsr_distill.io.files import sha256_file
 from basicsr_distill.io.images import read_rgb
@@ -105,6 +107,37 @@ def test_a_cell_whose_weights_are_gone_is_trained_again_only_if_they_are_needed(
     assert run._prepare(home, training, test)  # measured: nobody needs the weights
     more = plan_part(home, 'test', {'name': 'cell'}, {'set': 'a', 'tests.more': 'b'})
     assert not run._prepare(home, training, more) and not (home / 'train' / 'stage.json').exists()
+
+
+def test_the_record_of_a_cell_is_that_of_earlier_versions_from_any_working_folder(
+    toy: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its paths lead from its folder, as they did when cells ran there; its option file's are absolute."""
+    (toy / 'sets' / 'HR').mkdir(parents=True)
+    (toy / 'sets' / 'list.txt').touch()
+
+    def plan() -> StagePlan:
+        dataset = {
+            'type': 'X',
+            'dataroot_gt': os.path.relpath(toy / 'sets' / 'HR'),
+            'meta_info_file': str(toy / 'sets' / 'list.txt'),
+            'io_backend': {'type': 'a/b'},
+        }
+        options = {'name': 'cell', 'datasets': {'train': dataset}, 'path': {'pretrain_network_g': None}}
+        return plan_part(Path(os.path.relpath(toy / 'cells' / 'cell')), 'train', options, {'set': 'a'})
+
+    here = plan()
+    assert here.header['options']['datasets']['train'] == {
+        'type': 'X',
+        'dataroot_gt': '../../../sets/HR',
+        'meta_info_file': '../../../sets/list.txt',
+        'io_backend': {'type': 'a/b'},
+    }
+    begin_part(here)
+    written = load_option_file(toy / 'cells' / 'cell' / 'train' / 'train.yml')['datasets']['train']
+    assert written['dataroot_gt'] == str((toy / 'sets' / 'HR').resolve()) and written['io_backend'] == {'type': 'a/b'}
+    monkeypatch.chdir(toy / 'sets')
+    assert plan().header == here.header and not plan().changes
 
 
 def test_nothing_of_a_cell_that_was_removed_is_left_for_the_next(toy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
