@@ -19,7 +19,7 @@ from basicsr_distill.config.sections.codecs import (
 )
 from basicsr_distill.diffusion.block_pca import BlockPca
 from basicsr_distill.errors import InputError
-from basicsr_distill.runtime.precision import DTYPES
+from basicsr_distill.runtime.device import DTYPES
 
 FITTED_NAME = 'codec.safetensors'
 

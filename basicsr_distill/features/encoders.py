@@ -15,7 +15,7 @@ from torch import Tensor
 
 from basicsr_distill.config.sections.encoders import OpenClipEncoderOptions, TextureEncoderOptions
 from basicsr_distill.errors import InputError
-from basicsr_distill.runtime.precision import DTYPES
+from basicsr_distill.runtime.device import DTYPES
 
 # The batch decides the last bits of a feature, so the texture encoder, which works image by image, may use any.
 _TEXTURE_BATCH = 32

@@ -26,7 +26,7 @@ from basicsr_distill.errors import InputError
 from basicsr_distill.io.weights import load_weights
 from basicsr_distill.losses.batch_gradient import BatchGradient
 from basicsr_distill.losses.objective import Objective, build_losses
-from basicsr_distill.runtime.precision import DTYPES
+from basicsr_distill.runtime.device import DTYPES
 
 
 @MODEL_REGISTRY.register()

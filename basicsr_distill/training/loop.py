@@ -5,7 +5,11 @@ failing metric nor a kill loses iterations, and a resumed run makes the validati
 """
 
 import math
-from contextlib import nullcontext
+import os
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from types import FrameType
 from typing import Any
 
 import torch
@@ -14,10 +18,54 @@ from basicsr.utils import AvgTimer, MessageLogger, get_root_logger
 
 from basicsr_distill.errors import InputError
 from basicsr_distill.runtime import distributed
+from basicsr_distill.runtime.interrupts import SIGNALS
 from basicsr_distill.runtime.progress import Silence, progress
 from basicsr_distill.training.checkpoint import CheckpointWriter
-from basicsr_distill.training.signals import StopRequest, stop_requests
 from basicsr_distill.training.validation import validate, without_worker_trace
+
+
+class StopRequest:
+    """The signal that asked this process to stop, if any."""
+
+    def __init__(self) -> None:
+        self.signum = 0
+        self.work = 'this iteration'
+
+    def __call__(self, signum: int, frame: FrameType | None) -> None:
+        self.signum = signum
+        if distributed.is_main():
+            # The stream's buffer may be in the midst of a write: past it, to the file.
+            name = signal.Signals(signum).name
+            os.write(2, f'basicsr: {name}: finishing {self.work}, then stopping with a checkpoint.\n'.encode())
+
+    @contextmanager
+    def finishing(self, work: str) -> Iterator[None]:
+        """Name the work that a signal has to wait for."""
+        before, self.work = self.work, work
+        try:
+            yield
+        finally:
+            self.work = before
+
+    def agreed(self, dist: bool) -> int:
+        """The signal that any rank received: all ranks stop after the same iteration."""
+        if not dist:
+            return self.signum
+        signum = torch.tensor(self.signum)
+        torch.distributed.all_reduce(signum, op=torch.distributed.ReduceOp.MAX)
+        return int(signum)
+
+
+@contextmanager
+def stop_requests() -> Iterator[StopRequest]:
+    """Turn SIGINT and SIGTERM into a request that the loop answers with a checkpoint."""
+    stop = StopRequest()
+    previous = {signum: signal.signal(signum, stop) for signum in SIGNALS}
+    try:
+        yield stop
+    finally:
+        for signum, handler in previous.items():
+            signal.signal(signum, handler)
 
 
 # Long: the steps of one loop, which share its state.

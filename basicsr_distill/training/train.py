@@ -25,7 +25,6 @@ from basicsr_distill.training.loader import build_train_loader
 from basicsr_distill.training.loop import TrainingLoop
 from basicsr_distill.training.resume import restore_generators, resume_state, resume_training
 from basicsr_distill.training.run import locked_experiment, prepare_run, start_log
-from basicsr_distill.training.schedule import check_schedule
 
 
 def train(experiment: Experiment, as_stage: bool = False) -> None:
@@ -42,7 +41,7 @@ def train(experiment: Experiment, as_stage: bool = False) -> None:
     path, opt = experiment.path, experiment.opt
     text = path.read_text(encoding='utf-8')  # before the folder that may hold it is moved aside
     prepare_run(experiment, quiet=as_stage)
-    check_schedule(path, opt)
+    preflight.check_schedule(experiment)
     with locked_experiment(opt['path']['experiments_root']):
         check_writable(path, opt['path']['experiments_root'])
         state = resume_state(path, opt)

@@ -16,7 +16,7 @@ from basicsr_distill.diffusion.codec import Codec, build_codec
 from basicsr_distill.diffusion.denoiser_quality import denoising_errors
 from basicsr_distill.diffusion.sampler import Denoiser
 from basicsr_distill.errors import InputError
-from basicsr_distill.runtime.precision import DTYPES
+from basicsr_distill.runtime.device import DTYPES
 from basicsr_distill.stages.sample.source import Source
 
 

@@ -8,7 +8,12 @@ from collections.abc import Mapping
 from typing import Any
 
 from basicsr_distill.config.experiment import Experiment
-from basicsr_distill.training.preflight.agreement import check_batch, check_metrics, check_model_and_data
+from basicsr_distill.training.preflight.agreement import (
+    check_batch,
+    check_metrics,
+    check_model_and_data,
+    check_schedule,
+)
 from basicsr_distill.training.preflight.images import check_images
 from basicsr_distill.training.preflight.paths import (
     build_checked_dataset,
@@ -28,6 +33,7 @@ __all__ = [
     'check_data',
     'check_labels',
     'check_pretrained',
+    'check_schedule',
     'check_sections',
 ]
 

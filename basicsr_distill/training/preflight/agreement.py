@@ -1,4 +1,4 @@
-"""Whether sections fit one another: the model its data, crops the scale, metrics what they compare with."""
+"""Whether sections fit one another: model and data, crops and scale, metrics and images, schedule and total_iter."""
 
 import inspect
 import logging
@@ -202,3 +202,41 @@ def _check_reference(where: str, metric: str, experiment: Experiment) -> None:
                 f'{where}: {metric} compares with HR images, which datasets.{phase} ({section.type}) has not; give it '
                 'a file of its own without this metric, or use PairedImageDataset.'
             )
+
+
+def check_schedule(experiment: Experiment) -> None:
+    """Refuse a ``train.scheduler`` whose lists do not fit each other or the length of the training.
+
+    Raises:
+        InputError: names the key.
+    """
+    section, total = (experiment.opt['train'][key] for key in ('scheduler', 'total_iter'))
+    where = f'{experiment.path}: train.scheduler'
+    if section['type'] == 'CosineAnnealingRestartLR':
+        _check_numbers(section, where, 'periods', lowest=1)
+        _check_numbers(section, where, 'restart_weights', lowest=0)
+        _check_as_many_weights(section, where, 'periods', default=None)
+        # The last step of the scheduler is that of iteration total - 1.
+        if sum(section['periods']) < total - 1:
+            raise InputError(
+                f'{where}.periods: {section["periods"]} end at iteration {sum(section["periods"])}, before '
+                f'total_iter: {total}; let them add up to {total}.'
+            )
+    else:
+        for key in ('milestones', 'restarts', 'restart_weights'):
+            _check_numbers(section, where, key, lowest=0)
+        _check_as_many_weights(section, where, 'restarts', default=[0])
+
+
+def _check_numbers(section: dict[str, Any], where: str, key: str, lowest: int) -> None:
+    values = section.get(key, [])
+    if not isinstance(values, (list, tuple)) or not all(
+        isinstance(value, (int, float)) and not isinstance(value, bool) and value >= lowest for value in values
+    ):
+        raise InputError(f'{where}.{key}: {values!r} is not a list of numbers of at least {lowest}.')
+
+
+def _check_as_many_weights(section: dict[str, Any], where: str, key: str, default: list[int] | None) -> None:
+    values, weights = section.get(key, default), section.get('restart_weights', [1])
+    if not values or len(values) != len(weights):
+        raise InputError(f'{where}.restart_weights: {weights!r} must have one number for each of {key}: {values!r}.')
