@@ -1,1 +1,1 @@
-"""Networks, in ``*_arch.py``; ``host.registration`` registers them with BasicSR."""
+"""Networks, in ``*_arch.py``; ``host.hooks`` registers them with BasicSR."""

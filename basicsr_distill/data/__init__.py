@@ -1,1 +1,1 @@
-"""Datasets, in ``*_dataset.py``; ``host.registration`` registers them with BasicSR."""
+"""Datasets, in ``*_dataset.py``; ``host.hooks`` registers them with BasicSR."""

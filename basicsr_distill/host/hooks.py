@@ -2,12 +2,13 @@
 
 :func:`install` puts two finders on ``sys.meta_path`` and imports nothing. When somebody imports ``basicsr``, modules
 that have since disappeared are answered for, and once the host is there it is checked, patched (``host.patches``) and
-given the plugin's components (``host.registration``).
+given the plugin's components: what lies in its component packages under BasicSR's file names.
 """
 
 import importlib
 import importlib.util
 import logging
+import pkgutil
 import sys
 from collections.abc import Callable, Sequence
 from importlib.abc import Loader, MetaPathFinder
@@ -16,7 +17,6 @@ from types import ModuleType
 from typing import TYPE_CHECKING
 
 from basicsr_distill.errors import InputError
-from basicsr_distill.host.registration import COMPONENT_PACKAGES, register_all
 
 if TYPE_CHECKING:
     from basicsr_distill.host.patches.table import HostPatch
@@ -25,6 +25,14 @@ HOST = 'basicsr'
 HOST_VERSION = '1.4.2'
 # Named, not imported: a module run with -m must not be imported before.
 _BUILD = 'python -m basicsr_distill.host.build'
+# A package, and how the names of its modules of components end.
+COMPONENT_PACKAGES = {
+    'basicsr_distill.archs': '_arch',
+    'basicsr_distill.data': '_dataset',
+    'basicsr_distill.losses': '_loss',
+    'basicsr_distill.metrics': '_metric',
+    'basicsr_distill.models': '_model',
+}
 _FORKED_ARCHS = ('SRFormer', 'HiT_SIR', 'HiT_SNG', 'HiT_SRF')
 # The patches in force; none before the host is imported.
 HOST_PATCHES: list['HostPatch'] = []
@@ -66,7 +74,7 @@ def require_host() -> None:
 
 
 def host_missing_message() -> str:
-    """How to get BasicSR: by the command that builds it on every Python."""
+    """Say how to get BasicSR: by the command that builds it on every Python."""
     return f'BasicSR is not installed: run `{_BUILD}` (it builds BasicSR {HOST_VERSION}, on Python 3.13 and newer too).'
 
 
@@ -98,7 +106,15 @@ def _complete_host(host: ModuleType) -> None:
             raise
         raise HostError(_wrong_host(host, str(error)), name=HOST) from error
     _LOGGER.debug('host: BasicSR %s at %s', HOST_VERSION, host.__file__)
-    register_all()
+    _register_components()
+
+
+def _register_components() -> None:
+    """Import every ``*_arch.py``, ``*_dataset.py``, ... of the plugin, which registers what is in it with BasicSR."""
+    for name, suffix in COMPONENT_PACKAGES.items():
+        for module in sorted(found.name for found in pkgutil.iter_modules(importlib.import_module(name).__path__)):
+            if module.endswith(suffix):
+                importlib.import_module(f'{name}.{module}')
 
 
 def _check_host(host: ModuleType) -> None:
@@ -130,7 +146,7 @@ class _HostHook(MetaPathFinder):
     """Completes the host after its import, and has it imported before the plugin's own components.
 
     The latter breaks a circle: a component that imports the host first, half-way through itself, would be asked for
-    again by :func:`register_all`.
+    again by :func:`_register_components`.
     """
 
     def find_spec(

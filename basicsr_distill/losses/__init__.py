@@ -1,1 +1,1 @@
-"""Losses, in ``*_loss.py``; ``host.registration`` registers them with BasicSR."""
+"""Losses, in ``*_loss.py``; ``host.hooks`` registers them with BasicSR."""

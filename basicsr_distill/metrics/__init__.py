@@ -1,1 +1,1 @@
-"""Metrics, in ``*_metric.py``; ``host.registration`` registers them with BasicSR."""
+"""Metrics, in ``*_metric.py``; ``host.hooks`` registers them with BasicSR."""

@@ -1,1 +1,1 @@
-"""Models, in ``*_model.py``; ``host.registration`` registers them with BasicSR."""
+"""Models, in ``*_model.py``; ``host.hooks`` registers them with BasicSR."""

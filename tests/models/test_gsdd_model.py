@@ -357,3 +357,21 @@ def test_kill_minus_nine_and_the_same_command_end_in_equal_latents(root):
     assert not (root / 'experiments' / 'killed' / 'models' / 'net_g_latest.pth').exists()
     subprocess.run([*command, 'killed.yml'], check=True, env=environment, capture_output=True)
     assert torch.equal(latents(root / 'experiments' / 'killed'), latents(root / 'experiments' / 'whole'))
+
+
+def test_vgg_weights_that_are_missing_or_damaged_are_refused_before_anything_is_made(root, monkeypatch):
+    def refuse(*args, **kwargs):
+        raise OSError('no network')
+
+    monkeypatch.setenv('TORCH_HOME', str(root / 'torch'))
+    monkeypatch.setattr(torch.hub, 'download_url_to_file', refuse)
+    options = recipe(root, extractor={'type': 'vgg19'})
+    place = root / 'experiments' / 'pretrained_models' / 'vgg19-dcbb9e9d.pth'
+    with pytest.raises(InputError, match=rf'train\.extractor: .*no network.* at {place}\.$'):
+        train(root, options)
+    assert not Path('experiments').exists()
+    place.parent.mkdir(parents=True)
+    place.write_bytes(b'half')
+    with pytest.raises(InputError, match=r'train\.extractor: .*vgg19-dcbb9e9d\.pth: damaged'):
+        train(root, options)
+    assert not Path('experiments', 'gsdd').exists()

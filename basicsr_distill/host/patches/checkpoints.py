@@ -1,6 +1,8 @@
 """Checkpoints: safe to load, whatever their format."""
 
-from typing import Any
+import re
+from collections.abc import Mapping
+from typing import Any, TypeVar
 
 import torch
 from basicsr.archs.rrdbnet_arch import RRDBNet
@@ -9,6 +11,16 @@ from basicsr.utils import get_root_logger
 from basicsr_distill.errors import InputError
 from basicsr_distill.host.patches.table import HostFunction, patch
 from basicsr_distill.io.weights import load_weights
+
+T = TypeVar('T')
+
+# Names of RRDBNet's weights in the official ESRGAN and RealSR checkpoints.
+_RRDB_RENAMES = (
+    (re.compile(r'\bRRDB_trunk\.(\d+)\.RDB(\d)\.'), r'body.\1.rdb\2.'),
+    (re.compile(r'\btrunk_conv\.'), 'conv_body.'),
+    (re.compile(r'\bupconv([12])\.'), r'conv_up\1.'),
+    (re.compile(r'\bHRconv\.'), 'conv_hr.'),
+)
 
 
 @patch(
@@ -31,8 +43,6 @@ def _load_network(original: HostFunction) -> HostFunction:
         get_root_logger().info(f'Loading {type(net).__name__} from {load_path}, param key: {used_key}.')
         weights = {name.removeprefix('module.'): value for name, value in weights.items()}
         if isinstance(net, RRDBNet):
-            from basicsr_distill.archs.rrdb_keys import convert_rrdb_state_dict
-
             weights = convert_rrdb_state_dict(weights)
         self._print_different_keys_loading(net, weights, strict)
         try:
@@ -48,7 +58,7 @@ def _load_network(original: HostFunction) -> HostFunction:
 
 
 def _select_weights(loaded: dict[str, Any], param_key: str | None, path: str) -> tuple[dict[str, Any], str | None]:
-    """The state_dict inside a checkpoint, and the key it lay under (None for the root)."""
+    """Return the state_dict inside a checkpoint, and the key it lay under (None for the root)."""
     for key in (param_key, 'params'):
         if param_key is not None and key in loaded and isinstance(loaded[key], dict):
             return loaded[key], key
@@ -58,3 +68,20 @@ def _select_weights(loaded: dict[str, Any], param_key: str | None, path: str) ->
         f'{path}: no weights under {param_key!r}, only {", ".join(map(repr, list(loaded)[:5]))}; '
         'set param_key_g (or param_key_d) to one of these.'
     )
+
+
+def convert_rrdb_state_dict(state_dict: Mapping[str, T]) -> dict[str, T]:
+    """Rename old-style RRDBNet keys to BasicSR's; keys of today's style (and foreign ones) stay as they are.
+
+    Args:
+        state_dict: weights by name.
+
+    Returns:
+        A new dict with the same values in the same order.
+    """
+    converted = {}
+    for key, value in state_dict.items():
+        for pattern, name in _RRDB_RENAMES:
+            key = pattern.sub(name, key)
+        converted[key] = value
+    return converted

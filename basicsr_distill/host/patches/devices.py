@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from basicsr.models.realesrgan_model import RealESRGANModel
 from basicsr.models.realesrnet_model import RealESRNetModel
-from basicsr.utils import DiffJPEG, USMSharp, get_root_logger
+from basicsr.utils import DiffJPEG, USMSharp
 from torch.nn.parallel import DataParallel
 
 from basicsr_distill.errors import InputError
@@ -15,42 +15,10 @@ from basicsr_distill.runtime import distributed
 
 
 @patch(
-    'basicsr.utils.dist_util:init_dist',
-    'utils/dist_util.py:24',
-    'takes the rank modulo the number of GPUs: division by zero on a CPU, the wrong GPU on a second machine',
-    'basicsr train -opt options/train/EDSR/train_EDSR_Mx4_DIV2K.yml --launcher pytorch',
-)
-def _init_dist(original: HostFunction) -> HostFunction:
-    def init_dist(launcher: str, backend: str = 'nccl', port: int | None = None) -> None:
-        """The backend follows from the device; ``backend`` is what option files for GPUs say."""
-        distributed.init(launcher, port)
-
-    return init_dist
-
-
-@patch(
-    'basicsr.models.base_model:BaseModel.__init__',
-    'models/base_model.py:18',
-    'asks for CUDA wherever num_gpu is not 0, also on a machine without',
-    'basicsr train -opt options/train/EDSR/train_EDSR_Mx4_DIV2K.yml, without a GPU',
-)
-def _base_init(original: HostFunction) -> HostFunction:
-    def init(self: Any, opt: dict[str, Any]) -> None:
-        original(self, opt)
-        if self.device.type == 'cuda' and not torch.cuda.is_available():
-            get_root_logger().warning(
-                'num_gpu: %s is asked for, none found; the model is built on the CPU.', opt['num_gpu']
-            )
-            self.device = torch.device('cpu')
-
-    return init
-
-
-@patch(
     'basicsr.models.base_model:BaseModel.model_to_device',
     'models/base_model.py:98',
     'asks for the current CUDA device even on a CPU',
-    'basicsr train -opt options/train/EDSR/train_EDSR_Mx4_DIV2K.yml, without a GPU',
+    'basicsr train -opt options/train/EDSR/train_EDSR_Mx4_DIV2K.yml --launcher pytorch, without a GPU',
 )
 def _model_to_device(original: HostFunction) -> HostFunction:
     def model_to_device(self: Any, net: torch.nn.Module) -> torch.nn.Module:

@@ -2,16 +2,13 @@
 
 import difflib
 import inspect
-import os
 from functools import partial
 from typing import Any
 
-import numpy as np
 import torch
 
 from basicsr_distill.errors import InputError
 from basicsr_distill.host.patches.table import HostFunction, patch
-from basicsr_distill.io.weights import load_weights
 
 
 @patch(
@@ -46,19 +43,6 @@ def _get_optimizer(original: HostFunction) -> HostFunction:
 
 
 @patch(
-    'basicsr.data.degradations:add_jpg_compression',
-    'data/degradations.py:745',
-    'OpenCV 5 takes integer parameters only; earlier ones cut the fraction off',
-    'basicsr train -opt options/train/RealESRGAN/train_RealESRGAN_blind_x4_distilled.yml',
-)
-def _add_jpg_compression(original: HostFunction) -> HostFunction:
-    def add_jpg_compression(img: np.ndarray, quality: float = 90) -> np.ndarray:
-        return original(img, int(quality))
-
-    return add_jpg_compression
-
-
-@patch(
     'basicsr.utils.logger:init_wandb_logger',
     'utils/logger.py:138',
     'wandb 0.31 removed wandb.util.generate_id',
@@ -75,27 +59,3 @@ def _init_wandb_logger(original: HostFunction) -> HostFunction:
         original(opt)
 
     return init_wandb_logger
-
-
-@patch(
-    'basicsr.archs.vgg_arch:VGGFeatureExtractor.__init__',
-    'archs/vgg_arch.py:103',
-    'ends in a traceback of the downloader, or of the unpickler, where weights are missing or damaged',
-    'basicsr train -opt options/train/RealESRGAN/train_RealESRGAN_x4_distilled.yml, without the weights of VGG',
-)
-def _vgg_init(original: HostFunction) -> HostFunction:
-    def init(self: Any, *args: Any, **kwargs: Any) -> None:
-        from basicsr.archs.vgg_arch import VGG_PRETRAIN_PATH
-
-        if os.path.exists(VGG_PRETRAIN_PATH):
-            load_weights(VGG_PRETRAIN_PATH)  # refuses what is damaged or unsafe with a sentence
-        try:
-            original(self, *args, **kwargs)
-        except OSError as error:
-            raise InputError(
-                f'train: perceptual_opt: the VGG weights cannot be downloaded ({error}); put '
-                f'{os.path.basename(VGG_PRETRAIN_PATH)} from https://download.pytorch.org/models/ at '
-                f'{os.path.abspath(VGG_PRETRAIN_PATH)}.'
-            ) from error
-
-    return init

@@ -17,7 +17,7 @@ HostFunction = Callable[..., Any]
 
 @dataclass(frozen=True)
 class HostPatch:
-    """One patch."""
+    """A function of the host that is replaced."""
 
     target: str  # 'module:function' or 'module:Class.method'
     where: str  # file:line of the defect in the host

@@ -58,18 +58,21 @@ def check_labels(experiment: Experiment) -> None:
 
 
 def check_backbones(experiment: Experiment) -> None:
-    """Refuse a run whose perceptual loss or LPIPS lacks its weights now, not when they are first needed."""
+    """Refuse a run whose VGG or LPIPS lacks its weights, or has damaged ones, before they are first needed."""
     path, opt = experiment.path, experiment.opt
-    perceptual = [
-        (key, value)
-        for key, value in (opt.get('train') or {}).items()
+    train = opt.get('train') or {}
+    needed = {
+        f'train.{key}': value.get('vgg_type', 'vgg19')
+        for key, value in train.items()
         if isinstance(value, dict) and value.get('type') == 'PerceptualLoss'
-    ]
-    for key, value in perceptual:
+    }
+    if (train.get('extractor') or {}).get('type') == 'vgg19':  # of GSDD
+        needed['train.extractor'] = 'vgg19'
+    for key, name in needed.items():
         try:
-            backbone_file(value.get('vgg_type', 'vgg19'))
+            load_weights(backbone_file(name))
         except InputError as error:
-            raise InputError(f'{path}: train.{key}: {error}.') from error
+            raise InputError(f'{path}: {key}: {str(error).rstrip(".")}.') from error
     for key, value in ((opt.get('val') or {}).get('metrics') or {}).items():
         if value['type'] == 'calculate_lpips':
             try:

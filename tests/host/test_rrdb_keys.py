@@ -1,7 +1,7 @@
 import torch
 from basicsr.archs import build_network
 
-from basicsr_distill.archs.rrdb_keys import convert_rrdb_state_dict
+from basicsr_distill.host.patches.checkpoints import convert_rrdb_state_dict
 
 OLD_NAMES = {
     'body': 'RRDB_trunk',

@@ -1,4 +1,4 @@
-"""Image files: written whole, under any name."""
+"""Results of a validation: images written whole under any name, metrics that may fail on an image."""
 
 import os
 from pathlib import Path
@@ -9,6 +9,7 @@ import numpy as np
 
 from basicsr_distill.host.patches.table import HostFunction, patch
 from basicsr_distill.io.files import write_atomic
+from basicsr_distill.training.validation import WatchedMetric
 
 
 @patch(
@@ -40,3 +41,17 @@ def _imwrite(original: HostFunction) -> HostFunction:
             ) from error
 
     return imwrite
+
+
+@patch(
+    'basicsr.metrics:calculate_metric',
+    'metrics/__init__.py:10',
+    'a metric that raises, as NIQE does on small images, throws away the training since the last checkpoint',
+    'basicsr train -opt options/train/EDSR/train_EDSR_Mx4_DIV2K.yml, where a metric fails',
+)
+def _calculate_metric(original: HostFunction) -> HostFunction:
+    def calculate_metric(data: dict[str, Any], opt: dict[str, Any]) -> Any:
+        """The metric's value; NaN where it is watched and cannot be computed."""
+        return opt.calculate(original, data) if isinstance(opt, WatchedMetric) else original(data, opt)
+
+    return calculate_metric
