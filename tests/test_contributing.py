@@ -191,7 +191,6 @@ def basicsr(root: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-@pytest.mark.long
 def test_every_line_leads_to_something_that_works(root: Path) -> None:
     (root / 'photos').mkdir()
     for name in ('a_first.png', 'bright.png'):

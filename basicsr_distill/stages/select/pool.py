@@ -58,7 +58,7 @@ def open_pool(patches: Path, clusters: Path | None) -> Pool:
     rows = read_table(patches / MANIFEST_NAME, PatchRow)
     if not rows:
         raise InputError(f'{patches / MANIFEST_NAME}: lists no patches; extract some first.')
-    labels = np.zeros(len(rows), np.int64)
+    labels: NDArray[np.int64] = np.zeros(len(rows), np.int64)
     if clusters is not None:
         labels = np.array(labels_of(rows, patches, clusters / LABELS_NAME))
     return Pool(patches, rows, np.array([row.psnr_db for row in rows], np.float32), clusters, labels)
