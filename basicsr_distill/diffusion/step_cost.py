@@ -78,8 +78,11 @@ def training_cost(
     """What of a MinimaxDiT is trained and what it will take, in one sentence without its full stop; tries one sample.
 
     Args:
+        net: the denoiser.
         autocast: makes the context of a forward pass.
-        batch_size, parts: samples of a batch, and parts that it is cut into.
+        batch_size: samples of a batch.
+        parts: that a batch is cut into.
+        iterations: of the training.
     """
     count = sum(parameter.numel() for parameter in net.parameters())
     trained = sum(parameter.numel() for parameter in net.parameters() if parameter.requires_grad)

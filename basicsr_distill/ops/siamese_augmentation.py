@@ -82,6 +82,7 @@ def augment(images: Tensor, change: Augmentation) -> Tensor:
 
     Args:
         images: (N, 3, H, W), floating point, RGB, meant for [0, 1]; nothing is clipped.
+        change: what is done to all of them.
 
     Returns:
         (N, 3, H, W), of the dtype of ``images``.

@@ -197,10 +197,14 @@ def render_card(
     likeness: str,
     licence: str,
 ) -> str:
-    """The card of any set as Markdown.
+    """Return the card of any set as Markdown.
 
     Args:
+        name: of the set.
+        num_images: images in it.
+        scale: factor between HR and LR images.
         made_by: weights that the pixels went through.
+        title: what the set is, in a few words.
         introduction: how the images came about, after "Made by basicsr-distill 0.1.0: ".
         rows: of the table.
         other_sizes: whether a set of another size shares images with this one.
@@ -244,9 +248,11 @@ datasets:
 
 
 def front_matter(name: str, num_images: int, made_by: Sequence[Weights]) -> str:
-    """What machines read of a card, in YAML between two rules.
+    """Return what machines read of a card, in YAML between two rules.
 
     Args:
+        name: of the set.
+        num_images: images in it.
         made_by: weights that the pixels went through. Their strictest known licence is the set's; without one it is
             unknown, as the terms of the photographs are.
 
