@@ -1,6 +1,5 @@
 """The trainings of a benchmark, planned: an option file for ``basicsr train`` and one for ``basicsr test`` each."""
 
-import os
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
@@ -146,8 +145,8 @@ def train_options(cell: Cell, network: Recipe, num_images: int) -> dict[str, Any
     }
 
 
-def test_options(cell: Cell, network: Recipe, options: BenchmarkOptions) -> dict[str, Any]:
-    """The option file of a cell's test; its paths are relative to the working folder, but for the weights."""
+def test_options(cell: Cell, network: Recipe, options: BenchmarkOptions, home: Path) -> dict[str, Any]:
+    """Return the option file of the test of the cell in ``home``; paths are relative to the working folder."""
     own = {
         key: value
         for key, value in _without_data(network.options).items()
@@ -155,7 +154,7 @@ def test_options(cell: Cell, network: Recipe, options: BenchmarkOptions) -> dict
     }
     averaged = bool(network.options['train'].get('ema_decay'))
     weights = {
-        'pretrain_network_g': f'../{TRAIN}/{weights_path(cell.identity)}',
+        'pretrain_network_g': (home / TRAIN / weights_path(cell.identity)).as_posix(),
         'strict_load_g': True,
         'param_key_g': 'params_ema' if averaged else 'params',
     }
@@ -208,20 +207,6 @@ def scale_schedule(train: dict[str, Any], total_iter: int) -> None:
         train['warmup_iter'] = max(1, round(train['warmup_iter'] * factor))
 
 
-def rebased(value: Any, folder: Path, key: str = '') -> Any:
-    """Options whose paths, relative to the working folder, are relative to ``folder``.
-
-    Only texts that lead to something, and have a slash or name data or weights, are paths.
-    """
-    if isinstance(value, Mapping):
-        return {name: rebased(entry, folder, str(name)) for name, entry in value.items()}
-    if isinstance(value, list):
-        return [rebased(entry, folder) for entry in value]
-    if isinstance(value, str) and ('/' in value or key.startswith(('dataroot', 'pretrain'))) and os.path.exists(value):
-        return os.path.relpath(os.path.realpath(value), os.path.realpath(folder))
-    return value
-
-
 def plan_part(home: Path, part: str, options: Mapping[str, Any], inputs: Mapping[str, str]) -> StagePlan:
     """Return the plan of a cell's training or test.
 
@@ -231,18 +216,13 @@ def plan_part(home: Path, part: str, options: Mapping[str, Any], inputs: Mapping
         options: of :func:`train_options` or :func:`test_options`.
         inputs: fingerprints of what it reads.
     """
-    return StagePlan(home / part, part, rebased(options, home / part), inputs)
+    return StagePlan(home / part, part, options, inputs)
 
 
 def begin_part(plan: StagePlan) -> None:
-    """Write the option file and the record of a part that is about to run, and let it find weights of losses and
-    metrics, which BasicSR looks for below the working folder."""
+    """Write the option file and the record of a part that is about to run."""
     plan.begin()
     write_atomic(option_file(plan.folder), yaml.safe_dump(plan.header['options'], sort_keys=False, allow_unicode=True))
-    weights, link = Path('experiments', 'pretrained_models'), plan.folder / 'experiments' / 'pretrained_models'
-    if weights.is_dir() and not link.is_symlink():
-        link.parent.mkdir(exist_ok=True)
-        link.symlink_to(weights.resolve(), target_is_directory=True)
 
 
 def is_measured(training: StagePlan, test: StagePlan) -> bool:

@@ -248,7 +248,7 @@ def _run_cells(
         test = plan_part(
             home,
             TEST,
-            test_options(cell, networks[cell.network], file.options),
+            test_options(cell, networks[cell.network], file.options, home),
             {
                 'training': hashlib.sha256(json_text(training.header).encode()).hexdigest(),
                 **{f'tests.{name}': fingerprint for name, fingerprint in tests.items()},

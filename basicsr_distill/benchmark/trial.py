@@ -108,7 +108,7 @@ def measure_cost(file: BenchmarkFile, name: str, network: Recipe, side_px: int) 
             job = Job('trial', home / str(total_iter))
             for part, options in (
                 (TRAIN, train_options(replace(cell, total_iter=total_iter), network, 1)),
-                (TEST, test_options(cell, network, file.options)),
+                (TEST, test_options(cell, network, file.options, job.home)),
             ):
                 begin_part(plan_part(job.home, part, options, {}))
             started = time.perf_counter()

@@ -62,12 +62,10 @@ def run_cell(folder: Path) -> None:
     from basicsr_distill.host import hooks
 
     hooks.require_host()
-    folder = folder.resolve()  # the parts run in folders of their own
     for part, work in ((TRAIN, _train), (TEST, _test)):
         home = folder / part
         with stage_folder(StagePlan.begun(home)) as stage:
             if not stage.finished:
-                os.chdir(home)
                 started = time.perf_counter()
                 facts = work(home)
                 stage.finish({}, **facts, seconds=round(time.perf_counter() - started, 1))

@@ -84,7 +84,9 @@ def test_benchmark_file_is_valid(path: Path, tmp_path: Path, monkeypatch: pytest
     assert len({cell.identity for cell in cells}) == len(cells)
     for cell in {cell.network: cell for cell in cells}.values():
         check_components(Recipe.parse(Path('train.yml'), train_options(cell, networks[cell.network], 100)))
-        check_components(Recipe.parse(Path('test.yml'), cell_test_options(cell, networks[cell.network], file.options)))
+        check_components(
+            Recipe.parse(Path('test.yml'), cell_test_options(cell, networks[cell.network], file.options, Path('cell')))
+        )
     for shared in {planned.shared.home: planned.shared for planned in sets if planned.shared}.values():
         check_components(shared.recipe)
 

@@ -11,15 +11,18 @@ import numpy as np
 import pytest
 import torch
 from basicsr.archs import build_network
+from basicsr.data import build_dataset
 from numpy.typing import NDArray
 from sr_experiments import TINY_EDSR, write_options
 from support import save_rgb
 
 from basicsr_distill.cli import main
+from basicsr_distill.errors import InputError
 from basicsr_distill.io.images import read_rgb
 from basicsr_distill.io.manifest import MANIFEST_NAME
 from basicsr_distill.ops.bicubic import make_lr
 from basicsr_distill.stages.pack_lmdb import pack_lmdb
+from basicsr_distill.training.preflight.paths import _check_inside
 
 Options = dict[str, Any]
 
@@ -547,3 +550,65 @@ def test_a_stage_folder_is_its_images(pairs: Path, capsys: pytest.CaptureFixture
 
     dataset = DistilledPatchDataset({**options['datasets']['train'], 'phase': 'train', 'scale': 4})
     assert sorted(pair.hr.name for pair in dataset.pairs) == ['0.png', '1.png', '2.png', '3.png']
+
+
+DATASETS = {
+    'PairedImageDataset': 'meta_info_file',
+    'SingleImageDataset': 'meta_info_file',
+    'RealESRGANDataset': 'meta_info',
+    'RealESRGANPairedDataset': 'meta_info',
+}
+
+
+def checked(options: Options) -> Any:
+    dataset = build_dataset(options)
+    _check_inside(options, dataset)
+    return dataset
+
+
+@pytest.mark.parametrize('dataset_type', DATASETS)
+def test_meta_info_stays_inside_its_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dataset_type: str) -> None:
+    blind = dict.fromkeys(
+        [
+            f'{key}{suffix}'
+            for suffix in ('', '2')
+            for key in (
+                'blur_kernel_size',
+                'kernel_list',
+                'kernel_prob',
+                'blur_sigma',
+                'betag_range',
+                'betap_range',
+                'sinc_prob',
+            )
+        ]
+    )
+    table = tmp_path / 'meta_info.txt'
+    options: Options = {
+        'name': 'set',
+        'type': dataset_type,
+        'dataroot_lq': str(tmp_path),
+        'dataroot_gt': str(tmp_path),
+        'phase': 'train',
+        'scale': 4,
+        'io_backend': {'type': 'disk'},
+        DATASETS[dataset_type]: str(table),
+        'final_sinc_prob': 0,
+        **blind,
+    }
+
+    def write(*names: str) -> None:
+        paired = dataset_type == 'RealESRGANPairedDataset'
+        table.write_text(''.join(f'{name}, {name}\n' if paired else f'{name} (8,8,3)\n' for name in names))
+
+    write('a.png', 'sub/b.png')
+    assert len(checked(options)) == 2
+    for name in ('../outside.png', '/etc/passwd'):
+        write('a.png', name)
+        with pytest.raises(InputError, match=r'meta_info\.txt: .* is not a file inside'):
+            checked(options)
+    write('../outside.png')
+    assert '../outside.png' in str(build_dataset(options).paths)  # BasicSR itself takes it
+    write('a.png')
+    monkeypatch.chdir(tmp_path)
+    assert len(checked({**options, 'dataroot_lq': '.', 'dataroot_gt': '.'})) == 1

@@ -15,6 +15,7 @@ from basicsr_distill.io.weights import load_weights
     'basicsr.models.base_model:BaseModel.load_network',
     'models/base_model.py:290',
     "leaves safe loading to torch's default, and knows neither safetensors, bare state_dicts nor old key names",
+    'basicsr test -opt options/test/EDSR/test_EDSR_Mx4.yml, from safetensors or a damaged file',
 )
 def _load_network(original: HostFunction) -> HostFunction:
     def load_network(

@@ -1,8 +1,7 @@
-"""Datasets: sorted listings, pairs in linear time, names that stay inside their folder."""
+"""Datasets: sorted listings, pairs in linear time."""
 
 import os
 from collections.abc import Iterator
-from typing import Any
 
 from basicsr_distill.errors import InputError
 from basicsr_distill.host.patches.table import HostFunction, patch
@@ -12,6 +11,7 @@ from basicsr_distill.host.patches.table import HostFunction, patch
     'basicsr.utils.misc:scandir',
     'utils/misc.py:74',
     "lists in the file system's order, so that a seed means other samples on another machine",
+    'basicsr train -opt options/train/EDSR/train_EDSR_Mx4_DIV2K.yml, on another machine',
 )
 def _scandir(original: HostFunction) -> HostFunction:
     def scandir(
@@ -45,6 +45,7 @@ def _visible_files(
     'basicsr.data.data_util:paired_paths_from_folder',
     'data/data_util.py:228',
     "looks every name up in a list, O(N^2): 13 s for DIV2K's sub-images",
+    'basicsr train -opt options/train/EDSR/train_EDSR_Mx4_DIV2K.yml',
 )
 def _paired_paths_from_folder(original: HostFunction) -> HostFunction:
     def paired_paths_from_folder(folders: list[str], keys: list[str], filename_tmpl: str) -> list[dict[str, str]]:
@@ -82,40 +83,3 @@ def _paired_paths_from_folder(original: HostFunction) -> HostFunction:
         ]
 
     return paired_paths_from_folder
-
-
-_LISTED = 'joins what a meta_info file says to the folder, also absolute names and ../'
-
-
-@patch('basicsr.data.paired_image_dataset:PairedImageDataset.__init__', 'data/paired_image_dataset.py:60', _LISTED)
-@patch('basicsr.data.single_image_dataset:SingleImageDataset.__init__', 'data/single_image_dataset.py:43', _LISTED)
-@patch('basicsr.data.realesrgan_dataset:RealESRGANDataset.__init__', 'data/realesrgan_dataset.py:56', _LISTED)
-@patch(
-    'basicsr.data.realesrgan_paired_dataset:RealESRGANPairedDataset.__init__',
-    'data/realesrgan_paired_dataset.py:64',
-    _LISTED,
-)
-def _dataset_init(original: HostFunction) -> HostFunction:
-    def init(self: Any, opt: dict[str, Any]) -> None:
-        table = opt.get('meta_info_file') or opt.get('meta_info')
-        try:
-            original(self, opt)
-        except FileNotFoundError as error:
-            raise InputError(f'{error.filename}: no such file; correct the path in the option file.') from error
-        except ValueError as error:
-            raise InputError(
-                f'{table or opt.get("dataroot_gt")}: not what {type(self).__name__} reads ({error}).'
-            ) from error
-        if opt['io_backend'].get('type') == 'lmdb':
-            return
-        folders = [opt[key] for key in ('dataroot_gt', 'dataroot_lq') if opt.get(key)]
-        roots = tuple(os.path.join(os.path.abspath(folder), '') for folder in folders)
-        for entry in self.paths:
-            for path in entry.values() if isinstance(entry, dict) else [entry]:
-                if not os.path.abspath(path).startswith(roots):
-                    raise InputError(
-                        f"{table}: {path!r} is not a file inside the dataset's folder; "
-                        'give names relative to it, one a line.'
-                    )
-
-    return init

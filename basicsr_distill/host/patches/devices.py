@@ -18,6 +18,7 @@ from basicsr_distill.runtime import distributed
     'basicsr.utils.dist_util:init_dist',
     'utils/dist_util.py:24',
     'takes the rank modulo the number of GPUs: division by zero on a CPU, the wrong GPU on a second machine',
+    'basicsr train -opt options/train/EDSR/train_EDSR_Mx4_DIV2K.yml --launcher pytorch',
 )
 def _init_dist(original: HostFunction) -> HostFunction:
     def init_dist(launcher: str, backend: str = 'nccl', port: int | None = None) -> None:
@@ -31,6 +32,7 @@ def _init_dist(original: HostFunction) -> HostFunction:
     'basicsr.models.base_model:BaseModel.__init__',
     'models/base_model.py:18',
     'asks for CUDA wherever num_gpu is not 0, also on a machine without',
+    'basicsr train -opt options/train/EDSR/train_EDSR_Mx4_DIV2K.yml, without a GPU',
 )
 def _base_init(original: HostFunction) -> HostFunction:
     def init(self: Any, opt: dict[str, Any]) -> None:
@@ -48,6 +50,7 @@ def _base_init(original: HostFunction) -> HostFunction:
     'basicsr.models.base_model:BaseModel.model_to_device',
     'models/base_model.py:98',
     'asks for the current CUDA device even on a CPU',
+    'basicsr train -opt options/train/EDSR/train_EDSR_Mx4_DIV2K.yml, without a GPU',
 )
 def _model_to_device(original: HostFunction) -> HostFunction:
     def model_to_device(self: Any, net: torch.nn.Module) -> torch.nn.Module:
@@ -64,6 +67,7 @@ def _model_to_device(original: HostFunction) -> HostFunction:
     'models/sr_model.py:136',
     'rank 0 validates alone through DistributedDataParallel, whose forward broadcasts buffers (those of SwinIR, '
     'SRFormer, HiT): the ranks then wait for different collectives',
+    'basicsr train -opt options/train/SwinIR/train_SwinIR_x4_distilled.yml --launcher pytorch',
 )
 def _dist_validation(original: HostFunction) -> HostFunction:
     def dist_validation(self: Any, *args: Any) -> None:
@@ -87,20 +91,33 @@ def _init_on_device(model: Any, original: HostFunction) -> HostFunction:
     return init
 
 
+_BLIND = 'basicsr train -opt options/train/RealESRGAN/train_RealESRGAN_blind_x4_distilled.yml'
 _CUDA_ONLY = 'calls .cuda() whatever the device of the model'
-patch('basicsr.models.realesrnet_model:RealESRNetModel.__init__', 'models/realesrnet_model.py:26', _CUDA_ONLY)(
-    partial(_init_on_device, RealESRNetModel)
-)
-patch('basicsr.models.realesrgan_model:RealESRGANModel.__init__', 'models/realesrgan_model.py:27', _CUDA_ONLY)(
-    partial(_init_on_device, RealESRGANModel)
-)
+patch(
+    'basicsr.models.realesrnet_model:RealESRNetModel.__init__',
+    'models/realesrnet_model.py:26',
+    _CUDA_ONLY,
+    f'{_BLIND} --force_yml model_type=RealESRNetModel, without a GPU',
+)(partial(_init_on_device, RealESRNetModel))
+patch(
+    'basicsr.models.realesrgan_model:RealESRGANModel.__init__',
+    'models/realesrgan_model.py:27',
+    _CUDA_ONLY,
+    f'{_BLIND}, without a GPU',
+)(partial(_init_on_device, RealESRGANModel))
 
 
 @patch(
-    'basicsr.models.realesrnet_model:RealESRNetModel._dequeue_and_enqueue', 'models/realesrnet_model.py:42', _CUDA_ONLY
+    'basicsr.models.realesrnet_model:RealESRNetModel._dequeue_and_enqueue',
+    'models/realesrnet_model.py:42',
+    _CUDA_ONLY,
+    f'{_BLIND} --force_yml model_type=RealESRNetModel, without a GPU',
 )
 @patch(
-    'basicsr.models.realesrgan_model:RealESRGANModel._dequeue_and_enqueue', 'models/realesrgan_model.py:43', _CUDA_ONLY
+    'basicsr.models.realesrgan_model:RealESRGANModel._dequeue_and_enqueue',
+    'models/realesrgan_model.py:43',
+    _CUDA_ONLY,
+    f'{_BLIND}, without a GPU',
 )
 def _queue_on_device(original: HostFunction) -> HostFunction:
     def _dequeue_and_enqueue(self: Any) -> None:
@@ -123,6 +140,7 @@ def _queue_on_device(original: HostFunction) -> HostFunction:
     'basicsr.utils.img_process_util:filter2D',
     'utils/img_process_util.py:29',
     'views what may be in channels_last order (the output of DiffJPEG is, on a CPU)',
+    f'{_BLIND}, without a GPU',
 )
 def _filter2d(original: HostFunction) -> HostFunction:
     def filter2D(img: torch.Tensor, kernel: torch.Tensor) -> torch.Tensor:

@@ -16,6 +16,7 @@ from basicsr_distill.io.files import write_atomic
     'utils/img_util.py:151',
     'leaves the file to OpenCV, which ends the process on a name that is not UTF-8 and, on a full disk, halves an '
     'image and says that writing failed, but not of what',
+    'basicsr test -opt options/test/EDSR/test_EDSR_Mx4.yml, on a full disk',
 )
 def _imwrite(original: HostFunction) -> HostFunction:
     def imwrite(img: np.ndarray, file_path: str, params: Any = None, auto_mkdir: bool = True) -> None:

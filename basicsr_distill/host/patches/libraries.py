@@ -14,7 +14,12 @@ from basicsr_distill.host.patches.table import HostFunction, patch
 from basicsr_distill.io.weights import load_weights
 
 
-@patch('basicsr.models.base_model:BaseModel.get_optimizer', 'models/base_model.py:107', 'knows Adam only')
+@patch(
+    'basicsr.models.base_model:BaseModel.get_optimizer',
+    'models/base_model.py:107',
+    'knows Adam only',
+    'basicsr train -opt options/distill/demo.yml',
+)
 def _get_optimizer(original: HostFunction) -> HostFunction:
     def get_optimizer(self: Any, optim_type: str, params: Any, lr: float, **kwargs: Any) -> torch.optim.Optimizer:
         """Any class of torch.optim by its exact name."""
@@ -44,6 +49,7 @@ def _get_optimizer(original: HostFunction) -> HostFunction:
     'basicsr.data.degradations:add_jpg_compression',
     'data/degradations.py:745',
     'OpenCV 5 takes integer parameters only; earlier ones cut the fraction off',
+    'basicsr train -opt options/train/RealESRGAN/train_RealESRGAN_blind_x4_distilled.yml',
 )
 def _add_jpg_compression(original: HostFunction) -> HostFunction:
     def add_jpg_compression(img: np.ndarray, quality: float = 90) -> np.ndarray:
@@ -52,24 +58,12 @@ def _add_jpg_compression(original: HostFunction) -> HostFunction:
     return add_jpg_compression
 
 
-@patch('basicsr.metrics.fid:calculate_fid', 'metrics/fid.py:73', 'SciPy 1.18 removed the disp argument of sqrtm')
-def _calculate_fid(original: HostFunction) -> HostFunction:
-    def calculate_fid(mu1: np.ndarray, sigma1: np.ndarray, mu2: np.ndarray, sigma2: np.ndarray) -> float:
-        """Frechet distance |mu1 - mu2|^2 + tr(S1) + tr(S2) - 2 tr((S1 S2)^(1/2)) (Heusel et al., 2017, Eq. 6).
-
-        S1 S2 has the eigenvalues of the symmetric R S2 R with R = S1^(1/2), so no matrix root of an unsymmetric,
-        perhaps singular, product is needed.
-        """
-        values, vectors = np.linalg.eigh(sigma1)
-        root = (vectors * np.sqrt(values.clip(min=0))) @ vectors.T
-        eigenvalues = np.linalg.eigvalsh(root @ sigma2 @ root).clip(min=0)
-        distance = np.sum((mu1 - mu2) ** 2) + np.trace(sigma1) + np.trace(sigma2) - 2 * np.sqrt(eigenvalues).sum()
-        return float(distance)
-
-    return calculate_fid
-
-
-@patch('basicsr.utils.logger:init_wandb_logger', 'utils/logger.py:138', 'wandb 0.31 removed wandb.util.generate_id')
+@patch(
+    'basicsr.utils.logger:init_wandb_logger',
+    'utils/logger.py:138',
+    'wandb 0.31 removed wandb.util.generate_id',
+    'basicsr train -opt options/train/EDSR/train_EDSR_Mx4_DIV2K.yml --force_yml logger:wandb:project=mine',
+)
 def _init_wandb_logger(original: HostFunction) -> HostFunction:
     def init_wandb_logger(opt: dict[str, Any]) -> None:
         import secrets
@@ -87,6 +81,7 @@ def _init_wandb_logger(original: HostFunction) -> HostFunction:
     'basicsr.archs.vgg_arch:VGGFeatureExtractor.__init__',
     'archs/vgg_arch.py:103',
     'ends in a traceback of the downloader, or of the unpickler, where weights are missing or damaged',
+    'basicsr train -opt options/train/RealESRGAN/train_RealESRGAN_x4_distilled.yml, without the weights of VGG',
 )
 def _vgg_init(original: HostFunction) -> HostFunction:
     def init(self: Any, *args: Any, **kwargs: Any) -> None:

@@ -10,6 +10,7 @@ from basicsr_distill.training.validation import WatchedMetric
     'basicsr.metrics:calculate_metric',
     'metrics/__init__.py:10',
     'a metric that raises, as NIQE does on small images, throws away the training since the last checkpoint',
+    'basicsr train -opt options/train/EDSR/train_EDSR_Mx4_DIV2K.yml, where a metric fails',
 )
 def _calculate_metric(original: HostFunction) -> HostFunction:
     def calculate_metric(data: dict[str, Any], opt: dict[str, Any]) -> Any:

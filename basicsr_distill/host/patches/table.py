@@ -22,6 +22,7 @@ class HostPatch:
     target: str  # 'module:function' or 'module:Class.method'
     where: str  # file:line of the defect in the host
     cause: str  # what changed, or was always wrong
+    breaks: str  # the command that fails, or errs in silence, without it
     make: Callable[[HostFunction], HostFunction]  # the replacement, given what it replaces
 
     @property
@@ -68,11 +69,11 @@ def _host_modules() -> Iterator[ModuleType]:
 PATCHES: list[HostPatch] = []
 
 
-def patch(target: str, where: str, cause: str) -> Callable[[Callable[[HostFunction], HostFunction]], Any]:
+def patch(target: str, where: str, cause: str, breaks: str) -> Callable[[Callable[[HostFunction], HostFunction]], Any]:
     """Add the decorated maker to the table."""
 
     def add(make: Callable[[HostFunction], HostFunction]) -> Callable[[HostFunction], HostFunction]:
-        PATCHES.append(HostPatch(target, where, cause, make))
+        PATCHES.append(HostPatch(target, where, cause, breaks, make))
         return make
 
     return add

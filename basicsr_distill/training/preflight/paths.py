@@ -90,6 +90,10 @@ def build_checked_dataset(experiment: Experiment, name: str) -> Any:
     path, section = experiment.path, experiment.opt['datasets'][name]
     try:
         dataset = build_dataset(section)
+        if not hasattr(dataset, 'options'):  # ours read their own lists
+            _check_inside(section, dataset)
+    except FileNotFoundError as error:
+        raise InputError(f'{path}: datasets.{name}: {error.filename}: no such file; correct the path.') from error
     except KeyError as error:
         raise InputError(f'{path}: datasets.{name}: {section["type"]} needs the key {error}.') from error
     except InputError as error:
@@ -103,6 +107,22 @@ def build_checked_dataset(experiment: Experiment, name: str) -> Any:
             f'{path}: datasets.{name}: {section.get("dataroot_gt") or section.get("dataroot_lq")} holds no images.'
         )
     return dataset
+
+
+def _check_inside(section: dict[str, Any], dataset: Any) -> None:
+    """Refuse lists that lead out of the data set's folder: BasicSR joins absolute names and ``../`` too."""
+    if (section.get('io_backend') or {}).get('type') == 'lmdb':
+        return
+    folders = [section[key] for key in ('dataroot_gt', 'dataroot_lq') if section.get(key)]
+    roots = tuple(os.path.join(os.path.abspath(folder), '') for folder in folders)
+    for entry in getattr(dataset, 'paths', ()) if roots else ():
+        for path in entry.values() if isinstance(entry, dict) else [entry]:
+            if not os.path.abspath(path).startswith(roots):
+                table = section.get('meta_info_file') or section.get('meta_info')
+                raise InputError(
+                    f"{table}: {path!r} is not a file inside the dataset's folder; "
+                    'give names relative to it, one a line.'
+                )
 
 
 def check_roots(experiment: Experiment) -> None:
