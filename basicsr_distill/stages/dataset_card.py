@@ -33,13 +33,7 @@ Quantiles = Mapping[str, float]
 
 @dataclass(frozen=True)
 class CardFacts:
-    """What the card of a drawn set says; its figures are quantiles.
-
-    network, codec, encoder: the sections of the option file; an encoder of None was not recorded.
-    psnr_db: after bicubic down and up, of the images.  nearest_patch: feature distance of an image to the real patch
-    most like it.  coverage: feature distance of a real patch to the image most like it.  patches_*: the same of real
-    patches, to each other, and to as many of them as there are images.
-    """
+    """What the card of a drawn set says; its figures are quantiles."""
 
     name: str
     num_images: int
@@ -48,15 +42,15 @@ class CardFacts:
     scale: int
     metric: str
     options: SampleOptions
-    network: dict[str, Any]
-    codec: Any
-    psnr_db: dict[str, float]
-    patches_psnr_db: dict[str, float]
-    nearest_patch: dict[str, float]
-    patches_nearest_patch: dict[str, float]
-    coverage: dict[str, float]
-    patches_coverage: dict[str, float]
-    encoder: Any = None
+    network: dict[str, Any]  # section of the option file
+    codec: Any  # section of the option file
+    psnr_db: dict[str, float]  # after bicubic down and up, of the images
+    patches_psnr_db: dict[str, float]  # the same of the real patches
+    nearest_patch: dict[str, float]  # feature distance of an image to the real patch most like it
+    patches_nearest_patch: dict[str, float]  # of a real patch to the other most like it
+    coverage: dict[str, float]  # feature distance of a real patch to the image most like it
+    patches_coverage: dict[str, float]  # of a real patch to as many real patches as there are images
+    encoder: Any = None  # section of the option file; None where it was not recorded
 
 
 _LIKENESS = (
