@@ -88,7 +88,7 @@ def choose(
             options,
             pool.psnr_db[allowed],
             pool.labels[allowed],
-            None if features is None else np.asarray(features[allowed]),
+            np.asarray(features[allowed]) if features is not None and method.uses_features else None,
             None if scores is None else scores[allowed],
         )
         try:

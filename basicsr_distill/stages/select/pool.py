@@ -23,17 +23,13 @@ from basicsr_distill.stages.record import fingerprint_stage, read_stage
 
 @dataclass(frozen=True)
 class Pool:
-    """Patches to choose from.
+    """Patches to choose from."""
 
-    folder: of the extract stage.  rows: its manifest.  psnr_db: of the patches, (N,), float32.  clusters: folder of the
-    cluster stage, if the recipe has one.  labels: of the patches, (N,), int64, zeros without clusters.
-    """
-
-    folder: Path
-    rows: Sequence[PatchRow]
-    psnr_db: NDArray[np.float32]
-    clusters: Path | None
-    labels: NDArray[np.int64]
+    folder: Path  # of the extract stage
+    rows: Sequence[PatchRow]  # its manifest
+    psnr_db: NDArray[np.float32]  # (N,)
+    clusters: Path | None  # folder of the cluster stage, if the recipe has one
+    labels: NDArray[np.int64]  # (N,), clusters; zeros without them
 
     def paths(self) -> list[Path]:
         """Files of the patches."""
