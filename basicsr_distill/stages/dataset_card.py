@@ -178,6 +178,7 @@ def coverage_figures(
     }
 
 
+# Long: most of it is the page as it reads.
 def render_card(
     name: str,
     num_images: int,
