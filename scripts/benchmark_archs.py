@@ -11,13 +11,12 @@ import argparse
 import multiprocessing
 import os
 import platform
-import resource
 import statistics
-import time
 from collections.abc import Callable
 from functools import partial
 
 import torch
+from measuring import peak_mib, timed
 from torch import Tensor, nn
 
 from basicsr_distill.archs.hit_arch import HiT_SIR, HiT_SNG, HiT_SRF
@@ -34,11 +33,9 @@ NETWORKS: dict[str, Callable[..., nn.Module]] = {
 
 def step(net: nn.Module, lr_images: Tensor) -> tuple[float, float]:
     """Forward and backward once; seconds of processor time and of wall time."""
-    start_s = time.process_time(), time.perf_counter()
-    net(lr_images).abs().mean().backward()
-    elapsed_s = time.process_time() - start_s[0], time.perf_counter() - start_s[1]
+    wall_s, cpu_s = timed(lambda: net(lr_images).abs().mean().backward())
     net.zero_grad(set_to_none=True)
-    return elapsed_s
+    return cpu_s, wall_s
 
 
 def peak_memory_mib(arch: str, shape: tuple[int, ...], threads: int) -> float:
@@ -46,9 +43,9 @@ def peak_memory_mib(arch: str, shape: tuple[int, ...], threads: int) -> float:
     torch.set_num_threads(threads)
     net, lr_images = NETWORKS[arch](upscale=4), torch.rand(shape)
     step(net, lr_images[:1, :, :16, :16])  # what the libraries take once
-    before_kib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    before_mib = peak_mib()
     step(net, lr_images)
-    return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before_kib) / 1024
+    return peak_mib() - before_mib
 
 
 def main() -> None:

@@ -11,11 +11,11 @@ import argparse
 import re
 import tempfile
 import threading
-import time
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+from measuring import timed
 from numpy.typing import NDArray
 
 from basicsr_distill.selection.core_sets import choose_k_center
@@ -40,13 +40,12 @@ def measure(work: Callable[[], object]) -> tuple[float, float, float]:
 
     watcher = threading.Thread(target=watch)
     watcher.start()
-    wall, cpu = time.perf_counter(), time.process_time()
     try:
-        work()
+        wall_s, cpu_s = timed(work)
     finally:
         done.set()
         watcher.join()
-    return time.perf_counter() - wall, time.process_time() - cpu, max(samples)
+    return wall_s, cpu_s, max(samples)
 
 
 def write_features(path: Path, points: int, dimensions: int) -> NDArray[np.float32]:

@@ -21,7 +21,7 @@ from typing import Any
 import cv2
 import numpy as np
 import torch
-from benchmark_extract import measure
+from measuring import measure
 from numpy.typing import NDArray
 from PIL import Image
 from sklearn.metrics import roc_auc_score

@@ -8,15 +8,13 @@ Ends with one ``RESULT name=value`` a figure: medians over the rounds, of ratios
 import argparse
 import statistics
 import tempfile
-import time
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import get_args
 
 import cv2
 import numpy as np
 import torch
+from measuring import measure
 from numpy.typing import NDArray
 from PIL import Image
 from torch.nn.functional import interpolate
@@ -32,35 +30,6 @@ from basicsr_distill.stages.extract.scoring import score_windows
 
 PATCH_SIZE = 256
 SCALE = 4
-
-
-@dataclass(frozen=True)
-class Times:
-    """Of one work, a value a round: wall_s, and cpu_s of all threads, which other load on the machine disturbs less."""
-
-    wall_s: list[float]
-    cpu_s: list[float]
-
-    def wall_over(self, other: 'Times') -> float:
-        """Median of the rounds' ratios of wall time."""
-        return statistics.median(a / b for a, b in zip(self.wall_s, other.wall_s))
-
-    def cpu_over(self, other: 'Times') -> float:
-        """Median of the rounds' ratios of processor time."""
-        return statistics.median(a / b for a, b in zip(self.cpu_s, other.cpu_s))
-
-
-def measure(rounds: int, *works: Callable[[], object]) -> list[Times]:
-    """Time several works, taken in turns after one warm-up each."""
-    times = [Times([], []) for _ in works]
-    for number in range(rounds + 1):
-        for work, taken in zip(works, times):
-            wall, cpu = time.perf_counter(), time.process_time()
-            work()
-            if number:
-                taken.wall_s.append(time.perf_counter() - wall)
-                taken.cpu_s.append(time.process_time() - cpu)
-    return times
 
 
 def crops(images: list[FoundImage], count: int) -> list[NDArray[np.uint8]]:

@@ -12,10 +12,8 @@ import argparse
 import csv
 import multiprocessing
 import platform
-import resource
 import statistics
 import tempfile
-import time
 from collections import defaultdict, deque
 from collections.abc import Callable
 from copy import deepcopy
@@ -25,6 +23,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from diffusers import AutoencoderKL, DiTTransformer2DModel
+from measuring import peak_mib, timed
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -187,24 +186,13 @@ def make_step(kind: str, args: argparse.Namespace, root: Path) -> Callable[[], A
 
 def peak_memory_mib(kind: str, args: argparse.Namespace, root: Path) -> float:
     """Peak of two steps, MiB: of the GPU's memory, or growth of a fresh process."""
-    before_kib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    before_mib = peak_mib()
     step = make_step(kind, args, root)
     step()
     step()
     if args.device != 'cpu':
         return torch.cuda.max_memory_allocated() / 2**20
-    return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before_kib) / 1024
-
-
-def timed(run: Callable[[], Any], device: torch.device) -> tuple[float, float]:
-    """Seconds of wall time and of processor time."""
-    if device.type == 'cuda':
-        torch.cuda.synchronize()
-    start = time.perf_counter(), time.process_time()
-    run()
-    if device.type == 'cuda':
-        torch.cuda.synchronize()
-    return time.perf_counter() - start[0], time.process_time() - start[1]
+    return peak_mib() - before_mib
 
 
 def main() -> None:

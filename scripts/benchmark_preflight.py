@@ -6,7 +6,6 @@ Pairs of small PNGs are made in a temporary folder. Decoding is measured on a pa
 """
 
 import argparse
-import resource
 import subprocess
 import sys
 import tempfile
@@ -15,6 +14,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+from measuring import peak_mib
 
 from basicsr_distill.host import hooks
 
@@ -73,16 +73,15 @@ def check(root: Path) -> None:
         },
     )
     experiment = to_experiment(recipe, is_train=True, root=root)
-    before_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    before_mb = peak_mib()
     start = time.perf_counter()
     dataset = preflight.build_checked_dataset(experiment, 'train')
     listed = time.perf_counter()
     check_images(experiment, {'train': dataset})
     checked = time.perf_counter()
-    peak_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     print(
         f'{listed - start:.2f} s to pair the names, {checked - listed:.2f} s to look at the files, '
-        f'{peak_mb - before_mb:.0f} MB more than before'
+        f'{peak_mib() - before_mb:.0f} MB more than before'
     )
 
 
@@ -101,7 +100,7 @@ def main() -> None:
         result = subprocess.run(
             [sys.executable, __file__, '--check', folder], text=True, capture_output=True, check=True
         )
-        print(f'{args.pairs} pairs: {result.stdout.splitlines()[-1]}')
+        print(f'{args.pairs} pairs, before a run: {result.stdout.splitlines()[-1]}')
         count = min(DECODED, args.pairs)
         start = time.perf_counter()
         for number in range(count):

@@ -11,7 +11,6 @@ that other load on the machine meets both alike.
 
 import argparse
 import platform
-import resource
 import statistics
 import tempfile
 import time
@@ -20,6 +19,7 @@ from pathlib import Path
 
 import torch
 from diffusers import AutoencoderKL, AutoencoderTiny
+from measuring import peak_mib
 from torch import Tensor
 
 from basicsr_distill.archs.minimax_dit_arch import MinimaxDiT, build_dit
@@ -130,12 +130,8 @@ def main() -> None:
     for name, value in median.items():
         if name != 'plain':
             print(f'RESULT {name}_speedup={median["plain"] / value:.2f}')
-    peak_mib = (
-        torch.cuda.max_memory_allocated() / 2**20
-        if device.type == 'cuda'
-        else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    )
-    print(f'RESULT peak_memory_mib={peak_mib:.0f}')
+    peak = torch.cuda.max_memory_allocated() / 2**20 if device.type == 'cuda' else peak_mib()
+    print(f'RESULT peak_memory_mib={peak:.0f}')
 
 
 if __name__ == '__main__':

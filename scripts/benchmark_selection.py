@@ -8,12 +8,11 @@ libraries. Processor time is reported beside wall time: other load hardly change
 
 import argparse
 import multiprocessing
-import resource
-import time
 from collections.abc import Callable
 from functools import partial
 
 import numpy as np
+from measuring import peak_mib, timed
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
@@ -65,11 +64,9 @@ def measure(method: str, count: int, patches: int, dimensions: int) -> tuple[flo
     with threadpool_limits(1):
         features = make_features(patches, dimensions)
         METHODS[method](features[:500], 7)  # what the libraries take once
-        before_kib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        start = time.perf_counter(), time.process_time()
-        METHODS[method](features, count)
-        wall_s, cpu_s = time.perf_counter() - start[0], time.process_time() - start[1]
-    return wall_s, cpu_s, (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before_kib) / 1024
+        before_mib = peak_mib()
+        wall_s, cpu_s = timed(lambda: METHODS[method](features, count))
+    return wall_s, cpu_s, peak_mib() - before_mib
 
 
 def main() -> None:

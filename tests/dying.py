@@ -54,9 +54,12 @@ def start_ranks(
     *arguments: str,
     prepare: dict[int, tuple[Callable[..., None], tuple[object, ...]]] | None = None,
 ) -> list[ForkServerProcess]:
-    """The command on several ranks, joined by gloo; each writes to an output of its own.
+    """Start the command on several ranks, joined by gloo; each writes to an output of its own.
 
     Args:
+        folder: where it runs.
+        ranks: how many.
+        *arguments: of ``basicsr``.
         prepare: by rank, what :func:`start` takes.
     """
     with socket.socket() as free:

@@ -62,7 +62,7 @@ FIGURES = {
         for kind, other in (('extract', 'careless'), ('finetune', 'careless'), ('train', 'basicsr'))
         for figure in ('s', f'{other}_s', 'ratio')
     ],
-    'preflight': ['s to look at the files', 'decoded by OpenCV in one thread'],
+    'preflight': ['before a run', 'decoded by OpenCV in one thread'],
     'sampling': [
         'plain_s_per_image',
         'fp32_kl_s_per_image',

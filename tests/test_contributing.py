@@ -59,6 +59,39 @@ class ToyLoss(nn.Module):
     def forward(self, pred, target, weight=None):
         return self.loss_weight * (pred - target).abs().mean()
 """,
+    # 1: a term of the fine-tuning, with its section
+    'losses/toy_term_loss.py': """
+from basicsr.utils.registry import LOSS_REGISTRY
+from torch import nn
+
+
+@LOSS_REGISTRY.register()
+class ToyTermLoss(nn.Module):
+    needs_whole_batch = True
+
+    def __init__(self, loss_weight: float) -> None:
+        super().__init__()
+        self.loss_weight = loss_weight
+
+    def forward(self, prediction, batch):
+        return self.loss_weight * (prediction.x0_pred - batch.x0).abs().max()
+""",
+    'config/sections/toy_term.py': '''
+from typing import Literal
+
+from pydantic import Field
+
+from basicsr_distill.config.registry import register
+from basicsr_distill.config.sections.base import Options
+
+
+@register('term', 'toy_term_opt')
+class ToyTermOptions(Options):
+    """The largest error."""
+
+    type: Literal['ToyTermLoss'] = Field('ToyTermLoss', description='The largest error.')
+    loss_weight: float = Field(0.5, description='Factor.')
+''',
     # 2: options of the dataset, 6: of the stage
     'config/sections/toy.py': '''
 from pydantic import Field
@@ -191,7 +224,6 @@ def basicsr(root: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-@pytest.mark.long
 def test_every_line_leads_to_something_that_works(root: Path) -> None:
     (root / 'photos').mkdir()
     for name in ('a_first.png', 'bright.png'):
@@ -248,3 +280,16 @@ def test_every_line_leads_to_something_that_works(root: Path) -> None:
     run = basicsr(root, 'train', '-opt', 'train.yml', '--force_yml', 'datasets:train:lenght=3')
     assert run.returncode == 2 and "did you mean 'length'" in run.stderr
     assert '"skip_first"' in basicsr(root, 'schema').stdout
+    terms = subprocess.run([sys.executable, '-c', TERMS], cwd=root, capture_output=True, text=True, check=True)
+    assert terms.stdout.split() == ['toy_term', '0.5', 'True']
+
+
+TERMS = """
+import basicsr_distill, basicsr
+from basicsr_distill.config.registry import models
+from basicsr_distill.losses.objective import build_losses
+
+options = models('train')['MinimaxDiTModel'](total_iter=1, optim_g={}, scheduler={}, toy_term_opt={})
+(name, loss), = build_losses(options, num_labels=1, latent_dim=1, decode=None).items()
+print(name, loss.loss_weight, loss.needs_whole_batch)
+"""

@@ -121,10 +121,14 @@ class Results:
     def values(
         self, row: Row, count: int | None, network: str, metric: str, tests: Iterable[str]
     ) -> dict[Seeds, float]:
-        """Means over tests, by seeds; seeds of which a value is missing are left out.
+        """Return means over tests, by seeds; seeds of which a value is missing are left out.
 
         Args:
-            count: None for the full pool.
+            row: of the table.
+            count: images of the set, None for the full pool.
+            network: name of the trained network.
+            metric: name of the metric.
+            tests: names of the test sets.
         """
         found = {}
         for result in self.cells:

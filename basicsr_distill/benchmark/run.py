@@ -202,6 +202,8 @@ def _are_current(recipe: Recipe, stages: Sequence[str], removes: Path | None = N
     """Whether stages have made what a recipe asks now.
 
     Args:
+        recipe: of the stages.
+        stages: their names.
         removes: folder of a set, which is the benchmark's own: what others than these options or inputs made of it is
             removed.
     """

@@ -40,12 +40,14 @@ class Experiment:
 def to_experiment(
     recipe: Recipe, is_train: bool, root: Path, debug: bool = False, auto_resume: bool = False
 ) -> Experiment:
-    """BasicSR's option dictionary from an option file.
+    """Make BasicSR's option dictionary of an option file.
 
     Args:
         recipe: the file; not changed.
         is_train: ``basicsr train`` or ``basicsr test``.
         root: experiments/, results/ and tb_logger/ are made in this folder.
+        debug: log every iteration and validate early, as BasicSR's ``--debug``.
+        auto_resume: go on from the newest whole checkpoint.
 
     Raises:
         InputError: a key is missing or wrong, or a folder or checkpoint that the file names does not exist.

@@ -12,9 +12,10 @@ _VARIABLE = re.compile(r'\$\w+|\$\{\w+\}')
 
 
 def expand_paths(value: Any, where: str) -> Any:
-    """A copy of an option file's content with ``~/`` replaced in every text.
+    """Copy an option file's content with ``~/`` replaced in every text.
 
     Args:
+        value: the content, or a part of it.
         where: how messages name the place; keys are added to it.
 
     Raises:

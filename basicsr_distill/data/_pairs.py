@@ -191,9 +191,11 @@ def crop_side(gt_size: int, sides: Sequence[int]) -> int:
 
 
 def read_pair(pair: Pair, scale: int, is_train: bool) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-    """HR image and its LR partner, RGB, (scale * h, scale * w, 3) and (h, w, 3), uint8.
+    """Read an HR image and its LR partner, RGB, (scale * h, scale * w, 3) and (h, w, 3), uint8.
 
     Args:
+        pair: the files; the LR image is made where it has none.
+        scale: factor between the two.
         is_train: whether an HR image must be of just that size; else what its partner does not show is cropped off.
 
     Raises:

@@ -93,8 +93,11 @@ def sample_grid(
     they start from real latents of the label, noised as far as is trained; a label without any then has no row.
 
     Args:
+        net: the denoiser.
         dataset: real latents and their labels.
+        codec: decodes the samples.
         max_timestep: timesteps below it are trained.
+        device: where the denoiser is.
 
     Returns:
         Pixels (3, rows * H, 4 * W) in [0, 1]; and of the latents, per label averaged: ``sample_coverage``, the mean

@@ -237,6 +237,8 @@ def init_label_rows(conditioner: CombinedTimestepLabelEmbeddings, num_labels: in
     True
 
     Args:
+        conditioner: holds the table; it is changed.
+        num_labels: rows that are set.
         how: ``null_row`` copies the null row, ``mean`` the mean of the trained rows, ``rows`` leaves what is there.
 
     Raises:

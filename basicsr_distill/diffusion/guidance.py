@@ -79,6 +79,8 @@ def _ancestral_factor(alpha_bar_t: Tensor, alpha_bar_next: Tensor, variance_pred
     """sigma_t sqrt(alpha_t) / beta_t; a step's mean is (x_t - beta_t eps / sqrt(1 - alpha_bar_t)) / sqrt(alpha_t).
 
     Args:
+        alpha_bar_t: (N,), at the step's timestep.
+        alpha_bar_next: (N,), at the one it leads to.
         variance_pred: (N, C, h, w); (N, 0, h, w) where the variance is not learned.
     """
     deviation = ancestral_deviation(alpha_bar_t, alpha_bar_next, variance_pred if variance_pred.shape[1] else None)
@@ -96,7 +98,8 @@ def tangent_part(vectors: Tensor, points: Tensor, latents: Tensor, neighbors: in
     tensor([[3., 0.]])
 
     Args:
-        vectors, points: (N, ...), a vector and where it starts.
+        vectors: (N, ...).
+        points: (N, ...), where the vectors start.
         latents: (M, ...).
         neighbors: latents that make the plane, all where there are fewer.
         dimensions: of the plane, below ``neighbors``.
@@ -152,7 +155,8 @@ def within_bounds(denoise: Denoise, low: Tensor, high: Tensor) -> Denoise:
 
     Args:
         denoise: what is steered.
-        low, high: (C, 1, 1), of :func:`latent_bounds`.
+        low: (C, 1, 1), of :func:`latent_bounds`.
+        high: as ``low``.
     """
     alpha_bar = linear_alpha_bar()
 

@@ -21,6 +21,7 @@ def latent_modes(
 
     Args:
         latents: (M, C, h, w).
+        count: modes wanted.
         seed: of k-means.
         kind: ``centers``, the means of the clusters, or ``medoids``, the real latents nearest to them.
 

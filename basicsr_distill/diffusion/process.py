@@ -52,7 +52,8 @@ def ancestral_deviation(alpha_bar_t: Tensor, alpha_bar_next: Tensor, variance_pr
     Source: Ho et al. (2020), Eq. 7; with a learned variance Nichol and Dhariwal (2021), Eq. 15.
 
     Args:
-        alpha_bar_t, alpha_bar_next: (N,), at a step's timestep and the one it leads to, below 1.
+        alpha_bar_t: (N,), at the step's timestep, below 1.
+        alpha_bar_next: (N,), at the one it leads to, below 1.
         variance_pred: v in [-1, 1], the second half of the network's channels, (N, C, h, w); the posterior's variance
             when absent.
 
@@ -77,6 +78,9 @@ def simple_loss(eps_pred: Tensor, eps: Tensor, alpha_bar_t: Tensor, min_snr_gamm
     Source: Ho et al. (2020), Eq. 14; the weight min(SNR, gamma) / SNR with SNR = a / (1 - a) is Hang et al. (2023).
 
     Args:
+        eps_pred: (N, C, h, w), noise predicted.
+        eps: (N, C, h, w), noise that is there.
+        alpha_bar_t: (N,).
         min_snr_gamma: the weight's gamma; no weight when absent.
     """
     per_sample = (eps_pred - eps).square().flatten(1).mean(1)
@@ -101,9 +105,12 @@ def variational_bound(
     Source: Nichol and Dhariwal (2021), Eqs. 4-7, 10, 14, 15.
 
     Args:
+        x0: (N, C, h, w).
+        x_t: (N, C, h, w), with the noise on.
         timesteps: (N,), int64.
         eps_pred: its gradient is not followed.
         variance_pred: v, the second half of the network's channels.
+        alpha_bar: of every timestep.
 
     Returns:
         Scalar, the mean over the samples.

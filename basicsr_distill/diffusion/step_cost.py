@@ -15,17 +15,16 @@ _BYTES_PER_TRAINED = 16
 
 @dataclass(frozen=True)
 class StepEstimate:
-    """seconds: forward and backward of one sample.  state_bytes: weights, gradients, optimizer and average.
-    activation_bytes: what one sample keeps for its backward pass.
+    """What a training step takes.
 
     >>> estimate = StepEstimate(seconds=0.1, state_bytes=10**9, activation_bytes=10**8)
     >>> estimate.describe(batch_size=8, parts=2, iterations=900)
     'at most about 0.8 s an iteration and 0.2 h in all; about 1.4 GB (1 GB weights and optimizer, the rest activations)'
     """
 
-    seconds: float
-    state_bytes: int
-    activation_bytes: int
+    seconds: float  # forward and backward of one sample
+    state_bytes: int  # weights, gradients, optimizer and average
+    activation_bytes: int  # what one sample keeps for its backward pass
 
     def describe(self, batch_size: int, parts: int, iterations: int) -> str:
         """One sentence; the time is an upper bound, since batches are faster than their samples one by one."""
@@ -78,8 +77,11 @@ def training_cost(
     """What of a MinimaxDiT is trained and what it will take, in one sentence without its full stop; tries one sample.
 
     Args:
+        net: the denoiser.
         autocast: makes the context of a forward pass.
-        batch_size, parts: samples of a batch, and parts that it is cut into.
+        batch_size: samples of a batch.
+        parts: that a batch is cut into.
+        iterations: of the training.
     """
     count = sum(parameter.numel() for parameter in net.parameters())
     trained = sum(parameter.numel() for parameter in net.parameters() if parameter.requires_grad)

@@ -24,9 +24,10 @@ except ImportError:
 
 
 def compress(data: NDArray[np.uint8], level: int) -> bytes | bytearray:
-    """A zlib stream of contiguous data.
+    """Make a zlib stream of contiguous data.
 
     Args:
+        data: of any shape, in C order.
         level: 0: stored; 1 (fast) to 12 (small), of which zlib takes those above 9 for 9.
     """
     if libdeflate is not None:

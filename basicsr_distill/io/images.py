@@ -216,6 +216,7 @@ def decode_rgb(data: bytes, name: str) -> DecodedImage:
     """Decode an image file's bytes by the policy above. The size is judged from the header, before any decoding.
 
     Args:
+        data: the whole file.
         name: of the file, for messages.
 
     Raises:
@@ -291,6 +292,7 @@ def write_png(path: Path, rgb: NDArray[np.uint8], level: int = 1) -> None:
     file that a power cut halved is found by :func:`is_whole_png`.
 
     Args:
+        path: of the file.
         rgb: (H, W, 3), uint8.
         level: of :func:`encode_png`.
     """

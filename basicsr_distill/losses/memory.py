@@ -63,9 +63,11 @@ def mean_extreme(cosines: Tensor, exists: Tensor, labels: Tensor, sample_weight:
     Labels whose memory is empty are left out.
 
     Args:
-        cosines, exists: (N, M) of :meth:`LatentMemory.similarities`.
+        cosines: (N, M), of :meth:`LatentMemory.similarities`.
+        exists: (N, M), bool, of the same.
         labels: (N,).
         sample_weight: (N,).
+        largest: whether the largest cosine is the loss, or one minus the smallest.
 
     Returns:
         Scalar; zero, with a zero gradient, while no label has a memory.

@@ -35,7 +35,8 @@ def calculate_lpips(
     """LPIPS version 0.1 of two images by the ``lpips`` package; 0 for equal images, lower is better.
 
     Args:
-        img, img2: (H, W, 3) BGR or (H, W) grey, range [0, 255], at least 32 px a side after cropping.
+        img: (H, W, 3) BGR or (H, W) grey, range [0, 255], at least 32 px a side after cropping.
+        img2: the same of the other image.
         crop_border: pixels cut off each side.
         input_order: ``HWC`` or ``CHW``.
         net: backbone, ``alex``, ``vgg`` or ``squeeze``.

@@ -149,15 +149,12 @@ class _BicubicRoundTrip:
 @dataclass(frozen=True)
 class _Band:
     """A banded map of image rows in blocks of output rows, each from one window of input rows: four times as fast as a
-    sparse product, six times as fast as a dense one.
-
-    weights: (blocks, rows of a block, rows of a window).  step: input rows from window to window.  margin: rows of
-    zeros that the input needs before its first row; borders are in the weights.
+    sparse product, six times as fast as a dense one; borders are in the weights.
     """
 
-    weights: Tensor
-    step: int
-    margin: int
+    weights: Tensor  # (blocks, rows of a block, rows of a window)
+    step: int  # input rows from window to window
+    margin: int  # rows of zeros that the input needs before its first row
 
     @classmethod
     def of(cls, matrix: NDArray[np.float64], block: int) -> '_Band':

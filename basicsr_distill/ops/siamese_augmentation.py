@@ -25,20 +25,16 @@ class Augmentation:
 
     >>> Augmentation(flip=True, degrees=15.0).brightness
     0.0
-
-    brightness: added.  saturation, contrast: factors of the distance to the grey value and to the image's mean.
-    flip: left to right.  shift: right and down, shares of the image's sides; what comes in is black.  scale: of what is
-    seen, across and down.  degrees: turn, counterclockwise.  cutout: centre of a black square of half the side, as
-    shares of the image's sides (across, down); none when absent.
     """
 
-    brightness: float = 0.0
-    saturation: float = 1.0
-    contrast: float = 1.0
-    flip: bool = False
-    shift: tuple[float, float] = (0.0, 0.0)
-    scale: tuple[float, float] = (1.0, 1.0)
-    degrees: float = 0.0
+    brightness: float = 0.0  # added
+    saturation: float = 1.0  # factor of the distance to the grey value
+    contrast: float = 1.0  # factor of the distance to the image's mean
+    flip: bool = False  # left to right
+    shift: tuple[float, float] = (0.0, 0.0)  # right and down, shares of the image's sides; what comes in is black
+    scale: tuple[float, float] = (1.0, 1.0)  # of what is seen, across and down
+    degrees: float = 0.0  # turn, counterclockwise
+    # Centre of a black square of half the side, as shares of the image's sides (across, down); none when absent.
     cutout: tuple[float, float] | None = None
 
 
@@ -82,6 +78,7 @@ def augment(images: Tensor, change: Augmentation) -> Tensor:
 
     Args:
         images: (N, 3, H, W), floating point, RGB, meant for [0, 1]; nothing is clipped.
+        change: what is done to all of them.
 
     Returns:
         (N, 3, H, W), of the dtype of ``images``.

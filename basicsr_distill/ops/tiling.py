@@ -63,7 +63,8 @@ def apply_in_tiles(
         network: maps (B, C, h, w) to (B, D, h * scale, w * scale).
         lq: LR images, (B, C, H, W), any size; one no larger than a tile goes through the network as it is.
         scale: of the network.
-        size_px, overlap_px: of a tile, LR pixels, see :func:`tile_spans`.
+        size_px: of a tile, LR pixels, see :func:`tile_spans`.
+        overlap_px: LR pixels, see :func:`tile_spans`.
 
     Returns:
         (B, D, H * scale, W * scale), as ``network(lq)`` up to what it draws from beyond ``overlap_px``.

@@ -24,14 +24,14 @@ _BLOCK_ROWS = 1 << 14
 
 @dataclass(frozen=True)
 class Clusters:
-    """labels: (N,), int64, from 0, largest cluster first.  centers: (k, D), float32, means of the members.
+    """A clustering of N features.
 
     >>> Clusters(np.array([0, 0, 1]), np.float32([[9.5], [0]])).sizes
     [2, 1]
     """
 
-    labels: NDArray[np.int64]
-    centers: NDArray[np.float32]
+    labels: NDArray[np.int64]  # (N,), from 0, largest cluster first
+    centers: NDArray[np.float32]  # (k, D), means of the members
 
     @property
     def sizes(self) -> list[int]:

@@ -12,7 +12,7 @@ _SEEN_PER_CENTER = 10
 
 
 def choose_medoids(features: Features, count: int, seed: int) -> Indices:
-    """The patch nearest to each centre of k-means with k = count.
+    """Choose the patch nearest to each centre of k-means with k = count.
 
     Of large pools, k-means sees a random part (20,000 patches or more); the nearest patch is sought in the whole pool.
     Centres choose in the order of their clusters' sizes, the largest first; a patch that is taken leaves a centre its
@@ -24,6 +24,7 @@ def choose_medoids(features: Features, count: int, seed: int) -> Indices:
 
     Args:
         features: of the pool, (N, D), finite.
+        count: patches chosen.
         seed: of k-means.
 
     Returns:

@@ -37,6 +37,8 @@ def choose_under_threshold(psnr_db: NDArray[np.float32], threshold: float | str,
     Args:
         psnr_db: PSNR after bicubic of the pool, (N,), dB; flat patches have ``inf``.
         threshold: decibels, ``median`` or ``qNN``, see :func:`~basicsr_distill.selection.thresholds.threshold_db`.
+        count: patches chosen.
+        seed: of the draw.
 
     Returns:
         Indices in the order drawn, (count,), int64, each once.
@@ -55,7 +57,8 @@ def in_band(psnr_db: NDArray[np.float32], low: float, high: float) -> NDArray[np
 
     Args:
         psnr_db: (N,), dB; infinite scores (flat patches) are outside any band.
-        low, high: quantiles in [0, 1]; ``low`` is the share of hardest patches left out.
+        low: quantile in [0, 1]: share of hardest patches left out.
+        high: quantile in [0, 1], above ``low``.
 
     Returns:
         (N,), bool.
@@ -77,7 +80,10 @@ def choose_in_band(psnr_db: NDArray[np.float32], low: float, high: float, count:
 
     Args:
         psnr_db: PSNR after bicubic of the pool, (N,), dB.
-        low, high: see :func:`in_band`.
+        low: quantile, see :func:`in_band`.
+        high: quantile, see :func:`in_band`.
+        count: patches chosen.
+        seed: of the draw.
 
     Returns:
         Indices in the order drawn, (count,), int64, each once.
@@ -101,6 +107,8 @@ def choose_per_cluster(labels: NDArray[np.int64], count: int, seed: int) -> Indi
 
     Args:
         labels: cluster of every patch, (N,), int64, from 0.
+        count: patches chosen.
+        seed: of the draw.
 
     Returns:
         Indices in the order of the turns, (count,), int64, each once.

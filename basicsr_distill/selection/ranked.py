@@ -7,7 +7,7 @@ from basicsr_distill.selection.choices import Indices, check_count
 
 
 def choose_hardest(losses: NDArray[np.floating], count: int, skip: float = 0.05) -> Indices:
-    """The patches with the largest losses, without the very largest.
+    """Choose the patches with the largest losses, without the very largest.
 
     Source: Moser et al. (2024, arXiv 2403.17083): the hardest part of the pool by the loss of a small network, and
     leaving out its top 5 % helps.
@@ -17,6 +17,7 @@ def choose_hardest(losses: NDArray[np.floating], count: int, skip: float = 0.05)
 
     Args:
         losses: of the pool, (N,), finite.
+        count: patches chosen.
         skip: share of the pool, largest losses first, that is left out, in [0, 1).
 
     Returns:
@@ -31,13 +32,14 @@ def choose_hardest(losses: NDArray[np.floating], count: int, skip: float = 0.05)
 
 
 def choose_highest(scores: NDArray[np.floating], count: int) -> Indices:
-    """The patches with the highest scores.
+    """Choose the patches with the highest scores.
 
     >>> choose_highest(np.array([1.0, 3.0, 2.0, 3.0]), count=3).tolist()
     [1, 3, 2]
 
     Args:
         scores: of the pool, (N,), finite.
+        count: patches chosen.
 
     Returns:
         Indices by falling score, (count,), int64; ties in the order of the pool.

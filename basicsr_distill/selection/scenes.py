@@ -31,11 +31,11 @@ _ALTERATIONS: tuple[Callable[[NDArray[np.uint8]], NDArray[np.uint8]], ...] = (
 
 
 class _Keypoints(NamedTuple):
-    """points: (N, 2), float32, pixels.  descriptors: (N, 32), uint8.  owner: number of the image of each, (N,)."""
+    """Keypoints of some images."""
 
-    points: NDArray[np.float32]
-    descriptors: NDArray[np.uint8]
-    owner: NDArray[np.int64]
+    points: NDArray[np.float32]  # (N, 2), pixels
+    descriptors: NDArray[np.uint8]  # (N, 32)
+    owner: NDArray[np.int64]  # (N,), number of the image of each
 
 
 class SceneIndex:

@@ -19,9 +19,11 @@ _MAX_FIT = 2048
 def through_codec(
     options: CodecOptions, images: Sequence[NDArray[np.uint8]], patches: Sequence[Path]
 ) -> list[NDArray[np.uint8]]:
-    """What a codec leaves of images, (H, W, 3), uint8, RGB.
+    """Return what a codec leaves of images, (H, W, 3), uint8, RGB.
 
     Args:
+        options: of the codec.
+        images: (H, W, 3), uint8, RGB.
         patches: files that a fitted codec is fitted to.
 
     Raises:

@@ -33,13 +33,7 @@ Quantiles = Mapping[str, float]
 
 @dataclass(frozen=True)
 class CardFacts:
-    """What the card of a drawn set says; its figures are quantiles.
-
-    network, codec, encoder: the sections of the option file; an encoder of None was not recorded.
-    psnr_db: after bicubic down and up, of the images.  nearest_patch: feature distance of an image to the real patch
-    most like it.  coverage: feature distance of a real patch to the image most like it.  patches_*: the same of real
-    patches, to each other, and to as many of them as there are images.
-    """
+    """What the card of a drawn set says; its figures are quantiles."""
 
     name: str
     num_images: int
@@ -48,15 +42,15 @@ class CardFacts:
     scale: int
     metric: str
     options: SampleOptions
-    network: dict[str, Any]
-    codec: Any
-    psnr_db: dict[str, float]
-    patches_psnr_db: dict[str, float]
-    nearest_patch: dict[str, float]
-    patches_nearest_patch: dict[str, float]
-    coverage: dict[str, float]
-    patches_coverage: dict[str, float]
-    encoder: Any = None
+    network: dict[str, Any]  # section of the option file
+    codec: Any  # section of the option file
+    psnr_db: dict[str, float]  # after bicubic down and up, of the images
+    patches_psnr_db: dict[str, float]  # the same of the real patches
+    nearest_patch: dict[str, float]  # feature distance of an image to the real patch most like it
+    patches_nearest_patch: dict[str, float]  # of a real patch to the other most like it
+    coverage: dict[str, float]  # feature distance of a real patch to the image most like it
+    patches_coverage: dict[str, float]  # of a real patch to as many real patches as there are images
+    encoder: Any = None  # section of the option file; None where it was not recorded
 
 
 _LIKENESS = (
@@ -184,6 +178,7 @@ def coverage_figures(
     }
 
 
+# Long: most of it is the page as it reads.
 def render_card(
     name: str,
     num_images: int,
@@ -197,10 +192,14 @@ def render_card(
     likeness: str,
     licence: str,
 ) -> str:
-    """The card of any set as Markdown.
+    """Return the card of any set as Markdown.
 
     Args:
+        name: of the set.
+        num_images: images in it.
+        scale: factor between HR and LR images.
         made_by: weights that the pixels went through.
+        title: what the set is, in a few words.
         introduction: how the images came about, after "Made by basicsr-distill 0.1.0: ".
         rows: of the table.
         other_sizes: whether a set of another size shares images with this one.
@@ -244,9 +243,11 @@ datasets:
 
 
 def front_matter(name: str, num_images: int, made_by: Sequence[Weights]) -> str:
-    """What machines read of a card, in YAML between two rules.
+    """Return what machines read of a card, in YAML between two rules.
 
     Args:
+        name: of the set.
+        num_images: images in it.
         made_by: weights that the pixels went through. Their strictest known licence is the set's; without one it is
             unknown, as the terms of the photographs are.
 

@@ -23,11 +23,12 @@ _PATCHES_PER_PART = 256
 def encode_own_parts(
     options: EncoderOptions, paths: Sequence[Path], folder: Path, num_workers: int | None, stage: str
 ) -> None:
-    """This rank's features, saved part by part; parts and batches, and so the bits, do not depend on the ranks.
+    """Save this rank's features part by part; parts and batches, and so the bits, do not depend on the ranks.
 
     Args:
         options: of the encoder.
         paths: the images; parts that are there are kept.
+        folder: of the parts.
         num_workers: threads that decode.
         stage: its name, for messages.
 

@@ -31,15 +31,11 @@ NON_COMMERCIAL = 'cc-by-nc-4.0'
 
 @dataclass(frozen=True)
 class Weights:
-    """Weights that had a part in a set.
+    """Weights that had a part in a set."""
 
-    part: what they do there.  name: hub id, file or folder; None where nobody else's weights are in it.
-    licence: as the hub spells it, or ``unknown``; None without a name.
-    """
-
-    part: str
-    name: str | None
-    licence: str | None
+    part: str  # what they do there
+    name: str | None  # hub id, file or folder; None where nobody else's weights are in it
+    licence: str | None  # as the hub spells it, or ``unknown``; None without a name
 
     def line(self) -> str:
         """A sentence for the card."""

@@ -34,12 +34,14 @@ def write_set(
     scale: int,
     targets: Sequence[NDArray[np.uint8]] | None = None,
 ) -> None:
-    """HR/, LR_bicubic/X<scale>/, manifest.csv, meta_info.txt and metadata.csv.
+    """Write HR/, LR_bicubic/X<scale>/, manifest.csv, meta_info.txt and metadata.csv.
 
     Args:
+        folder: of the set.
         images: HR, (H, W, 3), uint8, RGB, of one size.
         rows: of the manifest, one an image; ``name`` is the name of its file.
         row_type: their class.
+        scale: factor between HR and LR images.
         targets: HR images in place of ``images``, of which the LR images are made in any case.
     """
     lr_folder = folder / 'LR_bicubic' / f'X{scale}'

@@ -87,15 +87,12 @@ def refuse_overlap(save_dir: str, photos: Iterable[str], where: str) -> None:
 
 @dataclass(frozen=True)
 class StagePlan:
-    """What a stage is asked to make, to be held against what its folder says about itself.
-
-    folder: of the stage.  stage: its name.  options: plain JSON values.  inputs: a fingerprint for every input.
-    """
+    """What a stage is asked to make, to be held against what its folder says about itself."""
 
     folder: Path
-    stage: str
-    options: Mapping[str, Any]
-    inputs: Mapping[str, str]
+    stage: str  # its name
+    options: Mapping[str, Any]  # plain JSON values
+    inputs: Mapping[str, str]  # a fingerprint for every input
 
     @property
     def header(self) -> dict[str, Any]:

@@ -19,10 +19,12 @@ from basicsr_distill.runtime.interrupts import uninterrupted_imports
 def make_targets(
     options: TargetOptions, images: Sequence[NDArray[np.uint8]], scale: int, where: str
 ) -> list[NDArray[np.uint8]]:
-    """HR images in place of the given ones, (H, W, 3), uint8, RGB.
+    """Make HR images in place of the given ones, (H, W, 3), uint8, RGB.
 
     Args:
+        options: of the section.
         images: HR, of which the LR images are made.
+        scale: factor between HR and LR images.
         where: the section, for messages.
 
     Raises:

@@ -103,12 +103,16 @@ def build_train_loader(
     rank: int,
     world_size: int,
 ) -> DataLoader[Any]:
-    """Loader of the batches of iterations ``[first, last)``.
+    """Build the loader of the batches of iterations ``[first, last)``.
 
     Args:
         dataset: the training set.
         options: its section of the option file.
+        seed: of order and augmentation.
+        iterations: first and last.
         num_gpu: of DataParallel, which shares one loader; the batch and the workers are multiplied by it as in BasicSR.
+        rank: of this process.
+        world_size: number of processes.
     """
     shares = max(1, num_gpu) if world_size == 1 else 1
     batch_size = options['batch_size_per_gpu'] * shares

@@ -29,6 +29,7 @@ def prepare_run(experiment: Experiment, quiet: bool = False) -> None:
     """Resolve the device and the ranks, and check what needs no building.
 
     Args:
+        experiment: about to run; its dictionary gets the device and the ranks.
         quiet: the terminal gets BasicSR's warnings alone.
 
     Raises:

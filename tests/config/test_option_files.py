@@ -238,7 +238,6 @@ def _is_slow(stem: str) -> bool:
     return 'blind' in stem and 'distilled' not in stem
 
 
-@pytest.mark.long
 @pytest.mark.parametrize('path', train_files())
 def test_train_file_trains_validates_and_resumes(path: Path, workplace: Path) -> None:
     options = shrink(read_option_file(path))

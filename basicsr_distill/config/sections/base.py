@@ -98,6 +98,8 @@ def bind(section: type[Section], values: Any, where: str) -> Section:
     """Check ``values`` against a section's model.
 
     Args:
+        section: the model.
+        values: the section as it is written.
         where: how messages name the place, such as ``options/distill/demo.yml: extract``.
 
     Raises:

@@ -18,18 +18,14 @@ from basicsr_distill.stages.extract.scoring import Scored, all_window_measures
 
 @dataclass(frozen=True)
 class Patches:
-    """The chosen patches: image index, number of its window, score; and the finite scores of all windows that the
-    filters let through.
+    """The chosen patches."""
 
-    counts: windows by what became of them.  facts: for stage.json.
-    """
-
-    owner: NDArray[np.int64]
-    window: NDArray[np.int64]
-    psnr_db: NDArray[np.float32]
-    all_psnr_db: NDArray[np.float32]
-    counts: dict[str, int]
-    facts: dict[str, Any]
+    owner: NDArray[np.int64]  # (N,), index of the image of each
+    window: NDArray[np.int64]  # (N,), number of its window
+    psnr_db: NDArray[np.float32]  # (N,)
+    all_psnr_db: NDArray[np.float32]  # finite scores of all windows that the filters let through
+    counts: dict[str, int]  # windows by what became of them
+    facts: dict[str, Any]  # for stage.json
 
 
 def threshold_known_before(options: ExtractOptions) -> float | None:

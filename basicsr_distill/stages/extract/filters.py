@@ -141,9 +141,10 @@ class WindowFilters:
 
 
 def refuse_by_score(limits: FilterLimits, values: NDArray[np.float32]) -> list[str]:
-    """What is wrong with the score of each image, empty where nothing is; a quantile is one of all images.
+    """Return what is wrong with the score of each image, empty where nothing is; a quantile is of all images.
 
     Args:
+        limits: lowest and highest score that is kept.
         values: (N,), NaN for an image without a score, which is not refused here.
     """
     bounds = resolve(limits, values[~np.isnan(values)])

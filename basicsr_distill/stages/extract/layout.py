@@ -19,9 +19,10 @@ _IMAGES_PER_PART = 32
 
 
 def place_windows(options: ExtractOptions, rgb: NDArray[np.uint8], relative: str) -> NDArray[np.int32]:
-    """Top and left of the windows of an image, (N, 2), pixels.
+    """Return top and left of the windows of an image, (N, 2), pixels.
 
     Args:
+        options: of the stage.
         rgb: (H, W, 3), uint8, at least ``patch_size`` on each side.
         relative: its path; with ``seed`` it decides a random draw, whatever other images there are.
     """

@@ -66,24 +66,23 @@ def score_windows(
 
 @dataclass
 class Scored:
-    """What the first pass learns about one image; the fields of all images of a part make its file.
-
-    height, width: as decoded.  reduced_by: factor that it was shrunk by before windows were cut.  places: top and left
-    of its windows, (N, 2), pixels of the shrunk image.  psnr_db: theirs, (N,).  fingerprints: theirs, (N,) or none.
-    measures: of the source filters.  window_measures: of the window filters, (N, filters).
-    """
+    """What the first pass learns about one image; the fields of all images of a part make its file."""
 
     sha256: str = ''
-    height: int = 0
+    height: int = 0  # as decoded
     width: int = 0
     kinds: str = ''
     reason: str = ''
     detail: str = ''
-    reduced_by: float = 1.0
+    reduced_by: float = 1.0  # factor that it was shrunk by before windows were cut
+    # Top and left of its windows, (N, 2), pixels of the shrunk image.
     places: NDArray[np.int32] = field(default_factory=lambda: np.zeros((0, 2), np.int32))
-    psnr_db: NDArray[np.float32] = field(default_factory=lambda: np.zeros(0, np.float32))
+    psnr_db: NDArray[np.float32] = field(default_factory=lambda: np.zeros(0, np.float32))  # of the windows, (N,)
+    # Of the windows, (N,) or none.
     fingerprints: NDArray[np.uint64] = field(default_factory=lambda: np.zeros(0, np.uint64))
+    # Of the source filters.
     measures: NDArray[np.float32] = field(default_factory=lambda: np.zeros(0, np.float32))
+    # Of the window filters, (N, filters).
     window_measures: NDArray[np.float32] = field(default_factory=lambda: np.zeros((0, 0), np.float32))
 
     def set_aside(self, reason: str, detail: str) -> None:

@@ -46,10 +46,13 @@ def choose(
     source: Source,
     errors: NDArray[np.float32] | None = None,
 ) -> tuple[list[int], dict[str, int]]:
-    """Indices of the candidates to keep, label after label in the order drawn, and counts by reason.
+    """Return the indices of the candidates to keep, label after label in the order drawn, and counts by reason.
 
     Args:
+        options: of the stage.
+        candidates: every image drawn.
         features: of the candidates, (N, D), float32.
+        source: the real patches that the images stand for.
         errors: of the denoiser on the candidates, (N,), for ``select: own_error``.
 
     Raises:

@@ -59,10 +59,13 @@ def load_model(options: SampleOptions, source: Source) -> LoadedModel:
 def own_errors(
     options: SampleOptions, source: Source, images: Sequence[NDArray[np.uint8]], labels: Sequence[int]
 ) -> NDArray[np.float32]:
-    """How badly the denoiser predicts the noise of images of its own, (N,), float32; small ones it knows well.
+    """Measure how badly the denoiser predicts the noise of images of its own, (N,), float32; small is well known.
 
     Args:
+        options: of the stage.
+        source: the training that was sampled from.
         images: (H, W, 3), uint8, RGB.
+        labels: of the images.
     """
     model = load_model(options, source)
     errors = []

@@ -16,11 +16,11 @@ _MAX_LATENTS = 2048
 
 @dataclass(frozen=True)
 class Draw:
-    """One image to draw. prototype: index of the patch that it starts from, or None for noise."""
+    """One image to draw."""
 
     label: int
     index: int
-    prototype: int | None
+    prototype: int | None  # index of the patch that it starts from; noise when absent
 
     @property
     def name(self) -> str:

@@ -37,9 +37,12 @@ def publish(
     """Write the set; the folder is finished afterwards.
 
     Args:
+        options: of the stage.
+        source: the training that was sampled from.
         kept: the images, in the order of the set.
         features: of them, (N, D), float32.
         counts: for stage.json.
+        stage: its folder.
         generator: of a GSDD training, whose card says other things.
     """
     images = [item.rgb for item in kept]

@@ -25,21 +25,15 @@ from basicsr_distill.stages.record import fingerprint_stage, photo_folders, read
 
 @dataclass(frozen=True)
 class Source:
-    """Opened inputs of the stage.
+    """Opened inputs of the stage."""
 
-    name: of the experiment.  network: the section ``network_g``.  checkpoint: of the training, None
-    for published weights as they are.  patches: of a denoiser,
-    with their latents.  labels: of the patches, (N,), int64.  features: of the patches, (N, D), float32.  encoder: that
-    made them.
-    """
-
-    name: str
-    network: Mapping[str, Any]
-    checkpoint: Path | None
-    patches: LatentPatchDataset | LabelledPatchDataset
-    labels: NDArray[np.int64]
-    features: NDArray[np.float32]
-    encoder: EncoderOptions
+    name: str  # of the experiment
+    network: Mapping[str, Any]  # the section ``network_g``
+    checkpoint: Path | None  # of the training; None for published weights as they are
+    patches: LatentPatchDataset | LabelledPatchDataset  # of a denoiser, with their latents
+    labels: NDArray[np.int64]  # of the patches, (N,)
+    features: NDArray[np.float32]  # of the patches, (N, D)
+    encoder: EncoderOptions  # that made the features
 
 
 def find_checkpoint(experiment: Experiment) -> Path | None:

@@ -48,9 +48,10 @@ class Steering:
     def apply(
         self, denoise: Denoise, next_timestep: Callable[[Tensor], Tensor] | None, draws: Sequence[Draw]
     ) -> Denoise:
-        """The denoiser of a micro-batch with all that steers it; untouched where nothing does.
+        """Return the denoiser of a micro-batch with all that steers it; untouched where nothing does.
 
         Args:
+            denoise: predicts the noise.
             next_timestep: of DDPM, see :func:`~basicsr_distill.diffusion.guidance.towards_modes`.
             draws: the images of the batch.
         """

@@ -78,7 +78,7 @@ def choose(
     Raises:
         InputError: more patches are asked for than there are, or a cluster is empty.
     """
-    allowed = np.arange(len(pool.rows))
+    allowed: Indices = np.arange(len(pool.rows))
     method = METHODS[options.method]
     if options.band is not None and method.uses_band:
         allowed = np.flatnonzero(in_band(pool.psnr_db, *options.band))
@@ -88,7 +88,7 @@ def choose(
             options,
             pool.psnr_db[allowed],
             pool.labels[allowed],
-            None if features is None else np.asarray(features[allowed]),
+            np.asarray(features[allowed]) if features is not None and method.uses_features else None,
             None if scores is None else scores[allowed],
         )
         try:

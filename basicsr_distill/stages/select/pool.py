@@ -23,17 +23,13 @@ from basicsr_distill.stages.record import fingerprint_stage, read_stage
 
 @dataclass(frozen=True)
 class Pool:
-    """Patches to choose from.
+    """Patches to choose from."""
 
-    folder: of the extract stage.  rows: its manifest.  psnr_db: of the patches, (N,), float32.  clusters: folder of the
-    cluster stage, if the recipe has one.  labels: of the patches, (N,), int64, zeros without clusters.
-    """
-
-    folder: Path
-    rows: Sequence[PatchRow]
-    psnr_db: NDArray[np.float32]
-    clusters: Path | None
-    labels: NDArray[np.int64]
+    folder: Path  # of the extract stage
+    rows: Sequence[PatchRow]  # its manifest
+    psnr_db: NDArray[np.float32]  # (N,)
+    clusters: Path | None  # folder of the cluster stage, if the recipe has one
+    labels: NDArray[np.int64]  # (N,), clusters; zeros without them
 
     def paths(self) -> list[Path]:
         """Files of the patches."""
@@ -58,7 +54,7 @@ def open_pool(patches: Path, clusters: Path | None) -> Pool:
     rows = read_table(patches / MANIFEST_NAME, PatchRow)
     if not rows:
         raise InputError(f'{patches / MANIFEST_NAME}: lists no patches; extract some first.')
-    labels = np.zeros(len(rows), np.int64)
+    labels: NDArray[np.int64] = np.zeros(len(rows), np.int64)
     if clusters is not None:
         labels = np.array(labels_of(rows, patches, clusters / LABELS_NAME))
     return Pool(patches, rows, np.array([row.psnr_db for row in rows], np.float32), clusters, labels)

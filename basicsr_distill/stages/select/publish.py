@@ -32,9 +32,12 @@ def publish(
     """Write the set; the folder is finished afterwards.
 
     Args:
+        options: of the stage.
         name: of the set, for its card.
+        pool: the patches chosen from.
         chosen: indices of the patches, in the order of the set.
         features: of the pool, (N, D), by encoder; the last is the one chosen by.
+        stage: its folder.
     """
     images = [pool.image(number) for number in chosen]
     if options.codec is not None:
