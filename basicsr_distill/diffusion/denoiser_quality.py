@@ -142,7 +142,7 @@ def sample_grid(
 
 
 def trained_range(max_timestep: int) -> tuple[SamplerSettings, float]:
-    """How to sample with about twenty steps that all lie below ``max_timestep``, and the share of the steps they are.
+    """Return how to sample with about twenty steps, all below ``max_timestep``, and their share of all steps.
 
     >>> settings, strength = trained_range(200)
     >>> settings.num_steps, strength

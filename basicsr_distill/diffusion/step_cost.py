@@ -74,7 +74,7 @@ def estimate_step(net: nn.Module, run: Callable[[], Tensor]) -> StepEstimate:
 def training_cost(
     net: Any, autocast: Callable[[], AbstractContextManager[Any]], batch_size: int, parts: int, iterations: int
 ) -> str:
-    """What of a MinimaxDiT is trained and what it will take, in one sentence without its full stop; tries one sample.
+    """Say what of a MinimaxDiT is trained and what it takes, a sentence without its full stop; tries one sample.
 
     Args:
         net: the denoiser.

@@ -102,8 +102,11 @@ def _of_blocks(third: GridSpectrum, frequency: float) -> float | None:
 
 
 def _of_halved_blocks(second: GridSpectrum, third: GridSpectrum, frequency: float) -> bool:
-    """Whether this is the fundamental of JPEG's blocks in a halved image. The samples of an image enlarged by 4/3 have
-    the same one, but they are higher by three quarters in the third derivative than in the second."""
+    """Return whether this is the fundamental of JPEG's blocks in a halved image.
+
+    The samples of an image enlarged by 4/3 have the same one, but they are higher by three quarters in the third
+    derivative than in the second.
+    """
     return bool(abs(frequency - 0.25) < _NEAR and third.at(frequency) < _OF_SAMPLES * second.at(frequency))
 
 

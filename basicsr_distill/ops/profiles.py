@@ -78,7 +78,7 @@ class GridSpectrum:
 
 
 def has_room(grey: NDArray[np.generic]) -> bool:
-    """Whether an image is large enough to be looked at, 64 px a side.
+    """Return whether an image is large enough to be looked at, 64 px a side.
 
     >>> has_room(np.zeros((63, 200)))
     False
@@ -87,7 +87,7 @@ def has_room(grey: NDArray[np.generic]) -> bool:
 
 
 def _profile_spectrum(grey: NDArray[np.float32], order: int, axis: int) -> NDArray[np.float64]:
-    """Of the differences along an axis, averaged along the other one."""
+    """Return the spectrum of the differences along an axis, averaged along the other one."""
     taps = _TAPS[order]
     (difference,) = scratch(1, *grey.shape)
     cv2.filter2D(grey, -1, taps if axis else taps.T, dst=difference)

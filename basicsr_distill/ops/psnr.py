@@ -74,7 +74,7 @@ def psnr_after_bicubic(patches: Tensor, scale: int = 4, metric: PsnrMetric = 'ma
 
 
 def scored_planes(patches: Tensor, metric: PsnrMetric, white: int) -> Tensor:
-    """What the score compares: RGB, luma or grey, (N, C, H, W), in [0, ``white``]; uint8 only for RGB.
+    """Return what the score compares: RGB, luma or grey, (N, C, H, W), in [0, ``white``]; uint8 only for RGB.
 
     Args:
         patches: as :func:`psnr_after_bicubic` takes them.
@@ -100,7 +100,7 @@ def scored_planes(patches: Tensor, metric: PsnrMetric, white: int) -> Tensor:
 
 
 def _mean_square_error(planes: Tensor, scale: int, cv2_grey: bool) -> float:
-    """What shrinking and enlarging planes, (C, H, W), loses."""
+    """Return the mean square error of planes, (C, H, W), shrunk and enlarged."""
     key = (*planes.shape, scale, cv2_grey)
     if getattr(_kept, 'key', None) != key:
         with torch.inference_mode(False):
@@ -135,7 +135,7 @@ class _BicubicRoundTrip:
         self._norms = torch.empty(height)
 
     def mean_square_error(self, planes: Tensor) -> float:
-        """Of planes, (C, H, W), against what comes back."""
+        """Return the mean square error of planes, (C, H, W), against what comes back."""
         self._planes.copy_(planes)
         torch.bmm(self._shrink.weights, self._windows, out=self._shrunk)
         for inputs, weights, outputs in self._column_products:

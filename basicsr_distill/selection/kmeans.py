@@ -136,7 +136,7 @@ def _by_size(features: NDArray[np.float32], labels: NDArray[np.int64]) -> Cluste
 
 
 def _mean(features: NDArray[np.float32], members: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Of some of the features, (D,): one sum from the first to the last, whatever the blocks."""
+    """Return the mean of some of the features, (D,): one sum from the first to the last, whatever the blocks."""
     total = np.zeros((1, features.shape[1]))
     for first in range(0, len(members), _BLOCK_ROWS):
         block = features[members[first : first + _BLOCK_ROWS]].astype(np.float64)

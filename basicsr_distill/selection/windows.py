@@ -104,7 +104,7 @@ def poisson_windows(
 def _around(
     values: NDArray[Any], place: tuple[int, int], mask: NDArray[np.bool_]
 ) -> tuple[NDArray[Any], NDArray[np.bool_]]:
-    """What lies under a mask that is centred on a place: views of the values and of the mask, equal in shape."""
+    """Return views, equal in shape, of the values under a mask that is centred on a place, and of the mask."""
     starts = [at - side // 2 for at, side in zip(place, mask.shape)]
     within = tuple(slice(max(0, start), start + side) for start, side in zip(starts, mask.shape))
     region = values[within]

@@ -284,7 +284,7 @@ def _about_photos(options: SampleOptions) -> str:
 
 
 def _other_sizes(options: SampleOptions) -> str:
-    """Whether a set of another size shares images with this one."""
+    """Say whether a set of another size shares images with this one."""
     if isinstance(options.init, PrototypeInitOptions):
         return (
             'A set drawn with another `images_per_cluster` starts from other prototypes and shares no image with '

@@ -48,7 +48,7 @@ class Weights:
 
 
 def denoiser_weights(network: dict[str, Any]) -> Weights:
-    """Of a ``network_g`` section; a folder of our own export says itself what it was made from.
+    """Return the weights of a ``network_g`` section; a folder of our own export says itself what it was made from.
 
     >>> denoiser_weights({'pretrained': 'facebook/DiT-XL-2-256'}).licence
     'cc-by-nc-4.0'
@@ -58,14 +58,14 @@ def denoiser_weights(network: dict[str, Any]) -> Weights:
 
 
 def codec_weights(codec: BlockPcaCodecOptions | AutoencoderKlCodecOptions | AutoencoderTinyCodecOptions) -> Weights:
-    """Of a ``codec`` section."""
+    """Return the weights of a ``codec`` section."""
     if isinstance(codec, BlockPcaCodecOptions):
         return Weights('Codec', None, None)
     return Weights('Codec', codec.pretrained, _published(codec.pretrained))
 
 
 def encoder_weights(encoder: OpenClipEncoderOptions | TextureEncoderOptions) -> Weights:
-    """Of an ``encoder`` section."""
+    """Return the weights of an ``encoder`` section."""
     if isinstance(encoder, TextureEncoderOptions):
         return Weights('Encoder', None, None)
     tag = encoder.pretrained or ''
@@ -77,12 +77,12 @@ def encoder_weights(encoder: OpenClipEncoderOptions | TextureEncoderOptions) -> 
 
 
 def teacher_weights(path: str) -> Weights:
-    """Of the SR network whose output the HR images are."""
+    """Return the weights of the SR network whose output the HR images are."""
     return Weights('Targets', path, UNKNOWN)
 
 
 def generator_weights(section: dict[str, Any] | None, path: str | None) -> Weights:
-    """Of the frozen generator of a GSDD training; bicubic interpolation has none."""
+    """Return the weights of the frozen generator of a GSDD training; bicubic interpolation has none."""
     if section is None or path is None:
         return Weights('Generator (bicubic interpolation)', None, None)
     return Weights('Generator', f'{section["type"]}, {path}', UNKNOWN)

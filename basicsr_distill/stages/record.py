@@ -256,6 +256,6 @@ def _processor() -> str:
 
 
 def _remove_leftovers(folder: Path) -> None:
-    """Only once ``stage.json`` stands: a stage killed before it can still resume."""
+    """Remove what only an unfinished stage needs, once ``stage.json`` stands: one killed before it can still resume."""
     (folder / STARTED_NAME).unlink(missing_ok=True)
     shutil.rmtree(folder / PARTS_FOLDER, ignore_errors=True)

@@ -128,7 +128,7 @@ def _by_score(
 
 
 def _first_of_each(owner: NDArray[np.int64], rank: NDArray[Any], count: int) -> NDArray[np.int64]:
-    """Of every owner the ``count`` elements of lowest rank, in their order; owners are sorted."""
+    """Return the ``count`` elements of lowest rank of every owner, in their order; owners are sorted."""
     order = np.lexsort((rank, owner))
     place = np.arange(owner.size) - np.searchsorted(owner, owner)
     return np.sort(order[place < count])

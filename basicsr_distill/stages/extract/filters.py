@@ -76,7 +76,7 @@ class SourceFilters:
         return any(limits.is_relative for limits in self.limits.values())
 
     def measure(self, rgb: _Pixels) -> Verdict:
-        """What the filters ask of an image, up to the first limit in numbers that it breaks.
+        """Measure what the filters ask of an image, up to the first limit in numbers that it breaks.
 
         Args:
             rgb: (H, W, 3), uint8.
@@ -117,7 +117,7 @@ class WindowFilters:
         self.limits = _switched_on(options, WINDOW_MEASURES)
 
     def measure(self, windows: Sequence[_Pixels]) -> NDArray[np.float32]:
-        """What the filters ask of windows, (N, number of filters), float32.
+        """Measure what the filters ask of windows, (N, number of filters), float32.
 
         Args:
             windows: (size, size, 3), uint8.
@@ -126,7 +126,9 @@ class WindowFilters:
         return np.array(values, np.float32).reshape(len(windows), len(self.limits))
 
     def refused(self, measures: NDArray[np.float32]) -> dict[str, NDArray[np.bool_]]:
-        """By filter the windows that it is the first to refuse, (N,); a quantile is one of all windows.
+        """Return the mask of windows, (N,), that each filter rejects, counting each window once, for its first filter.
+
+        A quantile is one of all windows.
 
         Args:
             measures: of :meth:`measure`, of all windows.
@@ -158,7 +160,7 @@ def resolve(limits: FilterLimits, values: NDArray[np.float32]) -> Bounds:
 
 
 def outside(values: NDArray[np.float32], bounds: Bounds) -> NDArray[np.bool_]:
-    """Which values break a limit, (N,); NaN breaks none."""
+    """Return the mask of values that break a limit, (N,); NaN breaks none."""
     low, high = bounds
     return (values < (-np.inf if low is None else low)) | (values > (np.inf if high is None else high))
 

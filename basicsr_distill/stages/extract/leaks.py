@@ -28,7 +28,7 @@ class LeakIndex:
         self._scenes = SceneIndex([test.relative for test in tests], pictures)
 
     def find(self, sha256: str, rgb: NDArray[np.uint8]) -> str | None:
-        """How a photograph comes from a test image, in words; None where it does not.
+        """Say in words how a photograph comes from a test image; None where it does not.
 
         Args:
             sha256: of its file, hexadecimal; flat pictures are recognized by nothing else.

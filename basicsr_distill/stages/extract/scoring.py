@@ -231,7 +231,7 @@ class Scoring:
 
 
 def all_window_measures(scored: Sequence[Scored], filters: WindowFilters) -> NDArray[np.float32]:
-    """What the filters measured of the windows of all images, (N, number of filters)."""
+    """Return what the filters measured of the windows of all images, (N, number of filters)."""
     count = len(filters.limits)
     return np.concatenate([image.window_measures.reshape(image.psnr_db.size, count) for image in scored])
 

@@ -81,7 +81,7 @@ def choose(
 def _in_band(
     numbers: Sequence[int], scores: NDArray[np.float64], low: float, high: float, count: int, label: int
 ) -> list[int]:
-    """Those inside the band, filled up to ``count`` by the ones nearest to it."""
+    """Return those inside the band, filled up to ``count`` by the ones nearest to it."""
     inside = [number for number in numbers if low <= scores[number] <= high]
     if len(inside) >= count or len(inside) == len(numbers):
         return inside

@@ -23,7 +23,7 @@ _KEYS = {'images_per_cluster', 'save_dir', 'scale', 'seed'}
 
 
 def is_gsdd(experiment: Experiment) -> bool:
-    """Whether the training is one of latent images."""
+    """Return whether the training is one of latent images."""
     sections = experiment.recipe.experiment
     return sections is not None and isinstance(sections.networks.get('network_g'), LatentImagesOptions)
 

@@ -83,7 +83,7 @@ def read_features(options: SelectOptions, pool: Pool, parts: Path) -> dict[str, 
 
 
 def _is_clusters_encoder(encoder: Any, pool: Pool) -> bool:
-    """Whether the clusters' features are this encoder's, made with the files that its options lead to now."""
+    """Return whether the clusters' features are this encoder's, made with the files that its options lead to now."""
     if pool.clusters is None:
         return False
     record = read_stage(pool.clusters)

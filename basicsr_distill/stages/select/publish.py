@@ -156,7 +156,7 @@ def _table(
 
 
 def _other_sizes(options: SelectOptions) -> str:
-    """Whether a set of another size shares images with this one."""
+    """Say whether a set of another size shares images with this one."""
     count = 'num_images' if options.num_images is not None else 'images_per_cluster'
     if METHODS[options.method].is_nested:
         return f'A set chosen with a smaller `{count}` is a part of this one.'
