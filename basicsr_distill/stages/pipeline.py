@@ -73,8 +73,9 @@ def _module(stage: str) -> Any:
 
 def _run(stage: str, recipe: Recipe) -> None:
     """Run a stage, and say in one line what it made and how long that took."""
+    module = _module(stage)
     started = time.monotonic()
-    result: StageResult = _module(stage).run(recipe)
+    result: StageResult = module.run(recipe)
     folder = result.folder
     if not distributed.is_main():
         return
