@@ -93,7 +93,7 @@ def main() -> None:
     )
     write_atomic(DEMO / 'report.md', tables)
     print(
-        f'\n{tables}\nDistilled set: {DEMO / "distilled"}\nPicture:       {DEMO / "report.png"}\n'
+        f'\n{tables}\nDistilled set: {MADE / "distilled"}\nPicture:       {DEMO / "report.png"}\n'
         f'All of it:     {BENCHMARK / "report.html"}'
     )
 
