@@ -1,5 +1,6 @@
 """Option files of SR networks made to run here in a second: small networks, batches and images at their paths."""
 
+import re
 from collections.abc import Iterator
 from copy import deepcopy
 from pathlib import Path
@@ -11,7 +12,7 @@ import torch
 import yaml
 from basicsr.archs import build_network
 from numpy.typing import NDArray
-from support import save_rgb
+from support import REPOSITORY, save_rgb
 from torch import nn
 from torchvision.models import vgg
 
@@ -22,19 +23,18 @@ from basicsr_distill.io.manifest import SampleRow, write_table
 from basicsr_distill.ops.bicubic import make_lr
 from basicsr_distill.training import train as train_loop
 
-SMALL_NETWORKS: dict[str, dict[str, Any]] = {
-    'EDSR': {'num_feat': 8, 'num_block': 1},
-    'RCAN': {'num_feat': 8, 'num_group': 1, 'num_block': 1, 'squeeze_factor': 4},
-    'SwinIR': {'embed_dim': 8, 'depths': [2], 'num_heads': [2]},
-    'SRFormer': {'embed_dim': 8, 'depths': [2], 'num_heads': [2], 'img_size': 16, 'window_size': 8},
-    'HiT_SIR': {'embed_dim': 8, 'depths': [2], 'num_heads': [2], 'hier_win_ratios': [0.5, 1]},
-    'HiT_SNG': {'embed_dim': 8, 'depths': [2], 'num_heads': [2], 'hier_win_ratios': [0.5, 1]},
-    'HiT_SRF': {'embed_dim': 8, 'depths': [2], 'num_heads': [2], 'hier_win_ratios': [0.5, 1]},
-    'RRDBNet': {'num_feat': 8, 'num_block': 1, 'num_grow_ch': 4},
-    'UNetDiscriminatorSN': {'num_feat': 8},
-    'RealSRPatchDiscriminator': {'num_feat': 8},
-    'VGGStyleDiscriminator': {'num_feat': 4},
-}
+
+def small_networks() -> dict[str, dict[str, Any]]:
+    """The size in tests of each network, as the line of its type says in one of its option files."""
+    stated: dict[str, dict[str, Any]] = {'VGGStyleDiscriminator': {'num_feat': 4}}  # only in published files
+    for path in sorted((REPOSITORY / 'options').rglob('*.yml')):
+        found = re.findall(r'^  type: (\w+) +# in tests: (\{.*\})$', path.read_text(encoding='utf-8'), re.MULTILINE)
+        stated |= {name: yaml.safe_load(size) for name, size in found}
+    return stated
+
+
+# A network without such a line is tried at its full size.
+SMALL_NETWORKS = small_networks()
 
 
 def shrink(options: dict[str, Any]) -> dict[str, Any]:
@@ -42,7 +42,7 @@ def shrink(options: dict[str, Any]) -> dict[str, Any]:
     options = deepcopy(options)
     for key in ('network_g', 'network_d'):
         if key in options:
-            options[key].update(SMALL_NETWORKS[options[key]['type']])
+            options[key].update(SMALL_NETWORKS.get(options[key]['type'], {}))
     for phase, section in options['datasets'].items():
         if phase == 'train':
             # VGGStyleDiscriminator ends in a layer for 128 px.

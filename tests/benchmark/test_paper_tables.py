@@ -52,9 +52,13 @@ SMALL_RECIPES = {
 def small(network: dict[str, Any]) -> dict[str, Any]:
     """A network of a table with its width, batch and crop cut, and without losses that need weights."""
     options = load_option_file(REPOSITORY / network['opt'])
-    changes = [f'network_g:{key}={value}' for key, value in SMALL_NETWORKS[options['network_g']['type']].items()]
+    networks = [key for key in ('network_g', 'network_d') if key in options]
+    changes = [
+        f'{network_key}:{key}={value}'
+        for network_key in networks
+        for key, value in SMALL_NETWORKS.get(options[network_key]['type'], {}).items()
+    ]
     if 'network_d' in options:
-        changes += [f'network_d:{key}={value}' for key, value in SMALL_NETWORKS[options['network_d']['type']].items()]
         changes += ['train:perceptual_opt=~', 'path:pretrain_network_g=~']
     return {
         'opt': network['opt'],
