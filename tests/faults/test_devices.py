@@ -7,7 +7,9 @@ without a GPU, and the engine of autograd, which asks the driver for its context
 their parameters, for all that the loss was made from.
 """
 
-from collections.abc import Iterator
+import functools
+import multiprocessing
+from collections.abc import Callable, Iterator
 from copy import deepcopy
 from typing import Any
 
@@ -127,6 +129,20 @@ def devices(tensors: Any) -> set[str]:
     return {tensor.device.type for tensor in tensors}
 
 
+def in_a_process(test: Callable[..., None]) -> Callable[..., None]:
+    """Run a test in a forked process: devices start threads of autograd, after which no other test could fork ranks."""
+
+    @functools.wraps(test)
+    def forked(**fixtures: Any) -> None:
+        process = multiprocessing.get_context('fork').Process(target=test, kwargs=fixtures)
+        process.start()
+        process.join()
+        assert process.exitcode == 0
+
+    return forked
+
+
+@in_a_process
 def test_a_mismatch_is_seen(fake: None) -> None:
     with pytest.raises(RuntimeError, match='same device'):
         torch.zeros(3, device=CUDA) + torch.zeros(3)
@@ -134,6 +150,7 @@ def test_a_mismatch_is_seen(fake: None) -> None:
         torch.nn.Conv2d(3, 3, 3)(torch.zeros(1, 3, 8, 8, device=CUDA))
 
 
+@in_a_process
 def test_a_step_of_an_sr_model(fake: None, monkeypatch: pytest.MonkeyPatch) -> None:
     model = on_cuda(
         {
@@ -164,6 +181,7 @@ def test_a_step_of_an_sr_model(fake: None, monkeypatch: pytest.MonkeyPatch) -> N
     [{}, {'min_snr_gamma': 5.0}, {'accumulation': 2}, {'max_timestep': 200}],
     ids=lambda change: ''.join(change) or 'plain',
 )
+@in_a_process
 def test_a_step_of_the_denoiser(
     change: dict[str, Any], fake: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Any
 ) -> None:
@@ -187,6 +205,7 @@ def test_a_step_of_the_denoiser(
 
 
 @pytest.mark.parametrize('scheduler', ['ddpm', 'ddim'])
+@in_a_process
 def test_a_draw(scheduler: str, fake: None) -> None:
     net = moved(build_dit(MinimaxDiTNetworkOptions(num_labels=2, tuning='full', from_scratch=dict(SCRATCH))), CUDA)
     settings = SamplerSettings(scheduler=scheduler, num_steps=3, guidance_scale=2.0)
@@ -201,6 +220,7 @@ def test_a_draw(scheduler: str, fake: None) -> None:
     assert latents.device.type == 'cuda' and latents.shape == (2, 16, 4, 4)
 
 
+@in_a_process
 def test_an_encode_and_a_decode(fake: None) -> None:
     network = AutoencoderKL(
         block_out_channels=(8, 8),
