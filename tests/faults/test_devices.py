@@ -9,7 +9,7 @@ their parameters, for all that the loss was made from.
 
 import functools
 import multiprocessing
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from copy import deepcopy
 from typing import Any
 
@@ -104,18 +104,6 @@ def grad(outputs: Any, inputs: Any, *args: Any, **kwargs: Any) -> tuple[torch.Te
     return tuple(torch.zeros_like(tensor) for tensor in ([inputs] if isinstance(inputs, torch.Tensor) else inputs))
 
 
-@pytest.fixture
-def fake(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Fake tensors, networks that can be moved, and gradients."""
-    monkeypatch.setattr(torch.nn.Module, 'to', moved)
-    monkeypatch.setattr(torch.autograd, 'backward', backward)
-    monkeypatch.setattr(torch.autograd, 'grad', grad)
-    bicubic._blocks.cache_clear()  # no real matrices from before
-    with FakeTensorMode(), Scalars():
-        yield
-    bicubic._blocks.cache_clear()  # and no fake ones afterwards
-
-
 def on_cuda(options: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> Any:
     """A model built for a GPU; nothing but its construction believes that there is one."""
     options = deepcopy(options)
@@ -130,11 +118,11 @@ def devices(tensors: Any) -> set[str]:
 
 
 def in_a_process(test: Callable[..., None]) -> Callable[..., None]:
-    """Run a test in a forked process: devices start threads of autograd, after which no other test could fork ranks."""
+    """Run a test of fake devices in a forked process: threads of autograd keep later tests from forking ranks."""
 
     @functools.wraps(test)
     def forked(**fixtures: Any) -> None:
-        process = multiprocessing.get_context('fork').Process(target=test, kwargs=fixtures)
+        process = multiprocessing.get_context('fork').Process(target=with_fake_tensors, args=(test, fixtures))
         process.start()
         process.join()
         assert process.exitcode == 0
@@ -142,8 +130,18 @@ def in_a_process(test: Callable[..., None]) -> Callable[..., None]:
     return forked
 
 
+def with_fake_tensors(test: Callable[..., None], fixtures: dict[str, Any]) -> None:
+    """Run a test with fake tensors, networks that can be moved, and gradients, in a process that ends with it."""
+    torch.nn.Module.to = moved  # type: ignore[method-assign]
+    torch.autograd.backward = backward  # type: ignore[assignment]
+    torch.autograd.grad = grad  # type: ignore[assignment]
+    bicubic._blocks.cache_clear()  # no real matrices from before
+    with FakeTensorMode(), Scalars():
+        test(**fixtures)
+
+
 @in_a_process
-def test_a_mismatch_is_seen(fake: None) -> None:
+def test_a_mismatch_is_seen() -> None:
     with pytest.raises(RuntimeError, match='same device'):
         torch.zeros(3, device=CUDA) + torch.zeros(3)
     with pytest.raises(RuntimeError, match='same device'):
@@ -151,7 +149,7 @@ def test_a_mismatch_is_seen(fake: None) -> None:
 
 
 @in_a_process
-def test_a_step_of_an_sr_model(fake: None, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_step_of_an_sr_model(monkeypatch: pytest.MonkeyPatch) -> None:
     model = on_cuda(
         {
             'name': 'x',
@@ -182,9 +180,7 @@ def test_a_step_of_an_sr_model(fake: None, monkeypatch: pytest.MonkeyPatch) -> N
     ids=lambda change: ''.join(change) or 'plain',
 )
 @in_a_process
-def test_a_step_of_the_denoiser(
-    change: dict[str, Any], fake: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Any
-) -> None:
+def test_a_step_of_the_denoiser(change: dict[str, Any], monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:
     make_stages(tmp_path)
     options = recipe(tmp_path, clip_grad_norm=1.0, ema_decay=0.99, label_dropout=0.1, **change)
     monkeypatch.setattr('basicsr_distill.models.minimax_dit_model.training_cost', lambda *given: 'not counted')
@@ -206,7 +202,7 @@ def test_a_step_of_the_denoiser(
 
 @pytest.mark.parametrize('scheduler', ['ddpm', 'ddim'])
 @in_a_process
-def test_a_draw(scheduler: str, fake: None) -> None:
+def test_a_draw(scheduler: str) -> None:
     net = moved(build_dit(MinimaxDiTNetworkOptions(num_labels=2, tuning='full', from_scratch=dict(SCRATCH))), CUDA)
     settings = SamplerSettings(scheduler=scheduler, num_steps=3, guidance_scale=2.0)
     latents = sample_latents(
@@ -221,7 +217,7 @@ def test_a_draw(scheduler: str, fake: None) -> None:
 
 
 @in_a_process
-def test_an_encode_and_a_decode(fake: None) -> None:
+def test_an_encode_and_a_decode() -> None:
     network = AutoencoderKL(
         block_out_channels=(8, 8),
         norm_num_groups=4,
