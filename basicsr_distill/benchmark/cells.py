@@ -234,14 +234,13 @@ def begin_part(plan: StagePlan) -> None:
 
 def _change_paths(section: Mapping[str, Any], change: Callable[[str], str]) -> dict[str, Any]:
     """Return a copy of options in which every path is changed."""
-    return {
-        key: _change_paths(value, change)
-        if isinstance(value, Mapping)
-        else change(value)
-        if isinstance(value, str) and key.startswith(_PATH_KEYS)
-        else value
-        for key, value in section.items()
-    }
+
+    def changed(key: str, value: Any) -> Any:
+        if isinstance(value, Mapping):
+            return _change_paths(value, change)
+        return change(value) if isinstance(value, str) and key.startswith(_PATH_KEYS) else value
+
+    return {key: changed(key, value) for key, value in section.items()}
 
 
 def is_measured(training: StagePlan, test: StagePlan) -> bool:

@@ -50,28 +50,24 @@ def complete(options: Mapping[str, Any], name: str) -> dict[str, Any]:
     >>> complete({'extract': {'dataroot': 'photos'}, 'scale': 2}, 'mine')['extract']
     {'save_dir': 'datasets/mine/patches', 'scale': 2, 'dataroot': 'photos'}
     """
-    made = dict(options)
+    made, scale = dict(options), stated_scale(options)
+    folders = {}
     for stage, folder in _FOLDERS.items():
-        _fill(made, stage, {'save_dir': f'datasets/{name}/{folder}'})
-    scale = stated_scale(options)
-    for stage in _SCALED:
-        _fill(made, stage, {} if scale is None else {'scale': scale})
-    extract, cluster, sample = (_section(made, stage) for stage in ('extract', 'cluster', 'sample'))
-    folders = {stage: section.get('save_dir') for stage, section in (('extract', extract), ('cluster', cluster))}
-    made_before = {
-        'dataroot': folders['extract'] or f'datasets/{name}/patches',
-        'labels_file': f'{folders["cluster"] or f"datasets/{name}/clusters"}/labels.csv',
-    }
+        derived = {'save_dir': f'datasets/{name}/{folder}'}
+        folders[stage] = _section(options, stage).get('save_dir') or derived['save_dir']
+        _fill(made, stage, derived if scale is None or stage not in _SCALED else {**derived, 'scale': scale})
+    made_before = {'dataroot': folders['extract'], 'labels_file': f'{folders["cluster"]}/labels.csv'}
     if datasets := _section(made, 'datasets'):
         made['datasets'] = datasets = dict(datasets)
         for phase in datasets:
             is_patches = _section(datasets, phase).get('type') in _PATCH_DATASETS
             _fill(datasets, phase, {'name': phase, **(made_before if is_patches else {})})
-    network = _section(made, 'network_g').get('type')
-    if cluster and network in ('MinimaxDiT', 'LatentImages'):
+    cluster, sample, network = (_section(made, key) for key in ('cluster', 'sample', 'network_g'))
+    kind = network.get('type')
+    if cluster and kind in ('MinimaxDiT', 'LatentImages'):
         num_clusters = cluster.get('num_clusters', ClusterOptions.model_fields['num_clusters'].default)
         _fill(made, 'network_g', {'num_labels': num_clusters} if isinstance(num_clusters, int) else {})
-    if 'images_per_cluster' in sample and network == 'LatentImages':
+    if 'images_per_cluster' in sample and kind == 'LatentImages':
         _fill(made, 'network_g', {'images_per_label': sample['images_per_cluster']})
     return made
 

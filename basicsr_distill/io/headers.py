@@ -8,11 +8,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
-from basicsr_distill.io.images import MAX_PIXELS, UnreadableImageError, read_rgb
+from basicsr_distill.io.images import EXIF_ORIENTATION, MAX_PIXELS, UnreadableImageError, naming_faults, read_rgb
 
-_EXIF_ORIENTATION = 0x0112
 # How files of a format end; one that ends otherwise has lost its end, or has something behind it.
 _ENDS = {'PNG': b'IEND\xaeB`\x82', 'JPEG': b'\xff\xd9', 'MPO': b'\xff\xd9'}
 _END_BYTES = 8
@@ -70,24 +69,17 @@ def _read_header(path: str) -> ImageHeader:
 
 def _header_of(path: str, file: Any) -> tuple[str, ImageHeader]:
     """Return the format of an open file, and its header."""
-    try:
-        with Image.open(file) as image:
-            width, height = image.size
-            # Pillow decodes a whole PNG to find an orientation that is not there.
-            has_exif = image.format != 'PNG' or 'exif' in image.info
-            if has_exif and image.getexif().get(_EXIF_ORIENTATION, 1) in range(5, 9):
-                width, height = height, width
-            is_deep = image.mode[0] in 'IF' or any('16' in str(tile[3]) for tile in image.tile)
-            has_alpha = 'a' in image.mode.lower()
-            return image.format or '', ImageHeader(width, height, has_alpha, is_deep)
-    except Image.DecompressionBombError:
-        raise UnreadableImageError(path, 'too_large', 'its header claims a decompression bomb') from None
-    except UnidentifiedImageError:
-        file.seek(0, 2)
-        fault = ('not_an_image', 'not an image') if file.tell() else ('empty', 'the file is empty')
-        raise UnreadableImageError(path, *fault) from None
-    except Exception as error:  # a hostile header makes Pillow raise nearly anything
-        raise UnreadableImageError(path, 'broken', f'its header is broken ({error})') from None
+    if not file.read(1):
+        raise UnreadableImageError(path, 'empty', 'the file is empty')
+    file.seek(0)
+    with naming_faults(path), Image.open(file) as image:
+        width, height = image.size
+        # Pillow decodes a whole PNG to find an orientation that is not there.
+        has_exif = image.format != 'PNG' or 'exif' in image.info
+        if has_exif and image.getexif().get(EXIF_ORIENTATION, 1) in range(5, 9):
+            width, height = height, width
+        is_deep = image.mode[0] in 'IF' or any('16' in str(tile[3]) for tile in image.tile)
+        return image.format or '', ImageHeader(width, height, 'a' in image.mode.lower(), is_deep)
 
 
 def pair_fault(hr_size: tuple[int, int], lr_size: tuple[int, int], scale: int, is_train: bool) -> str | None:

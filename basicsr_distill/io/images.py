@@ -20,7 +20,7 @@ import os
 import struct
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -40,7 +40,7 @@ IMAGE_SUFFIXES = frozenset({'.png', '.jpg', '.jpeg', '.bmp', '.webp', '.tif', '.
 # A photograph of 134 megapixels is 400 MB decoded; what claims more is taken for a decompression bomb.
 MAX_PIXELS = 1 << 27
 
-_EXIF_ORIENTATION = 0x0112
+EXIF_ORIENTATION = 0x0112
 _PNG_SIGNATURE = b'\x89PNG\r\n\x1a\n'
 # Signature, the chunk IHDR with width and height, and the name of the chunk behind it.
 _PNG_START = struct.Struct('>8s4x4sII5x4x4x4s')
@@ -206,7 +206,7 @@ def image_shape(path: Path) -> tuple[int, int]:
                     return height, width  # a PNG without anything that could turn it, as ours are
             file.seek(0)
             header = _open_header(file, str(path))
-            turned = header.getexif().get(_EXIF_ORIENTATION, 1) in range(5, 9)
+            turned = header.getexif().get(EXIF_ORIENTATION, 1) in range(5, 9)
             return header.size if turned else header.size[::-1]
     except OSError as error:
         raise UnreadableImageError(str(path), 'unreadable', f'cannot be read ({error.strerror})') from error
@@ -223,7 +223,7 @@ def decode_rgb(data: bytes, name: str) -> DecodedImage:
         UnreadableImageError: with reason ``empty``, ``not_an_image``, ``too_large``, ``unsupported`` or ``broken``.
     """
     header = _open_header(io.BytesIO(data), name)
-    orientation = header.getexif().get(_EXIF_ORIENTATION, 1)
+    orientation = header.getexif().get(EXIF_ORIENTATION, 1)
     width, height = header.size
     if width * height > MAX_PIXELS:
         raise UnreadableImageError(name, 'too_large', f'{width}x{height} pixels are more than {MAX_PIXELS}')
@@ -252,18 +252,28 @@ def _open_header(file: BinaryIO, name: str) -> Image.Image:
     if not file.read(1):
         raise UnreadableImageError(name, 'empty', 'the file is empty')
     file.seek(0)
+    with naming_faults(name), warnings.catch_warnings():
+        warnings.simplefilter('ignore')
+        header = Image.open(file)
+        header.getexif()
+    return header
+
+
+@contextmanager
+def naming_faults(name: str) -> Iterator[None]:
+    """Let Pillow read a header.
+
+    Raises:
+        UnreadableImageError: what Pillow raised, with reason ``too_large``, ``not_an_image`` or ``broken``.
+    """
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter('ignore')
-            header = Image.open(file)
-            header.getexif()
+        yield
     except Image.DecompressionBombError:
         raise UnreadableImageError(name, 'too_large', 'its header claims a decompression bomb') from None
     except UnidentifiedImageError:
         raise UnreadableImageError(name, 'not_an_image', 'not an image') from None
     except Exception as error:  # a hostile header makes Pillow raise nearly anything
         raise UnreadableImageError(name, 'broken', f'its header is broken ({error})') from None
-    return header
 
 
 def _kinds(header: Image.Image, orientation: int, is_16bit: bool) -> tuple[str, ...]:

@@ -166,8 +166,8 @@ class StageRun:
 
     @property
     def result(self) -> StageResult:
-        """What the finished folder holds."""
-        return StageResult(self.folder, read_stage(self.folder)['counts'], self.finished)
+        """What the finished folder holds; on a network disk another rank may not see yet what the first one wrote."""
+        return StageResult(self.folder, (self.record or read_stage(self.folder)).get('counts', {}), self.finished)
 
     @property
     def parts(self) -> Path:

@@ -4,6 +4,7 @@ import random
 import shutil
 import signal
 import time
+from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from dying import digests, join_ranks, limit_files, start_ranks
 from small_project import COMMANDS, ready_and_expected
 
 from basicsr_distill.io.weights import load_weights
+from basicsr_distill.runtime import distributed
 
 pytestmark = pytest.mark.long  # only `bash scripts/test.sh --all` and CI run it
 
@@ -66,9 +68,31 @@ def test_a_full_disk_on_one_rank(name: str, ranks: int, tmp_path: Path) -> None:
     assert codes == [0] * ranks, '\n'.join(outputs)
 
 
-# Slow: a rank that is killed before the ranks have met is waited for until a launcher ends the others. There is none
-# here, and on a loaded machine the kill comes that early.
-@pytest.mark.slow
+def start_and_meet(folder: Path, ranks: int, *command: str) -> list[ForkServerProcess]:
+    """Start the ranks and wait until all have joined: one that dies before is waited for until a launcher ends them."""
+    marks = [folder.with_name(f'{folder.name}.met{rank}') for rank in range(ranks)]
+    for mark in marks:
+        mark.unlink(missing_ok=True)
+    prepare = {rank: (mark_meeting, (mark,)) for rank, mark in enumerate(marks)}
+    processes = start_ranks(folder, ranks, *command, prepare=prepare)
+    limit = time.monotonic() + 60
+    while not all(mark.exists() for mark in marks):
+        assert time.monotonic() < limit, 'the ranks do not meet'
+        time.sleep(0.005)
+    return processes
+
+
+def mark_meeting(mark: Path) -> None:
+    """Make a file once this rank has joined the others."""
+    init = distributed.init
+
+    def marked(*arguments: object) -> None:
+        init(*arguments)  # type: ignore[arg-type]
+        mark.touch()
+
+    distributed.init = marked  # type: ignore[assignment]
+
+
 @pytest.mark.parametrize('ranks', RANKS)
 @pytest.mark.parametrize('name', NAMES)
 def test_a_killed_rank(name: str, ranks: int, tmp_path: Path) -> None:
@@ -77,16 +101,17 @@ def test_a_killed_rank(name: str, ranks: int, tmp_path: Path) -> None:
     command, of_one_rank = ready_and_expected(folder, name)
     files = COMMANDS[name][2]
     shutil.copytree(folder, whole)
-    started = time.monotonic()
-    codes, outputs = join_ranks(whole, start_ranks(whole, ranks, *command))
+    processes = start_and_meet(whole, ranks, *command)
+    met = time.monotonic()
+    codes, outputs = join_ranks(whole, processes)
     assert codes == [0] * ranks, '\n'.join(outputs)
-    duration_s = time.monotonic() - started
+    duration_s = time.monotonic() - met
     expected = digests(whole, *files)
     if name in ('extract', 'cluster', 'select', 'sample'):  # of a training the global batch is another one
         assert expected == of_one_rank
     draw = random.Random(f'{name} {ranks}')
     for _ in range(2):
-        processes = start_ranks(folder, ranks, *command)
+        processes = start_and_meet(folder, ranks, *command)
         time.sleep(draw.uniform(0.1, 0.8) * duration_s)
         processes[draw.randrange(ranks)].kill()
         codes, outputs = join_ranks(folder, processes, timeout_s=60)
