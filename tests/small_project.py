@@ -8,7 +8,7 @@ import skimage.data
 import yaml
 from dying import digests, run
 from sr_experiments import train_options
-from support import save_rgb
+from support import EVERY_LIMIT, save_rgb
 
 LABELS = 2
 
@@ -45,20 +45,8 @@ def _files() -> dict[str, dict[str, Any]]:
             'deduplicate': 'perceptual',
             'max_per_image': 9,
             'scores': {'file': 'scores.txt', 'min': 'q1'},
-            'source_filters': {
-                'min_side': {'min': 96},
-                'aspect': {'max': 4},
-                'grey': {'min': 1},
-                'blockiness': {'max': 'q99'},
-                'upscaled': {'max': 1.2, 'reduce': True},
-                'noise': {'max': 20},
-            },
-            'window_filters': {
-                'flat': {'max': 0.9},
-                'saturated': {'max': 0.5},
-                'noise': {'max': 'q99'},
-                'halftone': {'max': 20},
-            },
+            **EVERY_LIMIT,
+            'source_filters': {**EVERY_LIMIT['source_filters'], 'blockiness': {'max': 'q99'}},
         },
     }
     cluster = {'save_dir': 'out/clusters', 'encoder': {'type': 'texture'}, 'num_clusters': LABELS}

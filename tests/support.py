@@ -1,5 +1,9 @@
 """What tests share beside fixtures."""
 
+import os
+import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,6 +21,38 @@ from basicsr_distill.stages import cluster
 from basicsr_distill.stages.extract import stage as extract
 
 REPOSITORY = Path(__file__).parents[1]
+
+# Limits of every filter of extract, which take a little from photographs.
+EVERY_LIMIT: dict[str, Any] = {
+    'source_filters': {
+        'min_side': {'min': 96},
+        'aspect': {'max': 4},
+        'grey': {'min': 1},
+        'blockiness': {'max': 'q95'},
+        'upscaled': {'max': 1.2, 'reduce': True},
+        'noise': {'max': 20},
+    },
+    'window_filters': {
+        'flat': {'max': 0.9},
+        'saturated': {'max': 0.5},
+        'noise': {'max': 'q99'},
+        'halftone': {'max': 20},
+    },
+}
+
+CHROMIUM = next(filter(None, map(shutil.which, ('chromium', 'chromium-browser', 'google-chrome'))), None)
+# A page, and nothing that would ask the network.
+CHROMIUM_FLAGS = (
+    '--headless',
+    '--no-sandbox',
+    '--disable-gpu',
+    '--hide-scrollbars',
+    '--no-first-run',
+    '--disable-background-networking',
+    '--disable-component-update',
+    '--disable-sync',
+    '--virtual-time-budget=5000',
+)
 
 # Environment variables that hold torch, its oneDNN and MKL, NumPy, its and SciPy's OpenBLAS and OpenCV to what another
 # processor can do. (NumPy has called the same features by two names.)
@@ -75,6 +111,15 @@ def run_cluster(options: ClusterOptions, patches: Path) -> Path:
     """Run the cluster stage on a folder of patches; its folder."""
     made = ExtractOptions(dataroot='photos', save_dir=str(patches))
     return cluster.run(stage_recipe(extract=made, cluster=options)).folder
+
+
+def torchrun(*arguments: object, ranks: int = 2, cwd: Path | None = None, **environment: str) -> None:
+    """Run a script, or ``-m`` and a module, on several ranks of the CPU; all must end well."""
+    launcher = ('-m', 'torch.distributed.run', f'--nproc_per_node={ranks}', '--standalone')
+    own = {'PYTHONPATH': str(REPOSITORY), 'OMP_NUM_THREADS': '1', 'CUDA_VISIBLE_DEVICES': '', **environment}
+    command = [sys.executable, *launcher, *map(str, arguments)]
+    run = subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=240, env={**os.environ, **own})
+    assert run.returncode == 0, run.stderr[-3000:]
 
 
 def on_ranks(ranks: int, work: Callable[[int], Any], folder: Path) -> list[Any]:

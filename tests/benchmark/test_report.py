@@ -2,7 +2,6 @@
 
 import json
 import re
-import shutil
 import subprocess
 from dataclasses import replace
 from html.parser import HTMLParser
@@ -14,7 +13,7 @@ import pytest
 import torch
 from simulated import SimulatedRow, simulated_results
 from skimage import data
-from support import save_rgb
+from support import CHROMIUM, CHROMIUM_FLAGS, save_rgb
 
 from basicsr_distill.benchmark.report import figures, page, pictures
 from basicsr_distill.benchmark.report.page import write_report
@@ -26,8 +25,6 @@ from basicsr_distill.config.benchmark_file import BenchmarkFile
 from basicsr_distill.io.figures import as_svg
 from basicsr_distill.io.manifest import SampleRow, write_table
 from basicsr_distill.ops.bicubic import bicubic_downsample, bicubic_upsample
-
-CHROMIUM = next(filter(None, map(shutil.which, ('chromium', 'chromium-browser', 'google-chrome'))), None)
 
 
 def test_the_spectrum_of_white_noise_is_flat_at_its_variance() -> None:
@@ -137,20 +134,7 @@ def test_the_page_in_a_browser(toy: Path) -> None:
     for width in (1280, 390):
         frame = toy / f'frame_{width}.html'
         frame.write_text(FRAME.replace('WIDTH', str(width)))
-        common = [
-            CHROMIUM,
-            '--headless',
-            '--no-sandbox',
-            '--disable-gpu',
-            '--hide-scrollbars',
-            '--no-first-run',
-            '--disable-background-networking',
-            '--disable-component-update',
-            '--disable-sync',
-            f'--user-data-dir={toy / "profile"}',
-            f'--window-size={width},2400',
-            '--virtual-time-budget=5000',
-        ]
+        common = [CHROMIUM, *CHROMIUM_FLAGS, f'--user-data-dir={toy / "profile"}', f'--window-size={width},2400']
         shown = subprocess.run([*common, '--dump-dom', frame.as_uri()], capture_output=True, text=True, timeout=120)
         said = json.loads(shown.stdout.partition('<pre id="said">')[2].partition('</pre>')[0])
         assert said['problems'] == [] and 'CONSOLE' not in shown.stderr

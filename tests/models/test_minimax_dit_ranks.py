@@ -1,12 +1,11 @@
 """Two processes over gloo train what one process trains."""
 
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
 from latent_recipe import make_stages, recipe, write_recipe
+from support import torchrun
 
 pytestmark = pytest.mark.long  # only `bash scripts/test.sh --all` and CI run it
 
@@ -23,36 +22,7 @@ def checkpoints(tmp_path_factory):
         options = recipe(root, f'ranks{ranks}')
         options['datasets']['train']['batch_size_per_gpu'] = 4 // ranks
         path = write_recipe(root / f'ranks{ranks}.yml', options)
-        command = [
-            sys.executable,
-            '-m',
-            'torch.distributed.run',
-            '--nproc_per_node',
-            str(ranks),
-            '--standalone',
-            '-m',
-            'basicsr_distill',
-            'train',
-            '-opt',
-            str(path),
-            '--launcher',
-            'pytorch',
-        ]
-        run = subprocess.run(
-            command,
-            cwd=root,
-            capture_output=True,
-            text=True,
-            timeout=240,
-            env={
-                'PATH': '/usr/bin:/bin',
-                'PYTHONPATH': str(REPOSITORY),
-                'OMP_NUM_THREADS': '1',
-                'HF_HUB_OFFLINE': '1',
-                'CUDA_VISIBLE_DEVICES': '',
-            },
-        )
-        assert run.returncode == 0, run.stderr[-3000:]
+        torchrun('-m', 'basicsr_distill', 'train', '-opt', path, '--launcher', 'pytorch', ranks=ranks, cwd=root)
         folder = root / 'experiments' / options['name']
         results.append(
             (

@@ -5,15 +5,13 @@ import multiprocessing
 import os
 import shutil
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 from dying import die_at_replacement
-from support import run_cluster, run_extract
+from support import run_cluster, run_extract, torchrun
 
 from basicsr_distill.config.sections.cluster import ClusterOptions
 from basicsr_distill.config.sections.extract import ExtractOptions
@@ -113,21 +111,7 @@ def test_the_result_does_not_depend_on_ranks(patches: Path, tmp_path: Path, tree
     one = tree_digests(folder)
     shutil.rmtree(folder)
     (tmp_path / 'ranks.py').write_text(_RANKS)
-    subprocess.run(
-        [
-            sys.executable,
-            '-m',
-            'torch.distributed.run',
-            '--nproc_per_node=2',
-            '--standalone',
-            tmp_path / 'ranks.py',
-            folder,
-            patches,
-        ],
-        check=True,
-        capture_output=True,
-        env={**os.environ, 'OMP_NUM_THREADS': '1'},
-    )
+    torchrun(tmp_path / 'ranks.py', folder, patches)
     assert tree_digests(folder) == one
 
 

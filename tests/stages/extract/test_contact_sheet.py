@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import yaml
 from numpy.typing import NDArray
-from support import REPOSITORY, run_extract
+from support import CHROMIUM, CHROMIUM_FLAGS, REPOSITORY, run_extract
 
 from basicsr_distill.cli import main
 from basicsr_distill.config.sections.extract import ExtractOptions
@@ -21,7 +21,6 @@ from basicsr_distill.errors import InputError
 from basicsr_distill.ops.noise import noise_sigma
 from basicsr_distill.stages.extract.report import write_report
 
-CHROMIUM = next(filter(None, map(shutil.which, ('chromium', 'chromium-browser', 'google-chrome'))), None)
 LIMITS: dict[str, Any] = {
     'source_filters': {'grey': {'min': 2}, 'blockiness': {'max': 30}, 'noise': {'max': 'q80'}},
     'window_filters': {'flat': {'max': 0.4}, 'saturated': {'max': 'q98'}},
@@ -217,19 +216,7 @@ def test_the_page_in_a_browser(curated: ExtractOptions, tmp_path: Path) -> None:
     page = write_report(curated)
     probed = tmp_path / 'probed.html'
     probed.write_text(page.read_text().replace('<head>', f'<head>{PROBE}', 1))
-    common = [
-        CHROMIUM,
-        '--headless',
-        '--no-sandbox',
-        '--disable-gpu',
-        '--hide-scrollbars',
-        '--no-first-run',
-        '--disable-background-networking',
-        '--disable-component-update',
-        '--disable-sync',
-        f'--user-data-dir={tmp_path / "profile"}',
-        '--virtual-time-budget=5000',
-    ]
+    common = [CHROMIUM, *CHROMIUM_FLAGS, f'--user-data-dir={tmp_path / "profile"}']
     for width in (1280, 500):
         shown = subprocess.run(
             [*common, f'--window-size={width},2400', '--dump-dom', probed.as_uri()],

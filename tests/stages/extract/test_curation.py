@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 from PIL import Image
-from support import run_extract
+from support import EVERY_LIMIT, run_extract
 
 from basicsr_distill.config.sections.extract import ExtractOptions
 from basicsr_distill.errors import InputError
@@ -186,20 +186,7 @@ CURATED: dict[str, Any] = {
     'drop_hardest': 0.05,
     'max_per_image': 9,
     'deduplicate': 'perceptual',
-    'source_filters': {
-        'min_side': {'min': 96},
-        'aspect': {'max': 4},
-        'grey': {'min': 1},
-        'blockiness': {'max': 'q95'},
-        'upscaled': {'max': 1.2, 'reduce': True},
-        'noise': {'max': 20},
-    },
-    'window_filters': {
-        'flat': {'max': 0.9},
-        'saturated': {'max': 0.5},
-        'noise': {'max': 'q99'},
-        'halftone': {'max': 20},
-    },
+    **EVERY_LIMIT,
 }
 
 

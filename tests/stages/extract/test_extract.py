@@ -5,8 +5,6 @@ import multiprocessing
 import os
 import shutil
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import cv2
@@ -14,7 +12,7 @@ import numpy as np
 import pytest
 import skimage.data
 from dying import die_at_replacement
-from support import run_extract
+from support import EVERY_LIMIT, run_extract, torchrun
 
 from basicsr_distill.config.sections.extract import ExtractOptions
 from basicsr_distill.errors import InputError
@@ -283,20 +281,7 @@ EVERY_FILTER = {
     'windows': 'poisson',
     'max_per_image': 9,
     'deduplicate': 'perceptual',
-    'source_filters': {
-        'min_side': {'min': 96},
-        'aspect': {'max': 4},
-        'grey': {'min': 1},
-        'blockiness': {'max': 'q95'},
-        'upscaled': {'max': 1.2, 'reduce': True},
-        'noise': {'max': 20},
-    },
-    'window_filters': {
-        'flat': {'max': 0.9},
-        'saturated': {'max': 0.5},
-        'noise': {'max': 'q99'},
-        'halftone': {'max': 20},
-    },
+    **EVERY_LIMIT,
 }
 
 
@@ -311,21 +296,7 @@ def test_the_result_does_not_depend_on_ranks_locale_or_timezone(
     shutil.rmtree(folder)
     script = tmp_path / 'ranks.py'
     script.write_text(_RANKS)
-    environment = {**os.environ, 'TZ': 'Asia/Kathmandu', 'LC_ALL': 'C', 'OMP_NUM_THREADS': '1'}
-    subprocess.run(
-        [
-            sys.executable,
-            '-m',
-            'torch.distributed.run',
-            '--nproc_per_node=2',
-            '--standalone',
-            script,
-            given.model_dump_json(),
-        ],
-        check=True,
-        env=environment,
-        capture_output=True,
-    )
+    torchrun(script, given.model_dump_json(), TZ='Asia/Kathmandu', LC_ALL='C')
     assert tree_digests(folder) == one
 
 
@@ -609,22 +580,7 @@ distributed.cleanup()
 def test_a_refusal_on_one_rank_is_a_refusal_on_all(photo_folder: Path, tmp_path: Path) -> None:
     (photo_folder / 'z.jpg').write_bytes(b'no picture')  # alone in the second rank's part
     (tmp_path / 'ranks.py').write_text(_STRICT_RANKS)
-    subprocess.run(
-        [
-            sys.executable,
-            '-m',
-            'torch.distributed.run',
-            '--nproc_per_node=2',
-            '--standalone',
-            tmp_path / 'ranks.py',
-            photo_folder,
-            tmp_path / 'patches',
-            tmp_path,
-        ],
-        check=True,
-        capture_output=True,
-        env={**os.environ, 'OMP_NUM_THREADS': '1'},
-    )
+    torchrun(tmp_path / 'ranks.py', photo_folder, tmp_path / 'patches', tmp_path)
     said = {(tmp_path / name).read_text() for name in ('rank0', 'rank1')}
     assert said == {f'{photo_folder / "z.jpg"}: not an image; remove or replace the file.'}
     assert not list((tmp_path / 'patches').iterdir())

@@ -5,8 +5,6 @@ import errno
 import json
 import os
 import shutil
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 from latent_recipe import make_dit, make_stages, recipe, write_recipe
-from support import REPOSITORY
+from support import torchrun
 
 from basicsr_distill.archs.minimax_dit_arch import load_trained
 from basicsr_distill.config.experiment import to_experiment
@@ -314,36 +312,14 @@ def test_an_exported_denoiser_draws_the_same(trained, tmp_path):
 def test_two_ranks_draw_the_same_set(trained, tmp_path):
     whole = drawn_set(options(tmp_path / 'whole', oversample=2), trained)
     root = Path(trained.opt['path']['models']).parents[2]
-    command = [
-        sys.executable,
-        '-m',
-        'torch.distributed.run',
-        '--nproc_per_node',
-        '2',
-        '--standalone',
-        '-m',
-        'basicsr_distill',
-        'distill',
-        '-opt',
-        str(root / 'tiny.yml'),
-        '--launcher',
-        'pytorch',
-        '--stage',
-        'sample',
+    torchrun(
+        *('-m', 'basicsr_distill', 'distill', '-opt', root / 'tiny.yml', '--launcher', 'pytorch', '--stage', 'sample'),
         '--force_yml',
         f'extract={{dataroot: photos, save_dir: {root}/patches, patch_size: 32}}',
         f'cluster={{save_dir: {root}/clusters, encoder: {{type: texture}}}}',
         f'sample={{images_per_cluster: 3, num_steps: 4, batch_size: 2, oversample: 2, save_dir: {tmp_path / "half"}}}',
-    ]
-    run = subprocess.run(
-        command,
         cwd=root,
-        capture_output=True,
-        text=True,
-        timeout=240,
-        env={**os.environ, 'PYTHONPATH': str(REPOSITORY), 'CUDA_VISIBLE_DEVICES': ''},
     )
-    assert run.returncode == 0, run.stderr[-3000:]
     first, second = files(whole), files(tmp_path / 'half')
     for records in (first, second):
         records['stage.json'] = records['stage.json'].replace(b'whole', b'x').replace(b'half', b'x')

@@ -2,10 +2,7 @@
 
 import csv
 import json
-import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 from typing import get_args
 
@@ -18,7 +15,7 @@ import yaml
 from basicsr.archs.edsr_arch import EDSR
 from basicsr.utils.matlab_functions import imresize
 from latent_recipe import make_stages
-from support import REPOSITORY
+from support import REPOSITORY, torchrun
 
 from basicsr_distill.config.recipe import Recipe
 from basicsr_distill.config.sections.select import SelectMethod
@@ -305,32 +302,10 @@ def test_two_ranks_choose_the_same_set(root, tmp_path):
     distill(given, ('select',))
     content = {**given.options, 'select': {**given.options['select'], 'save_dir': str(tmp_path / 'two')}}
     (tmp_path / 'core.yml').write_text(yaml.safe_dump(content))
-    command = [
-        sys.executable,
-        '-m',
-        'torch.distributed.run',
-        '--nproc_per_node',
-        '2',
-        '--standalone',
-        '-m',
-        'basicsr_distill',
-        'distill',
-        '-opt',
-        'core.yml',
-        '--launcher',
-        'pytorch',
-        '--stage',
-        'select',
-    ]
-    result = subprocess.run(
-        command,
+    torchrun(
+        *('-m', 'basicsr_distill', 'distill', '-opt', 'core.yml', '--launcher', 'pytorch', '--stage', 'select'),
         cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        timeout=240,
-        env={**os.environ, 'PYTHONPATH': str(REPOSITORY), 'CUDA_VISIBLE_DEVICES': ''},
     )
-    assert result.returncode == 0, result.stderr[-3000:]
     first, second = files(tmp_path / 'one'), files(tmp_path / 'two')
     second['stage.json'] = second['stage.json'].replace(b'/two"', b'/one"')
     assert first == second
